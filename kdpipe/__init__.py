@@ -1,0 +1,11 @@
+"""kdpipe shows why knowledge distillation works: every layer of teacher and students, side by side.
+
+>>> import kdpipe
+>>> study = kdpipe.load_study("digits")   # doctest: +SKIP
+>>> study.layer_measures                  # doctest: +SKIP
+"""
+
+from kdpipe.store import Study, load_study
+
+__version__ = "0.1.0"
+__all__ = ["Study", "__version__", "load_study"]
