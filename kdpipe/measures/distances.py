@@ -1,0 +1,128 @@
+"""Euclidean distances, a block of rows at a time, and exact where it matters.
+
+|x - y|^2 = |x|^2 + |y|^2 - 2 x.y is one matrix product, many times faster than differences, but it
+cancels: in float32 the distance of two near points far from the mean is mostly rounding. So X is
+centred, identical rows are exactly 0 apart, and whoever needs the order of near points asks
+:func:`exact_squared` for differences in float64. Memory is bounded by ``BLOCK_VALUES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from kdpipe.measures.registry import Array
+
+BLOCK_VALUES = 2_000_000
+# Up to this many dimensions the product is not the bottleneck, so float64 costs nothing.
+_FLOAT64_UP_TO = 64
+
+
+@dataclass(frozen=True)
+class Points:
+    """A checked X (N, d), divided by a power of two (which is exact) so that no square overflows."""
+
+    rows: Array
+    scale: float
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.rows)
+
+    @cached_property
+    def centred(self) -> Array:
+        """Rows minus their mean, in the precision of the matrix product."""
+        dtype = np.float64 if self.rows.shape[1] <= _FLOAT64_UP_TO else np.float32
+        rows = self.rows.astype(np.promote_types(self.rows.dtype, dtype), copy=False)
+        mean = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+        return np.ascontiguousarray(rows - mean, dtype=dtype)
+
+    @cached_property
+    def norms(self) -> Array:
+        """Squared length (N,) of the centred rows."""
+        return np.asarray(np.einsum("nd,nd->n", self.centred, self.centred))
+
+    @cached_property
+    def first(self) -> Array:
+        """For each row the index of the first row identical to it; dead ReLUs give many such rows."""
+        seen: dict[bytes, int] = {}
+        positive_zero = self.rows + self.rows.dtype.type(0)
+        return np.array([seen.setdefault(row.tobytes(), i) for i, row in enumerate(positive_zero)])
+
+    @cached_property
+    def has_duplicates(self) -> bool:
+        """Whether any two rows are identical."""
+        return bool((self.first != np.arange(len(self))).any())
+
+
+def points(X: Array, least: int = 1) -> Points:
+    """Check ``X`` (N, d) and make it ready.
+
+    Raises:
+        ValueError: not two-dimensional, fewer than ``least`` rows, no columns, or NaN or infinity.
+    """
+    rows = np.asarray(X)
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        raise ValueError(f"X must be a table of N rows and d columns, not of shape {rows.shape}.")
+    if len(rows) < least:
+        raise ValueError(f"X must have at least {least} rows, not {len(rows)}.")
+    rows = rows if rows.dtype == np.float64 else rows.astype(np.float32)
+    if not np.isfinite(rows).all():
+        raise ValueError("X holds NaN or infinity.")
+    exponent = int(np.frexp(np.abs(rows).max())[1])
+    return Points(np.ldexp(rows, -exponent), float(np.ldexp(1.0, exponent)))
+
+
+def check_labels(y: Array, n: int) -> Array:
+    """``y`` as an array of ``n`` whole numbers, or ValueError."""
+    labels = np.asarray(y)
+    if labels.shape != (n,):
+        raise ValueError(f"y must hold one label for each of the {n} rows of X, not have shape {labels.shape}.")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"y must hold whole numbers, not {labels.dtype}.")
+    return labels
+
+
+def squared_blocks(of: Points) -> Iterator[tuple[Array, Array]]:
+    """Yield the indices of a block of rows (B,) and their squared distances (B, N) to all rows.
+
+    Divided by ``scale`` squared, never negative, exactly 0 to itself and to identical rows; elsewhere to
+    within :func:`rounding`. The caller may overwrite the block.
+    """
+    n = len(of)
+    height = max(1, BLOCK_VALUES // n)
+    for start in range(0, n, height):
+        rows = np.arange(start, min(start + height, n))
+        squared = of.centred[rows] @ of.centred.T
+        squared *= -2
+        squared += of.norms[rows, None]
+        squared += of.norms
+        np.maximum(squared, 0, out=squared)
+        squared[np.arange(len(rows)), rows] = 0
+        if of.has_duplicates:
+            squared[of.first[rows, None] == of.first] = 0
+        yield rows, squared
+
+
+def rounding(of: Points, rows: Array, squared: Array) -> Array:
+    """How far a squared distance (B,) of ``rows`` may be from the truth after cancellation.
+
+    A point at distance r of x has a norm of at most |x| + r, hence 2|x|^2 + 2r^2 under the root; the
+    rounding of a d-term product grows as sqrt(d).
+    """
+    epsilon = 4 * np.finfo(of.centred.dtype).eps * np.sqrt(of.centred.shape[1])
+    return np.asarray(epsilon * (3 * of.norms[rows].astype(np.float64) + 2 * squared))
+
+
+def exact_squared(of: Points, rows: Array, columns: Array) -> Array:
+    """Squared distances (B, m) of ``rows`` (B,) to ``columns`` (B, m) from differences, in float64."""
+    result = np.empty(columns.shape)
+    height = max(1, BLOCK_VALUES // (columns.shape[1] * of.rows.shape[1]))
+    for start in range(0, len(rows), height):
+        part = slice(start, start + height)
+        difference = np.subtract(of.rows[columns[part]], of.rows[rows[part], None], dtype=np.float64)
+        np.einsum("bmd,bmd->bm", difference, difference, out=result[part])
+    return result
