@@ -1,0 +1,105 @@
+"""Embeddings: each tapped map of the probe images as a vector, in two views.
+
+A layer's measures depend on how its map becomes a vector, so there are two ways, never mixed:
+``gap`` is the mean over positions, ``projection`` one fixed random projection of the flattened map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdpipe.data import as_input, derive_seed
+from kdpipe.errors import ArtifactError
+from kdpipe.networks import Network
+
+PROJECTION_DIM, BATCH, ROWS_AT_ONCE = 512, 250, 4096
+Floats = NDArray[np.float32]
+
+
+def gap(maps: Tensor) -> Tensor:
+    """Global average pool: (B, C, H, W) to (B, C). For a transformer, the mean of its patch tokens."""
+    return maps.float().mean(dim=(2, 3))
+
+
+def projection(maps: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, min(C*H*W, 512)) by one seeded Gaussian matrix for each shape (C, H, W).
+
+    The same shape has the same matrix in every network and study; distances are kept in expectation
+    (Johnson & Lindenstrauss, 1984). A flattened map of at most 512 numbers is left as it is.
+    """
+    flat = maps.float().flatten(1)
+    if flat.shape[1] <= PROJECTION_DIM:
+        return flat
+    shape = tuple(int(size) for size in maps.shape[1:])
+    out = torch.zeros(len(flat), PROJECTION_DIM, device=flat.device)
+    for start in range(0, flat.shape[1], ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, flat.shape[1])
+        out += flat[:, start:stop] @ _gaussian(shape, start, stop).to(flat.device)
+    return out / PROJECTION_DIM**0.5
+
+
+@lru_cache(maxsize=16)
+def _gaussian(shape: tuple[int, ...], start: int, stop: int) -> Tensor:
+    generator = torch.Generator().manual_seed(derive_seed("projection", *shape, start))
+    return torch.randn(stop - start, PROJECTION_DIM, generator=generator)
+
+
+VIEWS = {"gap": gap, "projection": projection}
+
+
+@torch.no_grad()
+def embed(
+    network: Network, images: NDArray[np.uint8], views: Sequence[str]
+) -> tuple[Floats, dict[tuple[int, str], Floats]]:
+    """Logits (N, K) and, for each tap and view, vectors (N, d) of uint8 images, in eval mode and float32."""
+    network.eval()
+    logits: list[Floats] = []
+    vectors: dict[tuple[int, str], list[Floats]] = {}
+    for start in range(0, len(images), BATCH):
+        batch = as_input(images[start : start + BATCH], network.mean.device)
+        outputs = network(batch)
+        logits.append(outputs.logits.cpu().numpy())
+        for order, part in enumerate(outputs.maps):
+            for view in views:
+                vectors.setdefault((order, view), []).append(VIEWS[view](part).cpu().numpy())
+    return np.concatenate(logits), {key: np.concatenate(parts) for key, parts in vectors.items()}
+
+
+def write_embedding(path: Path, vectors: Floats, sample_id: NDArray[np.int32]) -> None:
+    """One embedding as Parquet: fixed-size lists of float16, byte-stream-split, zstd.
+
+    Raises:
+        ArtifactError: values that float16 cannot hold.
+    """
+    if not np.isfinite(vectors).all() or np.abs(vectors).max(initial=0.0) > np.finfo(np.float16).max:
+        raise ArtifactError(
+            f"{path.name}: the layer has values that are not finite or beyond float16 (65,504); "
+            "the network has most likely diverged: lower its learning rate."
+        )
+    flat = pa.array(vectors.astype(np.float16).ravel(), type=pa.float16())
+    table = pa.table(
+        {"sample_id": pa.array(sample_id), "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
+    )
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=False,
+        use_byte_stream_split=["vector.list.element"],
+    )
+
+
+def read_embedding(path: Path) -> Floats:
+    """Vectors (N, d) float32 of an embedding file."""
+    column = pq.read_table(path, columns=["vector"])["vector"].combine_chunks()
+    return column.values.to_numpy().astype(np.float32).reshape(len(column), -1)
