@@ -1,0 +1,323 @@
+"""The engine: stages with content-addressed outputs, run once and never half-written.
+
+A stage's key is the hash of its function's name and version, its parameters and the keys of its
+inputs. Its output is a folder built aside, listed in a manifest with the sha256 of every file, and
+renamed into the cache. So a run that was killed goes on from the last finished stage, and a changed
+parameter re-runs only what depends on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from kdpipe.errors import KdpipeError
+from kdpipe.files import canonical_json, flush_folder, sha256_of, write_atomic
+
+MANIFEST = "manifest.json"
+
+
+class Progress(Protocol):
+    """One long step, as a bar with time left or as nothing."""
+
+    def advance(self, amount: float = 1, note: str = "") -> None: ...
+
+
+class Reporter(Protocol):
+    """Where a run says what it does."""
+
+    def track(self, title: str, total: float) -> AbstractContextManager[Progress]: ...
+    def say(self, message: str) -> None: ...
+    def warn(self, message: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage function may use beside its inputs; nothing of it is part of a key."""
+
+    device: str
+    data_root: Path
+    reporter: Reporter
+    scratch: Path
+    hardware: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One step of the plan.
+
+    Attributes:
+        kind: what ``--only`` and ``--force`` call it.
+        name: for people; unique within the plan.
+        function: called with all tasks of one ``batch`` that are to be run, and the context.
+        params: JSON values; with the inputs' keys and the version they make the key.
+        version: raised whenever the function would give another result from the same inputs.
+        batch: stages of one kind and batch are handed to the function together, if they are ready.
+        batch_title: what they have in common, for people.
+        runtime: where things lie on this machine (paths); no part of the key.
+        cost: rough work, in the unit that ``plan`` prints for the kind.
+    """
+
+    kind: str
+    name: str
+    function: Callable[[Sequence[Task], Context], None]
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Stage] = field(default_factory=dict)
+    version: int = 1
+    batch: str | None = None
+    batch_title: str = ""
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    cost: float = 0.0
+
+    @cached_property
+    def key(self) -> str:
+        identity = {
+            "kind": self.kind,
+            "function": self.function.__name__,
+            "version": self.version,
+            "params": self.params,
+            "inputs": {name: stage.key for name, stage in self.inputs.items()},
+        }
+        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:32]
+
+
+@dataclass
+class Task:
+    """A stage that is being run: where to write, what to read, and how it ended."""
+
+    stage: Stage
+    folder: Path
+    inputs: Mapping[str, Path]
+    _finish: Callable[[Task], None]
+    finished: bool = False
+    failure: str | None = None
+
+    def finish(self) -> None:
+        """Publish the output; done as soon as it is whole, not when the batch is."""
+        self._finish(self)
+        self.finished = True
+
+    def fail(self, message: str) -> None:
+        """Give this task up, with one sentence; the rest of the batch goes on."""
+        self.failure = message
+
+
+class Clock:
+    """Wall time of a batch, handed out in laps so that the laps of its tasks add up to the whole."""
+
+    def __init__(self) -> None:
+        self._start = self._lap = time.perf_counter()
+
+    def lap(self) -> float:
+        before, self._lap = self._lap, time.perf_counter()
+        return self._lap - before
+
+    def total(self) -> float:
+        return time.perf_counter() - self._start
+
+
+class Cache:
+    """Outputs of finished stages, one folder a key."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._trusted: set[str] = set()
+
+    def path(self, stage: Stage) -> Path:
+        return self.root / "stages" / stage.kind / stage.key
+
+    def manifest(self, stage: Stage) -> dict[str, Any]:
+        return json.loads((self.path(stage) / MANIFEST).read_text())
+
+    def has(self, stage: Stage) -> bool:
+        """Whether the stage's output is there and undamaged; a damaged one is dropped."""
+        if stage.key in self._trusted:
+            return True
+        folder = self.path(stage)
+        try:
+            files = self.manifest(stage)["files"]
+            whole = all(sha256_of(folder / name) == digest for name, digest in files.items())
+        except (OSError, ValueError, KeyError):
+            whole = False
+        if whole:
+            self._trusted.add(stage.key)
+        elif folder.exists():
+            self.drop(stage)
+        return whole
+
+    def drop(self, stage: Stage) -> None:
+        self._trusted.discard(stage.key)
+        shutil.rmtree(self.path(stage), ignore_errors=True)
+
+    def open_task(self, stage: Stage, clock: Clock) -> Task:
+        parent = self.path(stage).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{stage.key}-"))
+        inputs = {name: self.path(needed) for name, needed in stage.inputs.items()}
+        return Task(stage, folder, inputs, lambda task: self._publish(task, clock.lap()))
+
+    def _publish(self, task: Task, seconds: float) -> None:
+        folder, stage = task.folder, task.stage
+        files = {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+        manifest = {
+            "kind": stage.kind,
+            "name": stage.name,
+            "version": stage.version,
+            "params": stage.params,
+            "inputs": {name: needed.key for name, needed in stage.inputs.items()},
+            "files": dict(sorted(files.items())),
+            "seconds": seconds,
+        }
+        write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
+        os.chmod(folder, 0o755)
+        flush_folder(folder)
+        try:
+            os.replace(folder, self.path(stage))
+        except OSError:  # another run published the same key first, or left a damaged one
+            shutil.rmtree(self.path(stage), ignore_errors=True)
+            os.replace(folder, self.path(stage))
+        self._trusted.add(stage.key)
+
+    def size(self) -> tuple[int, int]:
+        """Finished stages, and bytes in all."""
+        files = [path for path in self.root.rglob("*") if path.is_file()] if self.root.is_dir() else []
+        return sum(path.name == MANIFEST for path in files), sum(path.stat().st_size for path in files)
+
+    def clean(self) -> int:
+        """Delete every output, and return how many bytes that freed. Logs stay."""
+        freed = 0
+        for name in ("stages", "scratch", "resume"):
+            folder = self.root / name
+            freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+            shutil.rmtree(folder, ignore_errors=True)
+        self._trusted.clear()
+        return freed
+
+    def sweep(self) -> None:
+        """Remove what killed runs left half-built more than a day ago."""
+        for folder in self.root.glob("stages/*/.*"):
+            if time.time() - folder.stat().st_mtime > 86_400:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Outcome:
+    """How a plan went: what ran, what was there, and what failed with which sentence."""
+
+    ran: list[Stage] = field(default_factory=list)
+    cached: list[Stage] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def with_inputs(stages: Iterable[Stage]) -> list[Stage]:
+    """The stages and everything they rest on, inputs first, each once."""
+    ordered: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.key in ordered:
+            return
+        for needed in stage.inputs.values():
+            visit(needed)
+        ordered[stage.key] = stage
+
+    for stage in stages:
+        visit(stage)
+    return list(ordered.values())
+
+
+def run(stages: Sequence[Stage], cache: Cache, context: Context, force: Sequence[str] = ()) -> Outcome:
+    """Run what is missing of a plan, in this process, batch by batch.
+
+    Args:
+        force: kinds whose outputs are made anew, with everything that rests on them.
+    """
+    plan = with_inputs(stages)
+    outcome = Outcome()
+    again: set[str] = set()
+    for stage in plan:
+        if stage.kind in force or any(needed.key in again for needed in stage.inputs.values()):
+            again.add(stage.key)
+    done: set[str] = set()
+    for stage in plan:
+        if stage.key not in again and cache.has(stage):
+            done.add(stage.key)
+            outcome.cached.append(stage)
+    waiting = [stage for stage in plan if stage.key not in done]
+    while waiting:
+        ready = [stage for stage in waiting if all(needed.key in done for needed in stage.inputs.values())]
+        if not ready:
+            for stage in waiting:
+                outcome.failed.setdefault(stage.name, "left out, as something it needs failed")
+            return outcome
+        batch = _batch_of(ready, waiting, done)
+        failed = _run_batch(batch, cache, context, outcome)
+        done |= {stage.key for stage in batch if stage.key not in failed}
+        waiting = [stage for stage in waiting if stage not in batch]
+        waiting = _without_dependents(waiting, failed, outcome)
+    return outcome
+
+
+def _batch_of(ready: list[Stage], waiting: list[Stage], done: set[str]) -> list[Stage]:
+    """The first ready stages that go together; a batch that is still incomplete lets others go first."""
+
+    def mates(stage: Stage, among: list[Stage]) -> list[Stage]:
+        if stage.batch is None:
+            return [stage]
+        return [other for other in among if (other.kind, other.batch) == (stage.kind, stage.batch)]
+
+    for stage in ready:
+        if len(mates(stage, ready)) == len(mates(stage, waiting)):
+            return mates(stage, ready)
+    return mates(ready[0], ready)
+
+
+def _run_batch(batch: list[Stage], cache: Cache, context: Context, outcome: Outcome) -> set[str]:
+    """Run one batch; returns the keys of what failed."""
+    clock = Clock()
+    tasks = [cache.open_task(stage, clock) for stage in batch]
+    try:
+        batch[0].function(tasks, context)
+    except KdpipeError as error:
+        for task in tasks:
+            if not task.finished and task.failure is None:
+                task.fail(str(error))
+    finally:
+        for task in tasks:
+            if not task.finished:
+                shutil.rmtree(task.folder, ignore_errors=True)
+    kind = batch[0].kind
+    outcome.seconds[kind] = outcome.seconds.get(kind, 0.0) + clock.total()
+    failed: set[str] = set()
+    for task in tasks:
+        if task.finished:
+            outcome.ran.append(task.stage)
+        else:
+            message = task.failure or "it ended without a result"
+            outcome.failed[task.stage.name] = message
+            context.reporter.warn(f"{task.stage.name}: {message}")
+            failed.add(task.stage.key)
+    return failed
+
+
+def _without_dependents(waiting: list[Stage], failed: set[str], outcome: Outcome) -> list[Stage]:
+    """Drop the stages that rest on a failed one, and say so in the outcome."""
+    lost = set(failed)
+    kept = []
+    for stage in waiting:  # inputs stand before their users
+        if any(needed.key in lost for needed in stage.inputs.values()):
+            lost.add(stage.key)
+            outcome.failed.setdefault(stage.name, "left out, as something it needs failed")
+        else:
+            kept.append(stage)
+    return kept

@@ -1,0 +1,378 @@
+"""From the cache to artifacts: the tables of :mod:`kdpipe.schema`, assembled and written as one study."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import platform
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+import kdpipe
+from kdpipe.analysis_stages import PUBLISHED_NEIGHBOURS
+from kdpipe.checks import Facts
+from kdpipe.data import Dataset, describe
+from kdpipe.engine import Cache, Stage
+from kdpipe.errors import MapError
+from kdpipe.files import canonical_json, new_folder
+from kdpipe.maps import align
+from kdpipe.measures import MEASURES
+from kdpipe.methods import METHODS
+from kdpipe.networks import pair_by_depth
+from kdpipe.pipeline import TEACHER, Analysis, Planned, Result, Training, finished
+from kdpipe.schema import TABLES
+from kdpipe.sources import SOURCES
+from kdpipe.store import study_hash, write_study
+from kdpipe.study import StudySpec
+from kdpipe.training_stages import HISTORY, LAST, RESULT
+
+SUPERVISED = "supervised"
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "polars", "openTSNE", "ivis", "tensorflow", "scikit-learn")
+LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
+
+
+def export(
+    spec: StudySpec, facts: Facts, result: Result, cache: Cache, folder: Path, hardware: dict[str, Any]
+) -> dict[str, pl.DataFrame]:
+    """Assemble all tables of a finished run and write them to ``folder`` (``artifacts/<name>``).
+
+    Returns:
+        the frames that were written, by table name.
+    """
+    assert result.analysis is not None, "artifacts need the whole plan"
+    training, analysis = result.training, result.analysis
+    alive = finished(training, cache)
+    frames = {
+        "networks": _networks(spec, training, cache),
+        "layers": _layers(analysis, cache),
+        "samples": _samples(training, facts.data.class_names, cache),
+        "predictions": _predictions(training, analysis, cache),
+        "history": _history(training, cache),
+        "neighbours": _neighbours(alive, analysis, cache),
+        **_maps(spec, facts, training, analysis, cache),
+        "layer_measures": _collected("values.parquet", analysis.measures, cache),
+        "class_measures": _collected("classes.parquet", analysis.measures, cache),
+        "sample_measures": _collected("samples.parquet", analysis.measures, cache),
+        "similarity": _similarity(analysis, cache),
+        "methods": _methods(spec),
+        "measures": _measures(spec),
+    }
+    frames = {name: _as_declared(name, frame) for name, frame in frames.items()}
+    write_study(folder, _record(spec, result, cache), frames, _timings(training, analysis, cache, hardware))
+    return frames
+
+
+def export_weights(training: Training, cache: Cache, folder: Path) -> None:
+    """Copy the last-step weights of every trained network, one safetensors file each."""
+    with new_folder(folder) as building:
+        for planned in finished(training, cache):
+            shutil.copyfile(cache.path(planned.stage) / LAST, building / f"{planned.network_id}.safetensors")
+
+
+def _as_declared(name: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Columns in the order of the schema, numbers in its types."""
+    schema = TABLES[name].schema
+    if not frame.width:
+        return pl.DataFrame(schema=schema)
+    return frame.select(pl.col(column).cast(dtype) for column, dtype in schema.items())
+
+
+# ---------------------------------------------------------------------------------- networks, data
+
+
+def _networks(spec: StudySpec, training: Training, cache: Cache) -> pl.DataFrame:
+    rows = []
+    for planned in training.networks:
+        if not cache.has(planned.stage):
+            continue
+        result = json.loads((cache.path(planned.stage) / RESULT).read_text())
+        numbers = {key: value for key, value in result.items() if key in TABLES["networks"].columns}
+        rows.append({**_identity(spec, planned), **numbers})
+    columns = TABLES["networks"].schema
+    return pl.DataFrame([{name: row.get(name) for name in columns} for row in rows], schema=columns)
+
+
+def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
+    architecture = planned.student or spec.teacher
+    method = planned.method
+    record = METHODS[method.method] if method else None
+    taught = record is not None and record.needs_teacher
+    recipe = spec.training if planned.student else spec.teacher.training
+    return {
+        "network_id": planned.network_id,
+        "role": planned.role,
+        "student": planned.student.name if planned.student else TEACHER,
+        "arch": architecture.arch,
+        "arch_arguments": canonical_json(
+            {"arguments": architecture.arguments, "stem": architecture.stem, "stem_stride": architecture.stem_stride}
+        ),
+        "method": method.method if method else SUPERVISED,
+        "method_label": method.name if method else SUPERVISED,
+        "method_parameters": canonical_json(
+            record.resolved(method.parameters).model_dump(mode="json") if record and method else {}
+        ),
+        "teacher_id": TEACHER if taught else None,
+        "teacher_label_fraction": spec.teacher.label_fraction if taught else None,
+        "label_fraction": planned.label_fraction,
+        "unlabelled": method.unlabelled if method else False,
+        "seed": planned.seed,
+        "init_seed": planned.init_seed,
+        "data_seed": planned.seed,
+        "label_seed": planned.seed,
+        "checkpoint_step": recipe.steps,
+        "mapped": planned.mapped,
+    }
+
+
+def _samples(training: Training, class_names: list[str], cache: Cache) -> pl.DataFrame:
+    folder = cache.path(training.probe)
+    images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
+    return pl.DataFrame(
+        {
+            "sample_id": np.arange(len(labels), dtype=np.int32),
+            "label": labels.astype(np.int32),
+            "class_name": [class_names[label] for label in labels],
+            "display_rank": np.arange(len(labels), dtype=np.int32),
+            "image": [_webp(image) for image in images],
+        }
+    )
+
+
+def _webp(image: np.ndarray) -> bytes:
+    """(C, H, W) uint8 as WebP bytes."""
+    pixels = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, 2)
+    small = max(pixels.shape[:2]) <= LOSSLESS_UP_TO
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert("RGB").save(buffer, "WEBP", lossless=small, quality=80, method=6)
+    return buffer.getvalue()
+
+
+def _history(training: Training, cache: Cache) -> pl.DataFrame:
+    frames = [
+        pl.read_parquet(cache.path(planned.stage) / HISTORY).with_columns(network_id=pl.lit(planned.network_id))
+        for planned in training.networks
+        if cache.has(planned.stage)
+    ]
+    return pl.concat(frames)
+
+
+def _predictions(training: Training, analysis: Analysis, cache: Cache) -> pl.DataFrame:
+    labels = np.load(cache.path(training.probe) / "labels.npy")
+    rows = np.arange(len(labels))
+    frames = []
+    for network_id, stage in analysis.embeddings.items():
+        logits = np.load(cache.path(stage) / "logits.npy")
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        others = logits.copy()
+        others[rows, labels] = -np.inf
+        predicted = logits.argmax(axis=1)
+        frames.append(
+            pl.DataFrame(
+                {
+                    "sample_id": rows.astype(np.int32),
+                    "predicted": predicted.astype(np.int32),
+                    "confidence": (shifted.max(axis=1) / shifted.sum(axis=1)).astype(np.float32),
+                    "margin": (logits[rows, labels] - others.max(axis=1)).astype(np.float32),
+                    "correct": predicted == labels,
+                    "logits": list(logits),
+                },
+                schema_overrides={"logits": pl.List(pl.Float32)},
+            ).with_columns(network_id=pl.lit(network_id))
+        )
+    return pl.concat(frames)
+
+
+# ------------------------------------------------------------------------------------------ layers
+
+
+def _layers(analysis: Analysis, cache: Cache) -> pl.DataFrame:
+    rows = []
+    for network_id, stage in analysis.embeddings.items():
+        layers = json.loads((cache.path(stage) / "layers.json").read_text())
+        for tap in layers["taps"]:
+            for view in layers["views"]:
+                dim = layers["dims"][f"{tap['order']:02d}-{view}"]
+                rows.append({"network_id": network_id, "view": view, "dim": dim, **tap})
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _collected(file: str, stages: dict[str, Stage], cache: Cache) -> pl.DataFrame:
+    """One file of every stage, with the network it belongs to."""
+    frames = [
+        pl.read_parquet(cache.path(stage) / file).with_columns(network_id=pl.lit(name))
+        for name, stage in stages.items()
+        if cache.has(stage)
+    ]
+    return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def _neighbours(alive: Sequence[Planned], analysis: Analysis, cache: Cache) -> pl.DataFrame:
+    mapped = {planned.network_id for planned in alive if planned.mapped}
+    stages = {name: stage for name, stage in analysis.measures.items() if name in mapped}
+    frame = _collected("neighbours.parquet", stages, cache)
+    return frame.with_columns(pl.col("ids").list.head(PUBLISHED_NEIGHBOURS)) if frame.width else frame
+
+
+def _similarity(analysis: Analysis, cache: Cache) -> pl.DataFrame:
+    frame = _collected("similarity.parquet", analysis.similarity, cache)
+    return frame.with_columns(other_id=pl.lit(TEACHER)) if frame.width else frame
+
+
+# -------------------------------------------------------------------------------------------- maps
+
+
+def _maps(
+    spec: StudySpec, facts: Facts, training: Training, analysis: Analysis, cache: Cache
+) -> dict[str, pl.DataFrame]:
+    """Points and measures of every map, each rotated onto the teacher's map at its depth."""
+    labels = np.load(cache.path(training.probe) / "labels.npy")
+    owners = {stage.key: planned for planned in training.networks for stage in _embedding_of(planned, analysis)}
+    drawn = [stage for stage in analysis.maps if cache.has(stage)]
+    references = {
+        (stage.params["projector"], stage.params["order"]): np.load(cache.path(stage) / "layout.npy")
+        for stage in drawn
+        if owners[stage.inputs["embedding"].key].network_id == TEACHER
+    }
+    points, numbers = [], []
+    for stage in drawn:
+        planned, params = owners[stage.inputs["embedding"].key], stage.params
+        shape = facts.shape(planned.student)
+        layout = np.load(cache.path(stage) / "layout.npy")
+        depth = pair_by_depth(shape.taps, facts.teacher.taps)[params["order"]]
+        place = {
+            "network_id": planned.network_id,
+            "layer": shape.taps[params["order"]].layer,
+            "view": params["view"],
+            "projector": params["projector"],
+            "layout": "independent",
+            "perplexity": params["options"].get("perplexity"),
+            "map_seed": params["options"].get("seed", 0),
+        }
+        aligned = _on_reference(layout, references.get((params["projector"], depth)))
+        misplacement = np.load(cache.path(stage) / "misplacement.npy")
+        points.append(_points(place, aligned, misplacement))
+        quality = json.loads((cache.path(stage) / "quality.json").read_text())
+        numbers += [
+            {**place, "measure": name, "value": value, "floor": MEASURES[name].chance_for(labels, PUBLISHED_NEIGHBOURS)}
+            for name, value in quality.items()
+            if name in spec.measures.names
+        ]
+    return {
+        "maps": pl.concat(points) if points else pl.DataFrame(),
+        "map_measures": pl.DataFrame(numbers, infer_schema_length=None),
+    }
+
+
+def _embedding_of(planned: Planned, analysis: Analysis) -> Iterable[Stage]:
+    stage = analysis.embeddings.get(planned.network_id)
+    return () if stage is None else (stage,)
+
+
+def _on_reference(layout: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
+    """The layout on shared axes; as it is where there is nothing to align it with."""
+    if reference is None:
+        return layout
+    try:
+        return align(layout, reference).layout
+    except MapError:
+        return layout
+
+
+def _points(place: dict[str, Any], layout: np.ndarray, misplacement: np.ndarray) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "sample_id": np.arange(len(layout), dtype=np.int32),
+            "x": layout[:, 0].astype(np.float32),
+            "y": layout[:, 1].astype(np.float32),
+            "misplacement": misplacement.astype(np.float32),
+        }
+    ).with_columns(**{name: pl.lit(value, dtype=TABLES["maps"].columns[name].dtype) for name, value in place.items()})
+
+
+# -------------------------------------------------------------------------------------- registries
+
+
+def _methods(spec: StudySpec) -> pl.DataFrame:
+    used = dict.fromkeys(method.method for method in spec.methods)
+    return pl.DataFrame(
+        [
+            {
+                "method": name,
+                "title": METHODS[name].title,
+                "formula": METHODS[name].formula,
+                "summary": METHODS[name].summary,
+                "citation": METHODS[name].citation,
+                "defaults": canonical_json(METHODS[name].resolved({}).model_dump(mode="json")),
+            }
+            for name in used
+        ]
+    )
+
+
+def _measures(spec: StudySpec) -> pl.DataFrame:
+    fields = ("of", "title", "summary", "citation", "direction", "low", "high")
+    rows = [
+        {"measure": name, **{field: getattr(MEASURES[name], field) for field in fields}} for name in spec.measures.names
+    ]
+    return pl.DataFrame(rows, schema_overrides={"low": pl.Float32, "high": pl.Float32}, infer_schema_length=None)
+
+
+# ---------------------------------------------------------------------------------------- records
+
+
+def _record(spec: StudySpec, result: Result, cache: Cache) -> dict[str, Any]:
+    """What study.json says: nothing that differs between two runs that computed the same."""
+    training, analysis = result.training, result.analysis
+    assert analysis is not None
+    dataset = Dataset.read(cache.path(training.data))
+    described = spec.model_dump(mode="json")
+    keys = [stage.key for stage in [*(p.stage for p in training.networks), *analysis.stages] if cache.has(stage)]
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "description": spec.description.strip(),
+        "study_hash": study_hash({"study": described, "stages": sorted(keys)}),
+        "study": described,
+        "headline": spec.resolved_headline.model_dump(mode="json"),
+        "data": describe(dataset, spec.data.probe_size, SOURCES[spec.data.dataset], spec.data.note, spec.data.licence),
+        "versions": versions(),
+        "missing": dict(sorted(result.outcome.failed.items())),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of kdpipe, Python and the packages that the numbers depend on."""
+    found = {"kdpipe": kdpipe.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _timings(training: Training, analysis: Analysis, cache: Cache, hardware: dict[str, Any]) -> dict[str, Any]:
+    """Seconds by kind, as the manifests tell, and the speed of every training."""
+    seconds: dict[str, float] = {}
+    stages = [training.data, training.probe, *(p.stage for p in training.networks), *analysis.stages]
+    for stage in stages:
+        if cache.has(stage):
+            kind = stage.kind if stage.kind != "map" else f"map {stage.params['projector']}"
+            seconds[kind] = seconds.get(kind, 0.0) + cache.manifest(stage)["seconds"]
+    speed = {
+        planned.network_id: json.loads((cache.path(planned.stage) / "speed.json").read_text())
+        for planned in training.networks
+        if cache.has(planned.stage)
+    }
+    return {
+        "stages": {name: round(value, 2) for name, value in seconds.items()},
+        "training": speed,
+        "hardware": hardware,
+    }

@@ -1,0 +1,301 @@
+"""The study: one TOML file, validated once, typed from then on.
+
+A study names a dataset, a teacher, students, methods, label budgets, seeds, layers, maps, measures
+and training recipes in *steps*. :func:`load_spec` reads it, applies ``key=value`` overrides and
+returns a :class:`StudySpec`, or raises one :class:`~kdpipe.errors.StudyError` that names each wrong
+field with its place, what is allowed and the closest match.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kdpipe.data import AUGMENTATIONS, SOURCES
+from kdpipe.errors import StudyError
+from kdpipe.maps import PROJECTORS
+from kdpipe.measures import MEASURES
+from kdpipe.methods import METHODS
+from kdpipe.spec_errors import explain, place_of, unknown_name
+
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class Spec(BaseModel):
+    """Base of all parts: unknown fields are errors, types are not coerced, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+
+class DataSpec(Spec):
+    """What is learned and on which images it is looked at."""
+
+    dataset: str = "digits"
+    path: str | None = Field(default=None, exclude=True, description="folder, relative to the data root")
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    channels: Literal[1, 3] | None = None
+    augmentation: str | None = None
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.3
+    probe_size: Annotated[int, Field(ge=20, le=65_535)] = 2000
+    split_seed: Seed = 0
+    note: str = ""
+    licence: str = ""
+
+    @field_validator("dataset")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return unknown_name("dataset", value, SOURCES)
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known_augmentation(cls, value: str | None) -> str | None:
+        return value if value is None else unknown_name("augmentation", value, AUGMENTATIONS)
+
+
+class ArchSpec(Spec):
+    """A timm model, its stem for small images, where its weights come from, which layers are tapped."""
+
+    arch: str
+    arguments: dict[str, Any] = {}
+    stem: Literal["default", "small"] = "default"
+    stem_stride: Literal[1, 2] = 2
+    pretrained: bool = False
+    checkpoint: str | None = None
+    layers: Literal["stages", "all"] | Annotated[list[str], Field(min_length=2)] = "stages"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ArchSpec:
+        if self.pretrained and self.checkpoint is not None:
+            raise ValueError("weights come from pretrained or from checkpoint, not from both")
+        return self
+
+
+class TrainingSpec(Spec):
+    """SGD with Nesterov momentum for a fixed number of steps."""
+
+    steps: Positive = 1000
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    lr: Annotated[float, Field(gt=0.0)] = 0.1
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0.0)] = 5e-4
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    evaluations: Positive = 10
+    unlabelled_batch_size: Positive = 128
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    channels_last: bool = True
+
+
+class TeacherSpec(ArchSpec):
+    """The network that is distilled from."""
+
+    label_fraction: Fraction = 1.0
+    seed: Seed = 0
+    training: TrainingSpec = TrainingSpec()
+
+
+class StudentSpec(ArchSpec):
+    """An architecture that is distilled into; ``name`` stands in every network_id."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class MethodSpec(Spec):
+    """One configuration of a method of the registry."""
+
+    method: str
+    label: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")] | None = None
+    parameters: dict[str, Any] = {}
+    unlabelled: bool = False
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return unknown_name("method", value, METHODS)
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> MethodSpec:
+        try:
+            METHODS[self.method].resolved(self.parameters)
+        except ValidationError as error:
+            model = METHODS[self.method].parameters
+            raise ValueError(explain(error, model, lambda where: f"parameters.{where[0]}")) from None
+        if self.unlabelled and not METHODS[self.method].needs_teacher:
+            raise ValueError(f"unlabelled images need a teacher's term, and method {self.method!r} has none")
+        return self
+
+    @property
+    def name(self) -> str:
+        """How this configuration is called in the study; the method's name unless a label is given."""
+        return self.label or (self.method + ("-unlabelled" if self.unlabelled else ""))
+
+
+class MapsSpec(Spec):
+    """Which two-dimensional maps are drawn, of which view."""
+
+    projectors: list[str] = ["tsne", "ivis", "pca"]
+    view: Literal["gap", "projection"] = "projection"
+    perplexity: Annotated[float, Field(ge=2.0)] = 30.0
+    seed: Seed = 0
+    plain_seeds: Positive = 2
+
+    @field_validator("projectors")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        return [unknown_name("projector", name, PROJECTORS) for name in value]
+
+
+class MeasuresSpec(Spec):
+    """Which measures are computed on every layer and map."""
+
+    names: list[str] = list(MEASURES)
+    k: Positive = 20
+
+    @field_validator("names")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        return [unknown_name("measure", name, MEASURES) for name in value]
+
+
+class HeadlineSpec(Spec):
+    """The comparison the first page shows: plain against this method, for one student and budget."""
+
+    student: str
+    method: str
+    label_fraction: Fraction
+
+
+class StudySpec(Spec):
+    """A whole study. Every list is explored in full: students x methods x label_fractions x seeds."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+    title: str
+    description: str = ""
+    data: DataSpec = DataSpec()
+    teacher: TeacherSpec
+    students: Annotated[list[StudentSpec], Field(min_length=1)]
+    methods: Annotated[list[MethodSpec], Field(min_length=1)]
+    label_fractions: Annotated[list[Fraction], Field(min_length=1)] = [1.0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    training: TrainingSpec = TrainingSpec()
+    views: Annotated[list[Literal["gap", "projection"]], Field(min_length=1)] = ["gap", "projection"]
+    maps: MapsSpec = MapsSpec()
+    measures: MeasuresSpec = MeasuresSpec()
+    headline: HeadlineSpec | None = None
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """``methods = ["plain", "kd"]`` is short for two tables with defaults."""
+        if not isinstance(value, list):
+            return value
+        return [{"method": entry} if isinstance(entry, str) else entry for entry in value]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> StudySpec:
+        _refuse_repeats("students", [student.name for student in self.students])
+        _refuse_repeats("methods", [method.name for method in self.methods])
+        _refuse_repeats("seeds", self.seeds)
+        _refuse_repeats("label_fractions", self.label_fractions)
+        if "plain" not in {method.method for method in self.methods}:
+            raise ValueError("methods: every comparison needs the student without distillation; add 'plain'")
+        if self.maps.projectors and self.maps.view not in self.views:
+            raise ValueError(f"maps.view: maps need the view {self.maps.view!r}, which views leaves out; add it there")
+        chosen = self.headline
+        if chosen is not None:
+            _member("headline.student", chosen.student, [student.name for student in self.students])
+            _member("headline.method", chosen.method, [method.name for method in self.methods])
+            _member("headline.label_fraction", chosen.label_fraction, self.label_fractions)
+        return self
+
+    @property
+    def resolved_headline(self) -> HeadlineSpec:
+        """The headline, or by default the first distillation at the smallest budget."""
+        if self.headline is not None:
+            return self.headline
+        distilled = [m.name for m in self.methods if METHODS[m.method].role == "distilled"]
+        method = distilled[0] if distilled else self.methods[0].name
+        return HeadlineSpec(student=self.students[0].name, method=method, label_fraction=min(self.label_fractions))
+
+
+def _refuse_repeats(field: str, values: list[Any]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{field}: {value!r} stands there twice; give each its own (methods: set 'label')")
+
+
+def _member(field: str, value: Any, allowed: list[Any]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{field}: {value!r} is not in the study; it has {', '.join(map(repr, allowed))}")
+
+
+def load_spec(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
+    """Read and validate a study file.
+
+    Args:
+        path: a TOML file.
+        overrides: ``key=value`` with dotted keys and TOML values, such as ``training.steps=50`` or
+            ``methods.1.parameters.temperature=2.0``.
+
+    Raises:
+        StudyError: the file cannot be read, is not TOML, or does not describe a study.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError(f"{path}: there is no such study file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: the study file cannot be read ({error}).") from None
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path}: not valid TOML: {error}.") from None
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return StudySpec.model_validate(raw)
+    except ValidationError as error:
+        raise StudyError(explain(error, StudySpec, lambda where: place_of(path, text, where))) from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """Set one dotted key of the raw study."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise StudyError(f"override {override!r}: write it as key=value, such as training.steps=100.")
+    target: Any = raw
+    for part in parts[:-1]:
+        if isinstance(target, list):
+            target = _item(target, part, override)
+        elif isinstance(target, dict):
+            target = target.setdefault(part, {})
+    last = parts[-1]
+    if isinstance(target, list):
+        _item(target, last, override)
+        target[int(last)] = _toml_value(text)
+    elif isinstance(target, dict):
+        target[last] = _toml_value(text)
+    else:
+        raise StudyError(f"override {override!r}: {'.'.join(parts[:-1])} is a single value and has no field {last!r}.")
+
+
+def _item(items: list[Any], part: str, override: str) -> Any:
+    if not part.isdigit() or int(part) >= len(items):
+        raise StudyError(f"override {override!r}: {part!r} is no position in a list of {len(items)} (counted from 0).")
+    return items[int(part)]
+
+
+def _toml_value(text: str) -> Any:
+    """A TOML value; a bare word is a string, so that ``data.dataset=digits`` needs no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,215 @@
+"""The stages up to trained networks: data, teacher, students."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from kdpipe.data import AUGMENTATIONS, Batches, Dataset, label_budget, prepare, probe_set
+from kdpipe.engine import Context, Task
+from kdpipe.errors import TrainingError
+from kdpipe.files import write_atomic
+from kdpipe.methods import METHODS, Pair
+from kdpipe.networks import Network, Tap, build, parameter_count, read_network, tap_table, write_network
+from kdpipe.sources import SOURCES, Split
+from kdpipe.study import DataSpec, StudentSpec, TeacherSpec, TrainingSpec
+from kdpipe.train import Learner, Resume, accuracy, train, use_half
+
+RESULT, LAST, SELECTED, HISTORY = "result.json", "last.safetensors", "selected.safetensors", "history.parquet"
+
+
+def make_data(tasks: Sequence[Task], context: Context) -> None:
+    """Decode, split and store a dataset."""
+    for task in tasks:
+        spec = DataSpec.model_validate({**task.stage.params["data"], "path": task.stage.runtime.get("path")})
+        context.reporter.say(f"decoding {SOURCES[spec.dataset].title}")
+        raw = SOURCES[spec.dataset].load(spec, context.data_root)
+        dataset = prepare(
+            raw,
+            validation_fraction=spec.validation_fraction,
+            test_fraction=spec.test_fraction,
+            split_seed=spec.split_seed,
+        )
+        dataset.write(task.folder)
+        task.finish()
+
+
+def make_probe(tasks: Sequence[Task], context: Context) -> None:
+    """Choose the probe images, and keep them with their labels."""
+    for task in tasks:
+        dataset = Dataset.read(task.inputs["data"])
+        chosen = probe_set(dataset, task.stage.params["size"], task.stage.params["seed"])
+        np.save(task.folder / "images.npy", dataset.test.images[chosen])
+        np.save(task.folder / "labels.npy", dataset.test.labels[chosen])
+        task.finish()
+
+
+def make_teacher(tasks: Sequence[Task], context: Context) -> None:
+    """Train a teacher on its labels, or take it as it comes where it has no steps."""
+    for task in tasks:
+        params = task.stage.params
+        spec = TeacherSpec.model_validate({**params["network"], "checkpoint": task.stage.runtime.get("checkpoint")})
+        dataset = Dataset.read(task.inputs["data"])
+        network = _new(spec, dataset, spec.seed)
+        taps, macs = tap_table(network, dataset.image_shape)
+        chosen = label_budget(dataset.train.labels, spec.label_fraction, spec.seed)
+        learner = Learner("teacher", network, METHODS["plain"], METHODS["plain"].resolved({}), None, task.stage.key)
+        _train_together([learner], [task], None, dataset, chosen, spec.training, spec.seed, params, context)
+        if learner.diverged_step is not None:
+            raise TrainingError(
+                f"the teacher diverged at step {learner.diverged_step} (its loss is no longer finite); "
+                "lower teacher.training.lr or lengthen its warmup."
+            )
+        _write_result(task, learner, spec, dataset, taps, macs, len(chosen), context)
+
+
+def make_students(tasks: Sequence[Task], context: Context) -> None:
+    """Train all students of one seed and budget together, on one stream of views and one teacher."""
+    first = tasks[0].stage.params
+    dataset = Dataset.read(tasks[0].inputs["data"])
+    chosen = label_budget(dataset.train.labels, first["label_fraction"], first["label_seed"])
+    teachers = {str(task.inputs["teacher"]): task.inputs["teacher"] for task in tasks if "teacher" in task.inputs}
+    teacher = read_network(next(iter(teachers.values())) / LAST) if teachers else None
+    teacher_taps = tap_table(teacher, dataset.image_shape)[0] if teacher is not None else []
+    learners: list[Learner] = []
+    costs: list[tuple[list[Tap], int]] = []
+    for task in tasks:
+        params = task.stage.params
+        spec = _student(task)
+        network = _new(spec, dataset, params["init_seed"])
+        costs.append(tap_table(network, dataset.image_shape))
+        method = METHODS[params["method"]]
+        parameters = method.resolved(params["method_parameters"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(params["init_seed"])
+            pair = Pair(costs[-1][0], teacher_taps, len(dataset.class_names))
+            extras = method.extras(pair, parameters) if method.needs_teacher else None
+        learners.append(
+            Learner(task.stage.name, network, method, parameters, extras, task.stage.key, params["unlabelled"])
+        )
+    recipe = TrainingSpec.model_validate(first["training"])
+    _train_together(learners, tasks, teacher, dataset, chosen, recipe, first["data_seed"], first, context)
+    for task, learner, (taps, macs) in zip(tasks, learners, costs, strict=True):
+        if learner.diverged_step is not None:
+            context.reporter.warn(
+                f"{learner.name} diverged at step {learner.diverged_step} (its loss is no longer finite); "
+                "the others went on. Lower training.lr, or the weight of its method."
+            )
+        _write_result(task, learner, _student(task), dataset, taps, macs, len(chosen), context)
+
+
+def _student(task: Task) -> StudentSpec:
+    runtime = {"name": "student", "checkpoint": task.stage.runtime.get("checkpoint")}
+    return StudentSpec.model_validate({**task.stage.params["network"], **runtime})
+
+
+def _new(spec: TeacherSpec | StudentSpec, dataset: Dataset, seed: int) -> Network:
+    return build(
+        spec,
+        image_shape=dataset.image_shape,
+        classes=len(dataset.class_names),
+        mean=dataset.mean,
+        std=dataset.std,
+        seed=seed,
+    )
+
+
+def _train_together(
+    learners: list[Learner],
+    tasks: Sequence[Task],
+    teacher: Network | None,
+    dataset: Dataset,
+    chosen: np.ndarray,
+    recipe: TrainingSpec,
+    data_seed: int,
+    params: Mapping[str, Any],
+    context: Context,
+) -> None:
+    """Bring data and networks to the device, train with a progress bar, leave speed in the tasks' folders."""
+    device = torch.device(context.device)
+    policy = AUGMENTATIONS[params["augmentation"]]
+
+    def stream(split: Split, indices: np.ndarray, size: int, name: str) -> Batches:
+        return Batches(split, indices, batch_size=size, seed=data_seed, policy=policy, device=device, stream=name)
+
+    labelled = stream(dataset.train, chosen, recipe.batch_size, "labelled")
+    rest = np.setdiff1d(np.arange(len(dataset.train.labels)), chosen)
+    wanted = any(learner.unlabelled for learner in learners)
+    if wanted and not len(rest):
+        raise TrainingError("unlabelled: every training image has a label in this budget, so none is left unlabelled.")
+    unlabelled = stream(dataset.train, rest, recipe.unlabelled_batch_size, "unlabelled") if wanted else None
+    names = {learner.name: task.stage.key for learner, task in zip(learners, tasks, strict=True)}
+    resume = Resume(context.scratch / "resume", names)
+    title = learners[0].name if len(learners) == 1 else f"{len(learners)} students, {tasks[0].stage.batch_title}"
+    started = time.perf_counter()
+    with context.reporter.track(f"training {title}", recipe.steps * len(learners)) as bar:
+        train(
+            learners,
+            teacher=teacher,
+            labelled=labelled,
+            unlabelled=unlabelled,
+            validation=dataset.validation,
+            recipe=recipe,
+            device=device,
+            resume=resume,
+            advance=bar.advance,
+        )
+    seconds = time.perf_counter() - started
+    for task in tasks:
+        speed = {
+            "seconds": seconds,
+            "students_together": len(learners),
+            "steps": recipe.steps,
+            "images_per_second": recipe.steps * recipe.batch_size / seconds,
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "half": use_half(recipe, device),
+            **context.hardware,
+        }
+        write_atomic(task.folder / "speed.json", json.dumps(speed))
+
+
+def _write_result(
+    task: Task,
+    learner: Learner,
+    spec: TeacherSpec | StudentSpec,
+    dataset: Dataset,
+    taps: list[Tap],
+    macs: int,
+    labelled_images: int,
+    context: Context,
+) -> None:
+    """Publish a trained network: its last and its selected weights, its history and its numbers."""
+    network = learner.network
+    result: dict[str, Any] = {
+        "status": "trained" if learner.diverged_step is None else "diverged",
+        "diverged_step": learner.diverged_step,
+        "params": parameter_count(network),
+        "macs": macs,
+        "labelled_images": labelled_images,
+        "taps": [tap.__dict__ for tap in taps],
+    }
+    history = pl.DataFrame(
+        learner.history, schema={"step": pl.Int32, "quantity": pl.String, "value": pl.Float32}, orient="row"
+    )
+    history.write_parquet(task.folder / HISTORY)
+    if learner.diverged_step is None:
+        write_network(task.folder / LAST, network, spec, dataset.image_shape, len(dataset.class_names))
+        result |= {
+            "val_accuracy": learner.val_accuracy,
+            "test_accuracy": accuracy(network, dataset.test),
+            "selected_step": learner.best.step,
+            "selected_val_accuracy": learner.best.accuracy,
+        }
+        network.load_state_dict(learner.best.state, strict=False)
+        write_network(task.folder / SELECTED, network, spec, dataset.image_shape, len(dataset.class_names))
+        result["selected_test_accuracy"] = accuracy(network, dataset.test)
+    write_atomic(task.folder / RESULT, json.dumps(result))
+    task.finish()
+    Resume(context.scratch / "resume", {learner.name: task.stage.key}).clear(learner.name)
