@@ -1,0 +1,263 @@
+"""The command line over the pipeline: run, plan, validate, cache."""
+
+from __future__ import annotations
+
+import os
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import torch
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from typer.core import TyperGroup
+
+from kdpipe.checks import Facts, examine
+from kdpipe.console import RichReporter, open_log
+from kdpipe.costs import rough_seconds
+from kdpipe.data import data_root
+from kdpipe.engine import Cache, Context, with_inputs
+from kdpipe.errors import DataError, KdpipeError, NetworkError, StudyError
+from kdpipe.export import export, export_weights
+from kdpipe.files import recover_folder
+from kdpipe.hardware import describe_hardware, resolve_device
+from kdpipe.pipeline import KINDS, plan_analysis, plan_training, run_study
+from kdpipe.spec_errors import closest
+from kdpipe.store import ARTIFACTS
+from kdpipe.study import StudySpec, load_spec
+
+CACHE_VARIABLE = "KDPIPE_CACHE"
+console = Console(stderr=False)
+errors = Console(stderr=True)
+
+
+class RunByDefault(TyperGroup):
+    """``precompute.py STUDY.toml`` is short for ``precompute.py run STUDY.toml``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in {"--help", "-h"}:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+class Device(StrEnum):
+    """Where networks are trained."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+app = typer.Typer(
+    cls=RunByDefault,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train the networks of a study, look at every layer, and write what the app shows.",
+    epilog="Example: scripts/precompute.py studies/digits.toml training.steps=200",
+)
+
+Study = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Fields to change, such as training.steps=500.", show_default=False),
+]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder that data.path starts from. [env: KDPIPE_DATA]")
+]
+CacheFolder = Annotated[
+    Path, typer.Option("--cache", envvar=CACHE_VARIABLE, help="Where finished stages are kept.", show_default="cache/")
+]
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option("--seed", help="Only the students of this seed; repeatable. Artifacts follow when all are done."),
+]
+OnlyKinds = Annotated[
+    list[str] | None, typer.Option("--only", help=f"Only stages of this kind, repeatable: {', '.join(KINDS)}.")
+]
+ForceKinds = Annotated[
+    list[str] | None, typer.Option("--force", help="Make stages of this kind anew, or 'all'; repeatable.")
+]
+DEFAULT_CACHE = ARTIFACTS.parent / "cache"
+
+
+@app.command()
+def run(
+    study: Study,
+    overrides: Overrides = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
+    seed: Seeds = None,
+    only: OnlyKinds = None,
+    force: ForceKinds = None,
+    data_folder: DataRoot = None,
+    cache: CacheFolder = DEFAULT_CACHE,
+    artifacts: Annotated[Path, typer.Option(help="Where artifacts go.", show_default="artifacts/")] = ARTIFACTS,
+    weights: Annotated[
+        Path, typer.Option(help="Where trained weights go, as safetensors.", show_default="weights/")
+    ] = ARTIFACTS.parent / "weights",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; all cores by default.")] = None,
+) -> None:
+    """Run what is missing of a study and write its artifacts (the default command)."""
+    kinds, forced = _kinds("--only", only), _kinds("--force", force)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    spec, root, facts = _checked(study, overrides, data_folder)
+    chosen = resolve_device(device.value)
+    log = cache / "logs" / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    open_log(log)
+    hardware = describe_hardware(chosen)
+    reporter = RichReporter(console)
+    context = Context(chosen, root, reporter, cache / "scratch", hardware)
+    store = Cache(cache)
+    store.sweep()
+    started = time.perf_counter()
+    result = run_study(spec, facts, store, context, seeds=seed, only=kinds, force=forced)
+    missing = [p for p in plan_training(spec, root).students if not store.has(p.stage)]
+    if kinds or missing:
+        left = f"; {len(missing)} students of the study are still to be trained" if missing else ""
+        reporter.say(f"Done with the chosen part{left}. Artifacts are written by a run without --seed and --only.")
+    else:
+        recover_folder(artifacts / spec.name)
+        frames = export(spec, facts, result, store, artifacts / spec.name, hardware)
+        export_weights(result.training, store, weights / spec.name)
+        _show_results(frames)
+        reporter.say(f"Artifacts: {artifacts / spec.name}    weights: {weights / spec.name}")
+    ran, cached = len(result.outcome.ran), len(result.outcome.cached)
+    reporter.say(f"{ran} stages run, {cached} from the cache, {time.perf_counter() - started:.0f} s. Log: {log}")
+    if result.outcome.failed:
+        reporter.warn(f"{len(result.outcome.failed)} stages are missing, see above; the rest is complete.")
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    study: Study,
+    overrides: Overrides = None,
+    device: Annotated[Device, typer.Option(help="Where it would train.")] = Device.auto,
+    seed: Seeds = None,
+    data_folder: DataRoot = None,
+    cache: CacheFolder = DEFAULT_CACHE,
+) -> None:
+    """Show what would run, what is cached, and roughly what it would cost. Writes nothing."""
+    spec, root, facts = _checked(study, overrides, data_folder)
+    store = Cache(cache)
+    training = plan_training(spec, root, seed)
+    analysis = plan_analysis(spec, facts, training, training.networks)
+    stages = with_inputs([planned.stage for planned in training.networks] + analysis.stages)
+    seconds = rough_seconds(stages, spec, facts, store, resolve_device(device.value))
+    table = Table(title=f"{spec.title}: {len(training.networks)} networks, {len(stages)} stages")
+    for column in ("stage", "in all", "cached", "to run", "roughly"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for kind in KINDS:
+        mine = [stage for stage in stages if stage.kind == kind]
+        cached = sum(store.has(stage) for stage in mine)
+        rough = _duration(seconds[kind]) if kind in seconds else "-"
+        table.add_row(kind, str(len(mine)), str(cached), str(len(mine) - cached), rough)
+    console.print(table)
+    console.print(f"About {_duration(sum(seconds.values()))} on this machine as it is now.")
+
+
+@app.command()
+def validate(study: Study, overrides: Overrides = None, data_folder: DataRoot = None) -> None:
+    """Check a study against its data, timm and the registries. Writes nothing."""
+    spec, _, facts = _checked(study, overrides, data_folder)
+    table = Table(title=f"{study}: valid")
+    for column in ("network", "parameters", "MACs", "layers"):
+        table.add_column(column, justify="left" if column in {"network", "layers"} else "right")
+    for name, shape in {"teacher": facts.teacher, **facts.students}.items():
+        layers = "  ".join(f"{tap.layer} {'x'.join(map(str, tap.shape))}" for tap in shape.taps)
+        table.add_row(name, f"{shape.params:,}", f"{shape.macs:,}", layers)
+    console.print(table)
+    data = facts.data
+    console.print(f"{spec.data.dataset}: images of {data.image_shape}, {len(data.class_names)} classes")
+
+
+cache_app = typer.Typer(help="Where finished stages are kept.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+
+@cache_app.command("show")
+def cache_show(cache: CacheFolder = DEFAULT_CACHE) -> None:
+    """Show the place and the size of the cache."""
+    stages, size = Cache(cache).size()
+    console.print(f"{cache}: {stages} finished stages, {size / 1e6:.1f} MB")
+
+
+@cache_app.command("clean")
+def cache_clean(
+    cache: CacheFolder = DEFAULT_CACHE,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete all finished stages; artifacts and weights stay."""
+    stages, size = Cache(cache).size()
+    if not yes:
+        typer.confirm(f"Delete {stages} finished stages ({size / 1e6:.1f} MB) in {cache}?", abort=True)
+    console.print(f"{Cache(cache).clean() / 1e6:.1f} MB freed.")
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is one sentence and exit code 2 or 1."""
+    try:
+        app()
+    except (StudyError, DataError, NetworkError) as error:
+        errors.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(2) from None
+    except KdpipeError as error:
+        errors.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        errors.print("Stopped; the next run goes on from the last finished stage.")
+        raise SystemExit(130) from None
+
+
+def _kinds(option: str, given: list[str] | None) -> list[str]:
+    for kind in given or ():
+        if kind not in KINDS and not (option == "--force" and kind == "all"):
+            raise StudyError(
+                f"{option} {kind}: there is no such stage{closest(kind, KINDS)}; stages: {', '.join(KINDS)}"
+            )
+    return list(KINDS) if "all" in (given or ()) else list(given or ())
+
+
+def _checked(study: Path, overrides: list[str] | None, root: Path | None) -> tuple[StudySpec, Path, Facts]:
+    spec = load_spec(study, overrides or ())
+    place = data_root(root)
+    return spec, place, examine(spec, place)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _show_results(frames: dict[str, pl.DataFrame]) -> None:
+    """The final table: accuracy over seeds of every configuration, and its last layer."""
+    networks = frames["networks"]
+    last = frames["layers"].filter(pl.col("relative_depth") == 1.0, pl.col("view") == "gap")
+    silhouettes = frames["layer_measures"].filter(measure="silhouette").join(last, ["network_id", "layer", "view"])
+    joined = networks.join(silhouettes.select("network_id", silhouette="value"), "network_id", how="left")
+    groups = joined.group_by("role", "student", "method_label", "label_fraction", maintain_order=True).agg(
+        pl.len().alias("seeds"),
+        pl.col("test_accuracy").mean().alias("accuracy"),
+        pl.col("test_accuracy").std().alias("spread"),
+        pl.col("silhouette").mean(),
+        pl.col("diverged_step").count().alias("diverged"),
+    )
+    table = Table(title="Test accuracy at the last step, silhouette of the last layer (gap)")
+    for column in ("role", "student", "method", "labels", "seeds", "accuracy", "± sd", "silhouette", "diverged"):
+        table.add_column(column, justify="left" if column in {"role", "student", "method"} else "right")
+    for row in groups.iter_rows(named=True):
+        table.add_row(
+            row["role"], row["student"], row["method_label"], f"{row['label_fraction']:.4g}", str(row["seeds"]),
+            _number(row["accuracy"], "{:.2%}"), _number(row["spread"], "{:.2%}"),
+            _number(row["silhouette"], "{:.3f}"), str(row["diverged"] or ""),
+        )  # fmt: skip
+    console.print(table)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

@@ -1,0 +1,17 @@
+#!/usr/bin/env python
+"""Train the networks of a study and write its artifacts: ``scripts/precompute.py studies/digits.toml``."""
+
+import os
+import sys
+from pathlib import Path
+
+# Idle OpenMP threads must not spin for long: on a machine that does anything else beside it, spinning
+# makes small networks many times slower. Set before torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from kdpipe.cli import main
+
+if __name__ == "__main__":
+    main()
