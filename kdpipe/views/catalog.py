@@ -1,0 +1,137 @@
+"""Which networks and layers belong side by side, and what they are called. Frames in, frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from kdpipe.store import Study
+
+ROLES = ("teacher", "plain", "control", "distilled")
+FEW_SEEDS = 8  # below this many paired seeds the study prints estimates and judges nothing
+
+
+def budget(fraction: float) -> str:
+    """A share of the training labels in words: ``10% of labels``."""
+    return "all labels" if fraction > 0.9999 else f"{100 * fraction:.3g}% of labels"
+
+
+def networks(study: Study) -> pl.DataFrame:
+    """All networks in reading order, with ``series`` (one colour each), ``budget`` and a unique ``label``."""
+    frame = study.networks.with_columns(
+        series=pl.when(pl.col("role") == "teacher").then(pl.lit("teacher")).otherwise("method_label"),
+        budget=pl.col("label_fraction").map_elements(budget, pl.String),
+        rank=pl.col("role").replace_strict({role: i for i, role in enumerate(ROLES)}, default=len(ROLES)),
+    )
+    several = frame.filter(pl.col("role") != "teacher")["student"].n_unique() > 1
+    student = pl.concat_str(pl.col("student"), pl.lit(" ")) if several else pl.lit("")
+    name = pl.concat_str(student, "series", pl.lit(", "), "budget", pl.lit(", seed "), "seed")
+    teachers = frame.filter(pl.col("role") == "teacher").height
+    teacher = pl.lit("teacher") if teachers == 1 else pl.concat_str(pl.lit("teacher "), "network_id")
+    frame = frame.with_columns(label=pl.when(pl.col("role") == "teacher").then(teacher).otherwise(name))
+    unique = pl.when(pl.col("label").is_duplicated()).then(pl.concat_str("label", pl.lit(" · "), "network_id"))
+    return frame.with_columns(label=unique.otherwise("label")).sort(
+        "rank", "student", "label_fraction", "series", "seed", maintain_order=True
+    )
+
+
+def series_of(frame: pl.DataFrame) -> list[tuple[str, str]]:
+    """(role, series) pairs in reading order; what colours are given to."""
+    return frame.select("role", "series").unique(maintain_order=True).rows()
+
+
+def headline(study: Study, frame: pl.DataFrame) -> pl.DataFrame:
+    """The networks of the study's headline comparison (all seeds), without those that diverged."""
+    wanted = study.record.get("headline") or {}
+    trained = frame.filter(pl.col("status") == "trained")
+    students = trained.filter(pl.col("role") != "teacher")
+    if students.filter(pl.col("student") == wanted.get("student", "")).height:
+        students = students.filter(pl.col("student") == wanted["student"])
+    if students.height:
+        fractions = students["label_fraction"].unique().to_list()
+        target = wanted.get("label_fraction", 1.0)
+        students = students.filter(pl.col("label_fraction") == min(fractions, key=lambda f: abs(f - target)))
+    distilled = students.filter(pl.col("role") == "distilled")
+    label = wanted.get("method_label") or wanted.get("method", "")
+    if distilled.filter(pl.col("series") == label).is_empty() and distilled.height:
+        label = distilled["series"][0]
+    kept = students.filter((pl.col("role") != "distilled") | (pl.col("series") == label))
+    return pl.concat([trained.filter(pl.col("role") == "teacher"), kept])
+
+
+def headline_rows(frame: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the first picture: teacher, plain, plain again from another seed, distilled."""
+    mapped = frame.filter("mapped")
+    picks = [("teacher", 1), ("plain", 2), ("distilled", 1)]
+    parts = [mapped.filter(pl.col("role") == role).sort("seed").head(count) for role, count in picks]
+    return pl.concat(parts)
+
+
+def accuracies(frame: pl.DataFrame) -> pl.DataFrame:
+    """Mean and spread of the test accuracy over seeds, for each student, method and label budget."""
+    accuracy = pl.col("test_accuracy")
+    return (
+        frame.filter(accuracy.is_not_null())
+        .group_by("rank", "role", "student", "series", "label_fraction", "budget", maintain_order=True)
+        .agg(
+            mean=accuracy.mean(),
+            lowest=accuracy.min(),
+            highest=accuracy.max(),
+            deviation=accuracy.std(),
+            seeds=pl.len(),
+        )
+        .sort("rank", "student", "label_fraction", "series")
+    )
+
+
+def columns_of(layers: pl.DataFrame, chosen: Sequence[str]) -> pl.DataFrame:
+    """The layers that students of ``chosen`` have, by depth: what the columns of a picture are."""
+    mine = layers.filter(pl.col("network_id").is_in(list(chosen)))
+    if mine.is_empty():
+        mine = layers
+    first = mine["network_id"][0] if mine.height else None
+    return (
+        mine.filter(pl.col("network_id") == first)
+        .select("layer", "relative_depth", "order")
+        .unique(maintain_order=True)
+        .sort("order")
+    )
+
+
+def nearest_layer(layers: pl.DataFrame, network_id: str, layer: str, depth: float) -> str | None:
+    """The layer of a network in a column: of the same name at the same depth, or the nearest in depth."""
+    mine = layers.filter(pl.col("network_id") == network_id).with_columns(
+        far=(pl.col("relative_depth") - depth).abs(), other=pl.col("layer") != layer
+    )
+    return mine.sort("far", "other")["layer"][0] if mine.height else None
+
+
+def study_in_words(study: Study, frame: pl.DataFrame) -> str:
+    """One paragraph: dataset, teacher, students, methods, budgets, seeds."""
+    data: dict[str, Any] = study.record.get("data") or {}
+    students = frame.filter(pl.col("role") != "teacher")
+    teachers = _architectures(frame.filter(pl.col("role") == "teacher"))
+    archs = _architectures(students)
+    methods = _listed(students.filter(pl.col("role") == "distilled")["series"].unique(maintain_order=True).to_list())
+    budgets = _listed(students.sort("label_fraction")["budget"].unique(maintain_order=True).to_list())
+    seeds = students.filter(pl.col("status") == "trained")["seed"].n_unique()
+    size = " by ".join(str(n) for n in (data.get("image_shape") or [])[1:])
+    return (
+        f"Images: **{data.get('dataset', 'unknown')}** ({len(data.get('class_names', []))} classes"
+        f"{f', {size} pixels' if size else ''}; {data.get('train', '?')} to train, {data.get('test', '?')} to test, "
+        f"of which {data.get('probe', '?')} probe images are followed through every layer). "
+        f"Teacher: **{teachers or 'none'}**. Student: **{archs or 'none'}**, trained plain and distilled with "
+        f"**{methods or 'no method'}**, on {budgets or 'no labels'}, with {seeds} seed{'s' * (seeds != 1)} each."
+    )
+
+
+def _architectures(frame: pl.DataFrame) -> str:
+    """Architectures with their size, as one timm name may stand for networks of several widths."""
+    kinds = frame.select("arch", "params").unique(maintain_order=True).rows()
+    return _listed([f"{arch} ({params / 1e6:.3g} M parameters)" for arch, params in kinds])
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""

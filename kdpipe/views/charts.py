@@ -1,0 +1,165 @@
+"""Charts of numbers: accuracies, measures by depth, classes, similarity, training. Frame in, chart out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from kdpipe.views.theme import GREY
+
+# Canvas draws thousands of marks two to three times faster than SVG does.
+CANVAS = {"embedOptions": {"renderer": "canvas", "actions": {"export": True, "source": False, "editor": False}}}
+Layered = alt.LayerChart | alt.FacetChart
+_DEPTH = alt.Axis(format="%", tickCount=5)
+
+
+def series_colour(colours: Mapping[str, str], present: list[str], title: str | None = None) -> alt.Color:
+    """The colour channel of ``series``: fixed colours, legend on top, only what is drawn."""
+    shown = [name for name in colours if name in present]
+    scale = alt.Scale(domain=shown, range=[colours[name] for name in shown])
+    return alt.Color("series:N", scale=scale, legend=alt.Legend(orient="top", title=title, symbolOpacity=1))
+
+
+def accuracy_dots(networks: pl.DataFrame, colours: Mapping[str, str]) -> Layered:
+    """A dot for each seed and a tick for each mean, by label budget; the teacher is the dashed line.
+
+    Args:
+        networks: series, role, budget, label_fraction, seed, label, test_accuracy of what was trained.
+        colours: a colour for each series.
+    """
+    students = networks.filter(pl.col("role") != "teacher")
+    teacher = networks.filter(pl.col("role") == "teacher")
+    order = students.sort("label_fraction")["budget"].unique(maintain_order=True).to_list()
+    names = [name for name in colours if name in students["series"].to_list()]
+    colour = series_colour(colours, networks["series"].to_list())
+    accuracy = alt.Y("test_accuracy:Q", title="test accuracy", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
+    base = alt.Chart(students).encode(
+        x=alt.X("budget:N", sort=order, title="labels the student saw", axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("series:N", sort=names),
+        color=colour,
+    )
+    tooltip = ["label:N", alt.Tooltip("test_accuracy:Q", format=".1%", title="test accuracy")]
+    dots = base.mark_circle(size=70, opacity=0.75).encode(y=accuracy, tooltip=tooltip)
+    means = base.mark_tick(thickness=3, size=22).encode(y=alt.Y("mean(test_accuracy):Q", title="test accuracy"))
+    line = alt.Chart(teacher).mark_rule(strokeDash=[6, 4], strokeWidth=2)
+    line = line.encode(y=accuracy, color=colour, tooltip=tooltip)
+    return alt.layer(line, dots, means).properties(height=320, usermeta=CANVAS)
+
+
+def depth_curves(
+    curves: pl.DataFrame,
+    colours: Mapping[str, str],
+    title: str,
+    one_line_a_seed: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> Layered:
+    """Curves over relative depth: mean over seeds inside a band from the lowest to the highest seed.
+
+    Args:
+        curves: series, network_id, label, layer, relative_depth, value, chance (may be empty).
+        colours: a colour for each series.
+        title: what the vertical axis measures.
+        one_line_a_seed: draw each network instead of mean and band.
+        limits: fixed range of the vertical axis.
+    """
+    scale = alt.Scale(domain=list(limits)) if limits else alt.Scale(zero=False)
+    x = alt.X("relative_depth:Q", title="relative depth (first layer → last layer)", axis=_DEPTH)
+    colour = series_colour(colours, curves["series"].to_list())
+    if one_line_a_seed:
+        lines = alt.Chart(curves).mark_line(strokeWidth=1.5, opacity=0.8, point=alt.OverlayMarkDef(size=30))
+        layers = [
+            lines.encode(x=x, y=alt.Y("value:Q", title=title, scale=scale), color=colour, detail="network_id:N",
+                         tooltip=_curve_tooltip("value", "label"))
+        ]  # fmt: skip
+    else:
+        mean = depth_means(curves)
+        base = alt.Chart(mean).encode(x=x, color=colour)
+        band = base.mark_area(opacity=0.18).encode(
+            y=alt.Y("lowest:Q", title=title, scale=scale), y2="highest:Q", color=colour.copy()
+        )
+        line = base.mark_line(strokeWidth=2.5, point=alt.OverlayMarkDef(size=55)).encode(
+            y=alt.Y("mean:Q", title=title, scale=scale), tooltip=[*_curve_tooltip("mean", "series"), "seeds:Q"]
+        )
+        layers = [band, line]
+    floor = curves.filter(pl.col("chance").is_not_null())
+    if floor.height:
+        floor = floor.group_by("relative_depth").agg(pl.col("chance").mean()).sort("relative_depth")
+        height = alt.Y("chance:Q", title=title)
+        rule = alt.Chart(floor).mark_line(strokeDash=[3, 4], color=GREY)
+        layers.append(rule.encode(x=x, y=height, tooltip=[alt.Tooltip("chance:Q", format=".3f")]))
+        last = floor.tail(1).with_columns(what=pl.lit("chance"))
+        text = alt.Chart(last).mark_text(align="right", dy=-7, color=GREY, fontSize=11)
+        layers.append(text.encode(x=x, y=height, text="what:N"))
+    return alt.layer(*layers).properties(height=380, usermeta=CANVAS)
+
+
+def depth_means(curves: pl.DataFrame) -> pl.DataFrame:
+    """Mean, lowest and highest value over seeds at each depth of each series."""
+    value = pl.col("value")
+    return (
+        curves.group_by("series", "layer", "relative_depth", maintain_order=True)
+        .agg(mean=value.mean(), lowest=value.min(), highest=value.max(), chance=pl.col("chance").mean(), seeds=pl.len())
+        .sort("series", "relative_depth")
+    )
+
+
+def _curve_tooltip(value: str, name: str) -> list[Any]:
+    return [
+        alt.Tooltip(f"{name}:N", title="network"),
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("relative_depth:Q", format=".0%", title="relative depth"),
+        alt.Tooltip(f"{value}:Q", format=".3f"),
+    ]
+
+
+def class_dots(values: pl.DataFrame, colours: Mapping[str, str], order: list[str], title: str) -> Layered:
+    """One line a class, one dot a series, so that the gap between two dots is the difference.
+
+    Args:
+        values: class_name, series, value (mean over seeds).
+        order: class names from top to bottom.
+    """
+    y = alt.Y("class_name:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False))
+    base = alt.Chart(values)
+    span = base.mark_rule(color=GREY, opacity=0.5).encode(y=y, x=alt.X("min(value):Q", title=title), x2="max(value):Q")
+    dots = base.mark_circle(size=90, opacity=0.9).encode(
+        y=y,
+        x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False)),
+        color=series_colour(colours, values["series"].to_list()),
+        tooltip=["class_name:N", "series:N", alt.Tooltip("value:Q", format=".3f"), "seeds:Q"],
+    )
+    return alt.layer(span, dots).properties(height=110 + 24 * len(order), usermeta=CANVAS)
+
+
+def layer_heat(pairs: pl.DataFrame, rows: list[str], columns: list[str], title: str) -> Layered:
+    """Layers of a network (down) against layers of the teacher (across), with the value in each cell."""
+    base = alt.Chart(pairs).encode(
+        x=alt.X("teacher_layer:N", sort=columns, title="teacher's layer", axis=alt.Axis(labelAngle=0, orient="top")),
+        y=alt.Y("layer:N", sort=rows, title="network's layer"),
+    )
+    cells = base.mark_rect().encode(
+        color=alt.Color("value:Q", title=title, scale=alt.Scale(scheme="viridis", domain=[0, 1], clamp=True)),
+        tooltip=["layer:N", "teacher_layer:N", alt.Tooltip("value:Q", format=".3f")],
+    )
+    bright = alt.condition(alt.datum.value > 0.6, alt.value("#111111"), alt.value("#ffffff"))
+    text = base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=".2f"), color=bright)
+    return alt.layer(cells, text).properties(height=90 + 48 * len(rows), usermeta=CANVAS)
+
+
+def history_lines(history: pl.DataFrame, colours: Mapping[str, str], title: str) -> alt.Chart:
+    """One quantity over training steps, a line for each network, coloured by method."""
+    return (
+        alt.Chart(history)
+        .mark_line(strokeWidth=1.5, opacity=0.85)
+        .encode(
+            x=alt.X("step:Q", title="training step"),
+            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
+            color=series_colour(colours, history["series"].to_list()),
+            detail="network_id:N",
+            tooltip=["label:N", "step:Q", alt.Tooltip("value:Q", format=".4g")],
+        )
+        .properties(height=300, usermeta=CANVAS)
+    )

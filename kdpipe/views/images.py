@@ -1,0 +1,42 @@
+"""Probe images for tooltips and strips, as data URIs that we build ourselves and from WebP only."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from html import escape
+
+import polars as pl
+
+# Small images are enlarged without smoothing, so that their pixels stay what the network saw.
+PIXELS_CSS = """<style>
+#vg-tooltip-element img, .kd-strip img { image-rendering: pixelated; width: 96px; height: 96px; object-fit: contain; }
+.kd-strip { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-end; }
+.kd-strip figure { margin: 0; text-align: center; font-size: .75rem; }
+.kd-strip img { width: 48px; height: 48px; display: block; border: 3px solid; border-radius: 4px; }
+.kd-strip figure.large img { width: 112px; height: 112px; }
+</style>"""
+_NO_IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+
+def data_uri(image: bytes) -> str:
+    """A data URI of WebP bytes; anything else becomes an empty pixel, as a browser would sniff its type."""
+    if image[:4] != b"RIFF" or image[8:12] != b"WEBP":
+        return _NO_IMAGE
+    return "data:image/webp;base64," + base64.b64encode(image).decode()
+
+
+def with_images(samples: pl.DataFrame) -> pl.DataFrame:
+    """``samples`` with their bytes replaced by data URIs (the tooltip wants the column named ``image``)."""
+    return samples.with_columns(image=pl.col("image").map_elements(data_uri, pl.String))
+
+
+def strip(figures: Iterable[tuple[bytes, str, str]], large: bool = False) -> str:
+    """HTML of images in a row. Each figure is (WebP bytes, caption, colour of its border)."""
+    size = ' class="large"' if large else ""
+    cells = (
+        f'<figure{size}><img src="{data_uri(image)}" alt="{escape(caption, quote=True)}" '
+        f'style="border-color:{escape(colour, quote=True)}">{escape(caption)}</figure>'
+        for image, caption, colour in figures
+    )
+    return f'<div class="kd-strip">{"".join(cells)}</div>'

@@ -1,0 +1,153 @@
+"""What every page does first: configure itself, offer the studies, open the chosen one.
+
+A page is never taken down by one bad file: what reads artifacts runs inside :func:`section`, which
+says in one sentence what is wrong and what to do, and lets the rest of the page go on.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import streamlit as st
+
+from kdpipe.errors import KdpipeError
+from kdpipe.store import ARTIFACTS, STUDY_FILE, Study, open_study, study_names
+from kdpipe.views.images import PIXELS_CSS
+
+_PAGE, _LAST = "last_page", "last_study"
+_LOG = logging.getLogger(__name__)
+_UNREADABLE = (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
+
+
+def artifacts_root() -> Path:
+    """The folder of all studies; ``KDPIPE_ARTIFACTS`` points the app at another one."""
+    return Path(os.environ.get("KDPIPE_ARTIFACTS") or ARTIFACTS)
+
+
+def open_page(title: str, icon: str) -> Study:
+    """Set the page up and return the study picked in the sidebar; end the page if there is none."""
+    st.set_page_config(page_title=f"{title} · kdpipe", page_icon=icon, layout="wide")
+    st.html(PIXELS_CSS)
+    root = artifacts_root()
+    names = study_names(root)
+    if not names:
+        st.title(title)
+        st.info(
+            "There are no artifacts yet. Make some with `python scripts/precompute.py studies/digits.toml`, "
+            "then reload this page.",
+            icon=":material/inbox:",
+        )
+        st.stop()
+    readable = [name for name in names if _opens(root, name)]
+    name = _pick_study(readable + [name for name in names if name not in readable], title)
+    try:
+        return _study(str(root), name, _fingerprint(root / name))
+    except KdpipeError as error:
+        st.title(title)
+        _say(error)
+        if readable:
+            st.info(f"Studies that can be read: {', '.join(readable)}. Pick one in the sidebar.")
+        st.stop()
+
+
+def _pick_study(names: list[str], title: str) -> str:
+    """The study in the address; without one, the study of the last page; at first, the first that opens.
+
+    Streamlit 1.67 carries a picked study over to the next page, but forgets one that came with the
+    address (the picker falls back to its default), so the last one is remembered beside it.
+    """
+    arrived = st.session_state.get(_PAGE, title) != title
+    if arrived and "study" not in st.query_params and st.session_state.get(_LAST) in names:
+        st.session_state["study"] = st.session_state[_LAST]
+    name = st.sidebar.selectbox("Study", names, key="study", bind="query-params")
+    st.session_state[_PAGE], st.session_state[_LAST] = title, name
+    return name
+
+
+@contextmanager
+def section(what: str) -> Iterator[None]:
+    """Run one part of a page; if its artifacts cannot be read, say so there and go on below."""
+    try:
+        yield
+    except KdpipeError as error:
+        _say(error)
+    except _UNREADABLE as error:
+        _LOG.exception("%s cannot be shown", what)
+        st.error(
+            f"{what} cannot be shown: the artifacts hold something unexpected ({type(error).__name__}). "
+            "Run scripts/precompute.py on the study file again.",
+            icon=":material/extension_off:",
+        )
+
+
+def data_note(study: Study) -> None:
+    """The study's caveat about its data, shown wherever its numbers are."""
+    if note := (study.record.get("data") or {}).get("note"):
+        st.caption(f":material/warning: {note}")
+
+
+def downloads(frame: pl.DataFrame, name: str) -> None:
+    """Offer what is shown as CSV and as Parquet."""
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV", lambda: _csv(frame), f"{name}.csv", "text/csv",
+            key=f"csv-{name}", icon=":material/download:",
+        )  # fmt: skip
+        st.download_button(
+            "Parquet", lambda: _parquet(frame), f"{name}.parquet", "application/octet-stream",
+            key=f"parquet-{name}", icon=":material/download:",
+        )  # fmt: skip
+
+
+def table_beside(frame: pl.DataFrame, name: str, label: str = "The numbers") -> None:
+    """A chart's table, folded away, with its downloads."""
+    with st.expander(label):
+        st.dataframe(frame, hide_index=True)
+        downloads(frame, name)
+
+
+def _say(error: KdpipeError) -> None:
+    text = str(error)
+    st.error(text[:1].upper() + text[1:], icon=":material/extension_off:")
+
+
+def _csv(frame: pl.DataFrame) -> bytes:
+    return frame.write_csv().encode()
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _opens(root: Path, name: str) -> bool:
+    try:
+        _study(str(root), name, _fingerprint(root / name))
+    except KdpipeError:
+        return False
+    return True
+
+
+def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, times and sizes of a study's files: a re-run, mended or damaged folder is opened anew."""
+    found = []
+    for path in [folder / STUDY_FILE, *folder.glob("*.parquet")]:
+        try:
+            state = path.stat()
+        except OSError:
+            continue
+        found.append((path.name, state.st_mtime_ns, state.st_size))
+    return tuple(sorted(found))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _study(root: str, name: str, fingerprint: tuple[tuple[str, int, int], ...]) -> Study:
+    """Open a study once for all visitors; its files are verified when first read."""
+    return open_study(Path(root) / name)

@@ -1,0 +1,111 @@
+"""The tables that charts of measures are drawn from: joined, matched by depth, averaged over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from kdpipe.store import Study
+from kdpipe.views.charts import depth_means
+
+MOST_CLASSES = 24
+
+
+def measures_of(study: Study, of: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Registry entries of the measures that ``rows`` hold; one without an entry is named by its key."""
+    known = study.measures.filter(pl.col("of") == of)
+    held = rows.select("measure").unique(maintain_order=True)
+    held = held.join(known, on="measure", how="left", maintain_order="left")
+    return held.with_columns(
+        title=pl.coalesce("title", "measure"), summary=pl.col("summary").fill_null(""),
+        citation=pl.col("citation").fill_null(""), direction=pl.col("direction").fill_null("higher"),
+    )  # fmt: skip
+
+
+def students(scope: pl.DataFrame) -> list[str]:
+    """Ids of all networks but the teacher."""
+    return scope.filter(pl.col("role") != "teacher")["network_id"].to_list()
+
+
+def _depths(layers: pl.DataFrame) -> pl.DataFrame:
+    return layers.select("network_id", "layer", "relative_depth", "order").unique()
+
+
+def by_depth(rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
+    """Rows of one measure with what a curve needs: series, label, seed, relative_depth."""
+    names = scope.select("network_id", "label", "role", "series", "seed", "rank")
+    return (
+        rows.join(names, on="network_id")
+        .join(_depths(layers), on=["network_id", "layer"])
+        .sort("rank", "series", "seed", "relative_depth")
+        .select("series", "role", "label", "seed", "network_id", "layer", "relative_depth", "value", "chance")
+    )
+
+
+def per_layer(curves: pl.DataFrame) -> pl.DataFrame:
+    """A row a layer, a column a series, the mean over seeds in the cell: what stands beside the curves."""
+    means = depth_means(curves).with_columns(depth=pl.col("relative_depth").round(3), mean=pl.col("mean").round(3))
+    table = means.pivot(on="series", index=["layer", "depth"], values="mean", aggregate_function="first").sort("depth")
+    order = [name for name in curves["series"].unique(maintain_order=True) if name in table.columns]
+    return table.select("layer", "depth", *order)
+
+
+def by_class(
+    rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame, layer: str, class_names: Sequence[str]
+) -> tuple[pl.DataFrame, list[str], int]:
+    """Class means over seeds at one layer, the classes in order of gain, and how many are left out of it."""
+    depth = _depths(layers).filter(pl.col("network_id").is_in(students(scope)) & (pl.col("layer") == layer))
+    target = depth["relative_depth"][0]
+    near = _depths(layers).with_columns(far=(pl.col("relative_depth") - target).abs())
+    near = near.sort("far").unique("network_id", keep="first", maintain_order=True).select("network_id", "layer")
+    names = pl.DataFrame({"label": range(len(class_names)), "class_name": list(class_names)}).cast({"label": pl.Int32})
+    series = scope.select("network_id", "series", "role", "rank")
+    values = (
+        rows.join(near, on=["network_id", "layer"]).join(series, on="network_id").join(names, on="label", how="left")
+        .group_by("class_name", "label", "rank", "role", "series")
+        .agg(value=pl.col("value").mean(), seeds=pl.len())
+        .sort("rank", "series", "label")
+    )  # fmt: skip
+    mean = {role: pl.col("value").filter(pl.col("role") == role).mean() for role in ("distilled", "plain")}
+    gains = values.group_by("class_name").agg(gain=mean["distilled"] - mean["plain"], first=pl.col("label").first())
+    order = gains.sort("gain", "first", descending=[True, False], nulls_last=True)["class_name"].to_list()
+    left_out = max(0, len(order) - MOST_CLASSES)
+    if left_out:
+        order = order[: MOST_CLASSES // 2] + order[-MOST_CLASSES // 2 :]
+    return values.filter(pl.col("class_name").is_in(order)) if left_out else values, order, left_out
+
+
+def to_teacher(similarity: pl.DataFrame, scope: pl.DataFrame) -> pl.DataFrame:
+    """Layer pairs with a teacher of the study, the teacher always on the far side."""
+    teachers = scope.filter(pl.col("role") == "teacher")["network_id"].to_list()
+    swapped = similarity.filter(pl.col("network_id").is_in(teachers) & ~pl.col("other_id").is_in(teachers))
+    swapped = swapped.rename(
+        {"network_id": "other_id", "other_id": "network_id", "layer": "other_layer", "other_layer": "layer"}
+    ).select(similarity.columns)
+    pairs = pl.concat([similarity, swapped])
+    return pairs.filter(pl.col("network_id").is_in(students(scope)) & pl.col("other_id").is_in(teachers))
+
+
+def matching_depth(pairs: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
+    """Each layer of a network against the teacher's layer nearest in depth, as curves by depth."""
+    theirs = _depths(layers).select(other_id="network_id", other_layer="layer", other_depth="relative_depth")
+    placed = pairs.join(_depths(layers), on=["network_id", "layer"]).join(theirs, on=["other_id", "other_layer"])
+    placed = placed.with_columns(far=(pl.col("relative_depth") - pl.col("other_depth")).abs()).sort("far")
+    nearest = placed.unique(["network_id", "layer"], keep="first", maintain_order=True)
+    return by_depth(nearest.select(pairs.columns), scope, layers)
+
+
+def heat(
+    pairs: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame, label: str
+) -> tuple[pl.DataFrame, list[str], list[str]]:
+    """Layer pairs of one network with the teacher, and both sides' layers in order of depth."""
+    network_id = scope.row(by_predicate=pl.col("label") == label, named=True)["network_id"]
+    mine = pairs.filter(pl.col("network_id") == network_id)
+    teacher_id = mine["other_id"][0]
+    depths = _depths(layers)
+    rows, columns = (
+        depths.filter(pl.col("network_id") == who).sort("order")["layer"].to_list() for who in (network_id, teacher_id)
+    )
+    drawn = mine.filter(pl.col("other_id") == teacher_id).select("layer", "value", teacher_layer="other_layer")
+    return drawn, rows, columns

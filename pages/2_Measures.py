@@ -1,0 +1,154 @@
+"""Numbers by depth, by class and by likeness to the teacher, for every method and seed."""
+
+import polars as pl
+import streamlit as st
+
+from kdpipe.store import Study
+from kdpipe.views import catalog, charts, page, tables, theme
+
+VIEWS = {"gap": "channel means (gap)", "projection": "whole map (projection)"}
+
+
+def pick_scope(networks: pl.DataFrame, view_names: list[str]) -> tuple[pl.DataFrame, str]:
+    """The networks of one student and label budget with the teacher, and the view of their layers."""
+    students = networks.filter(pl.col("role") != "teacher")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        names = students["student"].unique(maintain_order=True).to_list()
+        student = names[0]
+        if len(names) > 1:
+            student = st.selectbox("Student", names, key="student", bind="query-params", width=220)
+        budgets = students.filter(pl.col("student") == student)["budget"].unique(maintain_order=True).to_list()
+        budget = st.segmented_control(
+            "Labels", budgets, default=budgets[0], required=True, key="labels", bind="query-params"
+        )
+        view = st.segmented_control(
+            "How a layer's map became a vector", view_names, format_func=lambda name: VIEWS.get(name, name),
+            default=view_names[-1], required=True, key="view", bind="query-params",
+        )  # fmt: skip
+    mine = (pl.col("student") == student) & (pl.col("budget") == budget)
+    return networks.filter((pl.col("role") == "teacher") | mine).filter(pl.col("status") == "trained"), view
+
+
+def depth_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
+    st.header("By depth")
+    rows = study.frame("layer_measures", network_id=scope["network_id"].to_list(), view=view)
+    measures = tables.measures_of(study, "layer", rows)
+    if measures.is_empty():
+        st.info("This study has no measures of layers in this view.")
+        return
+    title = st.selectbox("Measure", measures["title"].to_list(), key="measure", bind="query-params", width=360)
+    measure = measures.row(by_predicate=pl.col("title") == title, named=True)
+    better = "Higher" if measure["direction"] == "higher" else "Lower"
+    st.markdown(f"**{title}.** {measure['summary']} {better} is better separated or kept. *{measure['citation']}*")
+    curves = tables.by_depth(rows.filter(pl.col("measure") == measure["measure"]), scope, study.layers)
+    each = st.toggle("One line for each seed", key="each_seed", bind="query-params")
+    drawing, beside = st.columns([3, 2])
+    with drawing:
+        chart = charts.depth_curves(curves, colours, title, each)
+        st.altair_chart(chart, key="depth", alt=f"{title} by relative depth, a curve for each method")
+        seeds = scope.filter(pl.col("role") != "teacher")["seed"].n_unique()
+        st.caption(
+            f"{scope.height} networks, {seeds} seed{'s' * (seeds != 1)}. Line: mean over seeds. Band: from the lowest "
+            "seed to the highest, not a confidence interval. Dots are layers. Grey dashes: what chance alone gives. "
+            "Views and widths differ in scale: compare curves of one view and one architecture."
+        )
+    with beside:
+        st.dataframe(tables.per_layer(curves), hide_index=True)
+        page.downloads(curves, f"{study.name}-{measure['measure']}-{view}")
+    page.data_note(study)
+    with page.section("The classes"):
+        class_part(study, scope, view, measure, colours)
+
+
+def class_part(study: Study, scope: pl.DataFrame, view: str, measure: dict, colours: dict[str, str]) -> None:
+    st.subheader("Class by class")
+    name = measure["measure"]
+    rows = study.frame("class_measures", network_id=scope["network_id"].to_list(), view=view, measure=name)
+    if rows.is_empty():
+        st.caption(f"{measure['title']} has no value for a single class.")
+        return
+    layers = catalog.columns_of(study.layers.filter(pl.col("view") == view), tables.students(scope))["layer"].to_list()
+    layer = st.pills("Layer", layers, default=layers[-1], required=True, key="class_layer", bind="query-params")
+    values, order, left_out = tables.by_class(rows, scope, study.layers, layer, study.record["data"]["class_names"])
+    st.altair_chart(
+        charts.class_dots(values, colours, order, measure["title"]), key="classes_chart",
+        alt=f"{measure['title']} of each class at {layer}, a dot for each method",
+    )  # fmt: skip
+    st.caption(
+        "A dot is the mean over seeds. Classes are sorted by distilled (mean of the methods) less plain."
+        + (f" {left_out} classes in between are in the table only." if left_out else "")
+    )
+    page.table_beside(values, f"{study.name}-{measure['measure']}-{layer}-classes")
+
+
+def similarity_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
+    st.header("How alike to the teacher")
+    pairs = tables.to_teacher(study.similarity, scope)
+    measures = tables.measures_of(study, "pair", pairs)
+    if measures.is_empty():
+        st.info("This study compares no layers with its teacher's.")
+        return
+    title = st.selectbox("Similarity", measures["title"].to_list(), key="similarity", bind="query-params", width=360)
+    measure = measures.row(by_predicate=pl.col("title") == title, named=True)
+    have = pairs.filter(pl.col("measure") == measure["measure"])
+    shown = view if view in have["view"].to_list() else have["view"][0]
+    pairs = have.filter(pl.col("view") == shown)
+    st.markdown(f"**{title}** ({VIEWS.get(shown, shown)}). {measure['summary']} *{measure['citation']}*")
+    curves = tables.matching_depth(pairs, scope, study.layers)
+    left, right = st.columns(2)
+    with left:
+        chart = charts.depth_curves(curves, colours, f"{title} with the teacher")
+        st.altair_chart(chart, key="alike", alt=f"{title} with the teacher's layer of the same depth")
+        st.caption(
+            "Each layer against the teacher's layer nearest in relative depth. "
+            "Line: mean over seeds; band: lowest to highest seed."
+        )
+    with right:
+        labels = scope.filter(pl.col("network_id").is_in(pairs["network_id"].unique().to_list()))["label"].to_list()
+        label = st.selectbox("Network", labels, index=max(0, len(labels) - 1), key="heat", bind="query-params")
+        one, rows, columns = tables.heat(pairs, scope, study.layers, label)
+        chart = charts.layer_heat(one, rows, columns, title)
+        st.altair_chart(chart, key="heat_chart", alt=f"{title} of each layer of {label} with each layer of the teacher")
+        st.caption("A bright diagonal: the two networks do the same thing at the same depth.")
+    page.table_beside(curves, f"{study.name}-{measure['measure']}")
+
+
+def history_section(study: Study, scope: pl.DataFrame, colours: dict[str, str]) -> None:
+    history = study.frame("history", network_id=scope["network_id"].to_list())
+    quantities = history["quantity"].unique(maintain_order=True).to_list()
+    if not quantities:
+        st.info("This study stored no training history.")
+        return
+    quantities.sort(key=lambda name: (name != "val_accuracy", name))
+    quantity = st.selectbox("Quantity", quantities, key="quantity", bind="query-params", width=360)
+    names = scope.select("network_id", "label", "series")
+    lines = history.filter(pl.col("quantity") == quantity).join(names, on="network_id")
+    chart = charts.history_lines(lines, colours, quantity)
+    st.altair_chart(chart, key="history", alt=f"{quantity} over training steps, a line for each network")
+    st.caption("A line for each network. loss/… are the terms of the loss as weighted; they add up to loss.")
+    page.downloads(lines, f"{study.name}-history")
+
+
+def main() -> None:
+    study = page.open_page("Measures", "📈")
+    st.title("Measures")
+    st.markdown(
+        "Maps mislead, numbers less so. Each curve follows one measure from a network's first layer to its last: if "
+        "distillation makes a network understand *earlier*, its curve rises sooner, and by more than the control's."
+    )
+    with page.section("The measures"):
+        networks = catalog.networks(study)
+        if networks.filter(pl.col("role") != "teacher").is_empty():
+            st.info("This study has no students to measure.")
+            return
+        colours = theme.series_colours(catalog.series_of(networks))
+        scope, view = pick_scope(networks, sorted(study.layers["view"].unique().to_list()) or ["projection"])
+        with page.section("The measures by depth"):
+            depth_section(study, scope, view, colours)
+        with page.section("The similarity"):
+            similarity_section(study, scope, view, colours)
+        with page.section("The training history"), st.expander("Training history"):
+            history_section(study, scope, colours)
+
+
+main()

@@ -1,0 +1,362 @@
+"""A small made-up study with the structure of a real one, written through the real store.
+
+Nothing is trained: accuracies, maps and measures are drawn from a seeded generator, so that the app
+can be tested in seconds without torch. Classes separate with depth, sooner in distilled networks, so
+the pages have something to show.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from kdpipe.schema import TABLES
+from kdpipe.store import write_study
+
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+ADVANCE = {"teacher": 0.25, "plain": 0.0, "distilled": 0.15, "control": 0.0}
+VIEWS = ("gap", "projection")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the made-up study consists of."""
+
+    name: str = "toy"
+    samples: int = 120
+    classes: int = 10
+    seeds: Sequence[int] = (0, 1, 2)
+    fractions: Sequence[float] = (0.1, 1.0)
+    methods: Sequence[str] = ("kd", "rkd")
+    student_layers: Sequence[str] = LAYERS
+    maps: bool = True
+    diverged: bool = True
+    image_side: int = 8
+    note: str = "Probe images are drawn from the test set."
+
+
+def write_toy_study(root: Path, recipe: Recipe = Recipe()) -> Path:
+    """Write the study into ``root/<name>`` and return that folder."""
+    networks = _networks(recipe)
+    samples = _samples(recipe)
+    frames = {
+        "networks": networks,
+        "samples": samples,
+        "methods": _methods(recipe),
+        "measures": _measures(),
+        "history": _history(networks),
+        **_layer_tables(recipe, networks, samples),
+    }
+    frames = {name: _typed(name, frame) for name, frame in frames.items()}
+    timings = {"stages": {"train": 12.5, "maps": 3.0}, "hardware": {"cpu": "made up"}}
+    write_study(root / recipe.name, _record(recipe), frames, timings)
+    return root / recipe.name
+
+
+def _typed(name: str, frame: pl.DataFrame) -> pl.DataFrame:
+    schema = TABLES[name].schema
+    return frame.select(pl.col(column).cast(dtype) for column, dtype in schema.items())
+
+
+def _record(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "title": f"Made-up study {recipe.name}",
+        "description": "A **made-up** study: numbers are drawn, nothing was trained.",
+        "study_hash": hashlib.sha256(str(recipe).encode()).hexdigest()[:16],
+        "study": {"name": recipe.name, "seeds": list(recipe.seeds)},
+        "versions": {"kdpipe": "0.1.0", "torch": "2.14"},
+        "data": {
+            "dataset": "made-up digits",
+            "licence": "CC0",
+            "note": recipe.note,
+            "sha256": "0" * 64,
+            "class_names": _class_names(recipe),
+            "image_shape": [1, recipe.image_side, recipe.image_side],
+            "train": 1000,
+            "validation": 100,
+            "test": 500,
+            "probe": recipe.samples,
+        },
+        "headline": {"student": "small", "method_label": recipe.methods[0], "label_fraction": recipe.fractions[0]},
+    }
+
+
+def _class_names(recipe: Recipe) -> list[str]:
+    return [str(index) if recipe.classes <= 10 else f"class {index}" for index in range(recipe.classes)]
+
+
+# ------------------------------------------------------------------------------------- networks
+
+
+def _networks(recipe: Recipe) -> pl.DataFrame:
+    rows = [_network(recipe, "teacher", "supervised", "teacher", 1.0, 0, accuracy=0.97)]
+    for fraction in recipe.fractions:
+        base = 0.75 + 0.15 * fraction
+        for seed in recipe.seeds:
+            jitter = 0.01 * np.sin(7 * seed + 10 * fraction)
+            rows.append(_network(recipe, "plain", "supervised", "plain", fraction, seed, base + jitter))
+            rows.append(_network(recipe, "control", "second-seed", "second-seed", fraction, seed, base - jitter))
+            for step, method in enumerate(recipe.methods):
+                accuracy = base + 0.06 - 0.02 * step + jitter
+                rows.append(_network(recipe, "distilled", method, method, fraction, seed, accuracy))
+    if recipe.diverged:
+        rows.append(_network(recipe, "distilled", recipe.methods[0], recipe.methods[0], recipe.fractions[0], 99, None))
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _network(
+    recipe: Recipe, role: str, method: str, label: str, fraction: float, seed: int, accuracy: float | None
+) -> dict[str, Any]:
+    teacher = role == "teacher"
+    first, second = recipe.seeds[0], recipe.seeds[:2][-1]
+    mapped = recipe.maps and accuracy is not None and (teacher or seed == first or (role == "plain" and seed == second))
+    return {
+        "network_id": "teacher" if teacher else f"small-{label}-f{fraction:g}-s{seed}",
+        "role": role,
+        "student": "teacher" if teacher else "small",
+        "arch": "resnet18" if teacher else "resnet10t",
+        "arch_arguments": "{}",
+        "method": method,
+        "method_label": label,
+        "method_parameters": json.dumps({"temperature": 4.0} if method == "kd" else {}),
+        "teacher_id": "teacher" if role == "distilled" else None,
+        "teacher_label_fraction": 1.0 if role == "distilled" else None,
+        "label_fraction": fraction,
+        "labelled_images": int(1000 * fraction),
+        "unlabelled": role == "distilled",
+        "seed": seed,
+        "init_seed": seed + 1000 * (role == "control"),
+        "data_seed": seed,
+        "label_seed": seed,
+        "checkpoint_step": 200,
+        "params": 11_000_000 if teacher else 1_200_000,
+        "macs": 40_000_000 if teacher else 6_000_000,
+        "mapped": mapped,
+        "status": "trained" if accuracy is not None else "diverged",
+        "diverged_step": None if accuracy is not None else 31,
+        "val_accuracy": accuracy,
+        "test_accuracy": accuracy,
+        "selected_step": None if accuracy is None else 180,
+        "selected_val_accuracy": accuracy,
+        "selected_test_accuracy": accuracy,
+    }
+
+
+def _history(networks: pl.DataFrame) -> pl.DataFrame:
+    rows = []
+    for network in networks.iter_rows(named=True):
+        terms = ["loss", "loss/cross_entropy"] + (["loss/kd"] if network["role"] == "distilled" else [])
+        last = network["diverged_step"] or 200
+        for step in range(20, last + 1, 20):
+            decay = float(np.exp(-step / 80))
+            rows += [(network["network_id"], step, term, decay * (1.5 - 0.4 * i)) for i, term in enumerate(terms)]
+            rows.append((network["network_id"], step, "lr", 0.1 * (1 - step / 220)))
+            if network["val_accuracy"] is not None:
+                rows.append((network["network_id"], step, "val_accuracy", network["val_accuracy"] * (1 - decay)))
+    return pl.DataFrame(rows, schema=["network_id", "step", "quantity", "value"], orient="row")
+
+
+def _methods(recipe: Recipe) -> pl.DataFrame:
+    names = ["supervised", "second-seed", *recipe.methods]
+    return pl.DataFrame(
+        {
+            "method": names,
+            "title": [name.upper() if len(name) < 4 else name.capitalize() for name in names],
+            "formula": [f"L = {name}" for name in names],
+            "summary": [f"Made-up words about {name}." for name in names],
+            "citation": ["Nobody (2024)"] * len(names),
+            "defaults": ["{}"] * len(names),
+        }
+    )
+
+
+def _measures() -> pl.DataFrame:
+    rows = [
+        ("silhouette", "layer", "Silhouette", "How much closer a class is to itself.", -1.0, 1.0),
+        ("knn_accuracy", "layer", "kNN accuracy", "Do the nearest images share the class?", 0.0, 1.0),
+        ("trustworthiness", "map", "Trustworthiness", "Are neighbours on the map true ones?", 0.0, 1.0),
+        ("continuity", "map", "Continuity", "Are true neighbours near on the map?", 0.0, 1.0),
+        ("knn_recall", "map", "Neighbours kept", "Share of true neighbours kept.", 0.0, 1.0),
+        ("cka", "pair", "CKA", "How alike two layers order the images.", None, 1.0),
+    ]
+    return pl.DataFrame(
+        [(name, of, title, words, "Nobody (2024)", "higher", low, high) for name, of, title, words, low, high in rows],
+        schema=["measure", "of", "title", "summary", "citation", "direction", "low", "high"],
+        orient="row",
+    )
+
+
+# --------------------------------------------------------------------------------------- samples
+
+
+def _samples(recipe: Recipe) -> pl.DataFrame:
+    names = _class_names(recipe)
+    labels = [index % recipe.classes for index in range(recipe.samples)]
+    return pl.DataFrame(
+        {
+            "sample_id": list(range(recipe.samples)),
+            "label": labels,
+            "class_name": [names[label] for label in labels],
+            "display_rank": list(range(recipe.samples)),
+            "image": [_webp(index, label, recipe.image_side) for index, label in enumerate(labels)],
+        }
+    )
+
+
+def _webp(index: int, label: int, side: int) -> bytes:
+    """A bright bar whose place tells the class, under noise that tells the image."""
+    pixels = np.random.default_rng(index).integers(0, 60, (side, side), dtype=np.uint8)
+    pixels[:, label * side // 10 % side] = 230
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True)
+    return buffer.getvalue()
+
+
+# ---------------------------------------------------------------------------------------- layers
+
+
+def _layer_tables(recipe: Recipe, networks: pl.DataFrame, samples: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    parts: dict[str, list[pl.DataFrame]] = {}
+    rng = np.random.default_rng(0)
+    for network in networks.filter(pl.col("status") == "trained").iter_rows(named=True):
+        parts.setdefault("predictions", []).append(_predictions(recipe, network, samples, rng))
+        layers = LAYERS if network["role"] == "teacher" else tuple(recipe.student_layers)
+        for order, layer in enumerate(layers):
+            depth = order / max(len(layers) - 1, 1)
+            signal = 0.15 + 0.75 * min(depth + ADVANCE[network["role"]], 1.0)
+            for view in VIEWS:
+                on = {"network_id": network["network_id"], "layer": layer, "view": view}
+                for name, frame in _one_layer(recipe, on, order, depth, signal, samples, rng).items():
+                    parts.setdefault(name, []).append(frame)
+                if network["mapped"]:
+                    points = _points(samples, signal, rng)
+                    parts.setdefault("neighbours", []).append(_neighbours(on, samples, points))
+                    if view == "projection":
+                        for name, frame in _maps(on, samples, points, signal, rng).items():
+                            parts.setdefault(name, []).append(frame)
+    tables = {name: pl.concat(frames) for name, frames in parts.items()}
+    tables["similarity"] = _similarity(networks, recipe)
+    for name in ("maps", "map_measures", "neighbours"):
+        tables.setdefault(name, TABLES[name].schema.to_frame())
+    return tables
+
+
+def _predictions(
+    recipe: Recipe, network: dict[str, Any], samples: pl.DataFrame, rng: np.random.Generator
+) -> pl.DataFrame:
+    labels = samples["label"].to_numpy()
+    right = rng.random(len(labels)) < network["test_accuracy"]
+    others = (labels + 1 + rng.integers(0, recipe.classes - 1, len(labels))) % recipe.classes
+    predicted = np.where(right, labels, others)
+    logits = rng.normal(0, 0.1, (len(labels), recipe.classes))
+    logits[np.arange(len(labels)), predicted] += 4
+    confidence = np.exp(logits).max(1) / np.exp(logits).sum(1)
+    margin = logits[np.arange(len(labels)), labels] - np.where(right, 0.1, 4)
+    return pl.DataFrame(
+        {
+            "network_id": [network["network_id"]] * len(labels),
+            "sample_id": samples["sample_id"],
+            "predicted": predicted,
+            "confidence": confidence,
+            "margin": margin,
+            "correct": predicted == labels,
+            "logits": logits.tolist(),
+        }
+    )
+
+
+def _one_layer(
+    recipe: Recipe,
+    on: dict[str, str],
+    order: int,
+    depth: float,
+    signal: float,
+    samples: pl.DataFrame,
+    rng: np.random.Generator,
+) -> dict[str, pl.DataFrame]:
+    rows = samples.height
+    layer = {**on, "order": order, "relative_depth": depth, "mac_share": depth, "shape": [16, 4, 4], "dim": 256}
+    values = {"silhouette": signal - 0.3 + rng.normal(0, 0.02), "knn_accuracy": signal + rng.normal(0, 0.02)}
+    chance = {"silhouette": 0.0, "knn_accuracy": 1 / recipe.classes}
+    measured = [
+        {**on, "measure": name, "value": value, "low": value - 0.03, "high": value + 0.03}
+        | {"interval_over": "probe images", "chance": chance[name]}
+        for name, value in values.items()
+    ]
+    by_class = [
+        {**on, "measure": name, "label": label, "value": value + rng.normal(0, 0.05)}
+        for name, value in values.items()
+        for label in range(recipe.classes)
+    ]
+    vote = samples["label"].to_numpy()
+    return {
+        "layers": pl.DataFrame([layer]),
+        "layer_measures": pl.DataFrame(measured),
+        "class_measures": pl.DataFrame(by_class),
+        "sample_measures": pl.DataFrame(
+            {"sample_id": samples["sample_id"], "silhouette": rng.normal(signal - 0.3, 0.1, rows), "knn_vote": vote}
+        ).with_columns(knn_correct=True, **{name: pl.lit(value) for name, value in on.items()}),
+    }
+
+
+def _points(samples: pl.DataFrame, signal: float, rng: np.random.Generator) -> np.ndarray:
+    """Class centres on a circle, nearer to each other where the layer tells classes apart less."""
+    angle = 2 * np.pi * samples["label"].to_numpy() / 10
+    centres = np.stack([np.cos(angle), np.sin(angle)], axis=1) * 10 * signal
+    return centres + rng.normal(0, 2.5 - signal, (samples.height, 2))
+
+
+def _neighbours(on: dict[str, str], samples: pl.DataFrame, points: np.ndarray) -> pl.DataFrame:
+    distance = ((points[:, None] - points[None]) ** 2).sum(-1)
+    np.fill_diagonal(distance, np.inf)
+    ids = np.argsort(distance, axis=1)[:, :15].astype(np.uint16)
+    frame = pl.DataFrame({"sample_id": samples["sample_id"], "ids": ids.tolist()})
+    return frame.with_columns(pl.col("ids").cast(pl.List(pl.UInt16())), *(pl.lit(v).alias(k) for k, v in on.items()))
+
+
+def _maps(
+    on: dict[str, str], samples: pl.DataFrame, points: np.ndarray, signal: float, rng: np.random.Generator
+) -> dict[str, pl.DataFrame]:
+    maps, scores = [], []
+    for projector, perplexity in (("tsne", 30.0), ("ivis", None), ("pca", None)):
+        shaken = points + rng.normal(0, 0.4, points.shape)
+        of = {**on, "projector": projector, "layout": "independent", "perplexity": perplexity, "map_seed": 0}
+        literals = [pl.lit(v, dtype=TABLES["maps"].columns[k].dtype).alias(k) for k, v in of.items()]
+        maps.append(
+            pl.DataFrame(
+                {
+                    "sample_id": samples["sample_id"],
+                    "x": shaken[:, 0],
+                    "y": shaken[:, 1],
+                    "misplacement": rng.beta(2, 5, samples.height),
+                }
+            ).with_columns(literals)
+        )
+        floors = {"trustworthiness": 0.51, "continuity": 0.5, "knn_recall": 0.12}
+        rows = [{"measure": name, "value": 0.6 + 0.35 * signal, "floor": floor} for name, floor in floors.items()]
+        scores.append(pl.DataFrame(rows).with_columns(literals))
+    return {"maps": pl.concat(maps), "map_measures": pl.concat(scores)}
+
+
+def _similarity(networks: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
+    rows = []
+    trained = networks.filter(pl.col("status") == "trained")
+    for network in trained.iter_rows(named=True):
+        if network["role"] == "teacher":
+            continue
+        close = 0.9 if network["role"] == "distilled" else 0.75
+        for i, layer in enumerate(recipe.student_layers):
+            for j, other in enumerate(LAYERS):
+                value = close - 0.15 * abs(i - j * (len(recipe.student_layers) - 1) / (len(LAYERS) - 1))
+                rows.append((network["network_id"], layer, "teacher", other, "gap", "cka", value, 0.0))
+    return pl.DataFrame(rows, schema=list(TABLES["similarity"].columns), orient="row")
