@@ -15,7 +15,10 @@ from kdpipe.errors import NetworkError, StudyError
 from kdpipe.methods import METHODS, Pair
 from kdpipe.networks import Tap, build, parameter_count, tap_table
 from kdpipe.sources import SOURCES, Peek, peek
-from kdpipe.study import ArchSpec, StudentSpec, StudySpec
+from kdpipe.spec_errors import Where
+from kdpipe.study import ArchSpec, StudentSpec, StudyFile, StudySpec
+
+Problem = tuple[Where, str]
 
 
 @dataclass(frozen=True)
@@ -43,29 +46,31 @@ class Facts:
         return [tap.layer for tap in self.shape(student).taps]
 
 
-def examine(spec: StudySpec, root: Path) -> Facts:
+def examine(study: StudyFile, root: Path) -> Facts:
     """Look at the data and build every architecture once.
 
     Raises:
         StudyError: all that is impossible, one line each.
         DataError: data that cannot be read.
     """
+    spec = study.spec
     source = SOURCES[spec.data.dataset]
     if source.needs_path and not spec.data.path:
-        raise StudyError(f"data.path: dataset {source.name!r} needs the folder that holds it.")
+        raise StudyError(f"{study.place('data', 'path')}: dataset {source.name!r} needs the folder that holds it.")
     seen = peek(source, spec.data, root)
     problems = list(_data_problems(spec, seen))
     shapes: dict[str, Shape] = {}
-    sections: list[tuple[str, str, ArchSpec]] = [("teacher", "teacher", spec.teacher)]
-    sections += [(f"students.{i}", f"student {s.name}", s) for i, s in enumerate(spec.students)]
+    sections: list[tuple[Where, str, ArchSpec]] = [(("teacher",), "teacher", spec.teacher)]
+    sections += [(("students", i), f"student {s.name}", s) for i, s in enumerate(spec.students)]
     for place, key, architecture in sections:
         try:
             shapes[key] = _shape(architecture, seen)
         except NetworkError as error:
-            problems.append(f"{place}.{error}")
+            field, _, reason = str(error).partition(": ")
+            problems.append(((*place, field), reason))
     problems += _refusals(spec, shapes, len(seen.class_names))
     if problems:
-        raise StudyError("\n".join(f"{spec.name}: {problem}" for problem in problems))
+        raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
     return Facts(seen, shapes["teacher"], {s.name: shapes[f"student {s.name}"] for s in spec.students})
 
 
@@ -78,42 +83,47 @@ def _shape(architecture: ArchSpec, seen: Peek) -> Shape:
         mean=[0.5] * channels,
         std=[0.5] * channels,
         seed=0,
-        weights=False,
+        weights=architecture.checkpoint is not None,  # a local file is read now, a hub asked when it is needed
     )
     taps, macs = tap_table(network, seen.image_shape)
     return Shape(taps, macs, parameter_count(network))
 
 
-def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[str]:
+def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
     test = seen.test if seen.test is not None else round(spec.data.test_fraction * seen.train)
     rest = seen.train if seen.test is not None else seen.train - test
     train = rest - max(round(spec.data.validation_fraction * rest), 1)
     classes = len(seen.class_names)
     if spec.data.probe_size > test:
-        yield f"data.probe_size: {spec.data.probe_size} probe images are asked for, but the test set has {test}."
-    fractions = [("teacher.label_fraction", spec.teacher.label_fraction)]
-    fractions += [(f"label_fractions.{i}", fraction) for i, fraction in enumerate(spec.label_fractions)]
+        yield (
+            ("data", "probe_size"),
+            f"{spec.data.probe_size} probe images are asked for, but the test set has {test}.",
+        )
+    fractions: list[tuple[Where, float]] = [(("teacher", "label_fraction"), spec.teacher.label_fraction)]
+    fractions += [(("label_fractions", i), fraction) for i, fraction in enumerate(spec.label_fractions)]
     for place, fraction in fractions:
         if round(fraction * train) < classes:
             yield (
-                f"{place}: {fraction:g} of {train} training images is less than one label for each of "
-                f"{classes} classes; take at least {classes / train:.4g}."
+                place,
+                f"{fraction:g} of {train} training images is less than one label for each of "
+                f"{classes} classes; take at least {classes / train:.4g}.",
             )
     if any(method.unlabelled for method in spec.methods) and max(spec.label_fractions) == 1.0:
-        yield "label_fractions: with all labels no image is left for a method with unlabelled = true."
+        yield ("label_fractions",), "with all labels no image is left for a method with unlabelled = true."
     k = spec.measures.k
     if k >= spec.data.probe_size:
-        yield f"measures.k: {k} neighbours need more than {spec.data.probe_size} probe images."
+        yield ("measures", "k"), f"{k} neighbours need more than {spec.data.probe_size} probe images."
     if "tsne" in spec.maps.projectors and 3 * spec.maps.perplexity >= spec.data.probe_size:
         yield (
-            f"maps.perplexity: {spec.maps.perplexity:g} needs more than {3 * spec.maps.perplexity:g} probe images, "
-            f"there are {spec.data.probe_size}."
+            ("maps", "perplexity"),
+            f"{spec.maps.perplexity:g} needs more than {3 * spec.maps.perplexity:g} probe images, "
+            f"there are {spec.data.probe_size}.",
         )
     if spec.maps.projectors and spec.data.probe_size < 50:
-        yield f"data.probe_size: maps need at least 50 probe images, not {spec.data.probe_size}."
+        yield ("data", "probe_size"), f"maps need at least 50 probe images, not {spec.data.probe_size}."
 
 
-def _refusals(spec: StudySpec, shapes: dict[str, Shape], classes: int) -> Iterator[str]:
+def _refusals(spec: StudySpec, shapes: dict[str, Shape], classes: int) -> Iterator[Problem]:
     """Why methods cannot serve the study's pairs."""
     if "teacher" not in shapes:
         return
@@ -127,4 +137,4 @@ def _refusals(spec: StudySpec, shapes: dict[str, Shape], classes: int) -> Iterat
                 continue
             pair = Pair(shape.taps, shapes["teacher"].taps, classes)
             if reason := record.refuse(pair, record.resolved(method.parameters)):
-                yield f"methods.{i}: {method.method!r} cannot distil into {student.name!r}: {reason}."
+                yield ("methods", i), f"{method.method!r} cannot distil into {student.name!r}: {reason}."

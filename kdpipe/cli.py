@@ -28,7 +28,7 @@ from kdpipe.hardware import describe_hardware, resolve_device
 from kdpipe.pipeline import KINDS, plan_analysis, plan_training, run_study
 from kdpipe.spec_errors import closest
 from kdpipe.store import ARTIFACTS
-from kdpipe.study import StudySpec, load_spec
+from kdpipe.study import StudySpec, read_study
 
 CACHE_VARIABLE = "KDPIPE_CACHE"
 console = Console(stderr=False)
@@ -223,9 +223,9 @@ def _kinds(option: str, given: list[str] | None) -> list[str]:
 
 
 def _checked(study: Path, overrides: list[str] | None, root: Path | None) -> tuple[StudySpec, Path, Facts]:
-    spec = load_spec(study, overrides or ())
+    file = read_study(study, overrides or ())
     place = data_root(root)
-    return spec, place, examine(spec, place)
+    return file.spec, place, examine(file, place)
 
 
 def _duration(seconds: float) -> str:

@@ -137,7 +137,7 @@ def build(
     except (RuntimeError, AssertionError, ValueError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NetworkError(
-            f"arch {spec.arch!r} cannot take images of shape {image_shape}: {reason}. Transformers want "
+            f"arch: {spec.arch!r} cannot take images of shape {image_shape}: {reason}. Transformers want "
             "arguments such as img_size and patch_size."
         ) from None
     return network

@@ -60,7 +60,8 @@ def _sentence(item: Any, model: type[BaseModel], where: Where) -> str:
         return f"must be {context['expected']}, not {item['input']!r}{closest(str(item['input']), allowed)}"
     if kind == "string_pattern_mismatch":
         return f"{item['input']!r} may hold lower-case letters, digits and '-' alone"
-    message = item["msg"].removeprefix("Input ").removeprefix("should ").replace("valid ", "")
+    message = item["msg"].removeprefix("Input ").removeprefix("should ")
+    message = message.replace("a valid integer", "an integer").replace("valid ", "")
     return f"must {message}, not {item['input']!r}"
 
 
@@ -87,9 +88,13 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in typing.get_args(annotation) for model in _models(part)]
 
 
-def place_of(path: Path, text: str, where: Where) -> str:
-    """``file, line N: field`` for a location; without the line where the file does not show it."""
+def place_of(path: Path, text: str, overrides: Iterable[str], where: Where) -> str:
+    """``file, line N: field`` for a location, or the override that set it."""
     dotted = ".".join(str(part) for part in where)
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if f"{dotted}.".startswith(f"{key}."):
+            return f"override {override!r}: {dotted}"
     line = _line_of(text, where)
     place = f"{path}, line {line}" if line else str(path)
     return f"{place}: {dotted}" if dotted else place

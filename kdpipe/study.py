@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -190,14 +191,6 @@ class StudySpec(Spec):
     measures: MeasuresSpec = MeasuresSpec()
     headline: HeadlineSpec | None = None
 
-    @field_validator("methods", mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:
-        """``methods = ["plain", "kd"]`` is short for two tables with defaults."""
-        if not isinstance(value, list):
-            return value
-        return [{"method": entry} if isinstance(entry, str) else entry for entry in value]
-
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
         _refuse_repeats("students", [student.name for student in self.students])
@@ -236,7 +229,26 @@ def _member(field: str, value: Any, allowed: list[Any]) -> None:
         raise ValueError(f"{field}: {value!r} is not in the study; it has {', '.join(map(repr, allowed))}")
 
 
+@dataclass(frozen=True)
+class StudyFile:
+    """A validated study and the file it came from, so that later complaints can name a place in it."""
+
+    path: Path
+    text: str
+    overrides: tuple[str, ...]
+    spec: StudySpec
+
+    def place(self, *where: int | str) -> str:
+        """``file, line N: field`` of a location such as ``("students", 0, "arch")``."""
+        return place_of(self.path, self.text, self.overrides, where)
+
+
 def load_spec(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
+    """The study of :func:`read_study`, without its file."""
+    return read_study(path, overrides).spec
+
+
+def read_study(path: Path, overrides: Iterable[str] = ()) -> StudyFile:
     """Read and validate a study file.
 
     Args:
@@ -257,12 +269,21 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path}: not valid TOML: {error}.") from None
-    for override in overrides:
+    chosen = tuple(overrides)
+    _spell_out_methods(raw)
+    for override in chosen:
         _apply(raw, override)
+        _spell_out_methods(raw)
     try:
-        return StudySpec.model_validate(raw)
+        return StudyFile(path, text, chosen, StudySpec.model_validate(raw))
     except ValidationError as error:
-        raise StudyError(explain(error, StudySpec, lambda where: place_of(path, text, where))) from None
+        raise StudyError(explain(error, StudySpec, lambda where: place_of(path, text, chosen, where))) from None
+
+
+def _spell_out_methods(raw: dict[str, Any]) -> None:
+    """``methods = ["plain", "kd"]`` is short for two tables with defaults."""
+    if isinstance(raw.get("methods"), list):
+        raw["methods"] = [{"method": entry} if isinstance(entry, str) else entry for entry in raw["methods"]]
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
