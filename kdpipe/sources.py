@@ -183,7 +183,7 @@ def _checked(images: NDArray[np.uint8], labels: NDArray[Any], classes: int, plac
 def _converted(split: Split, request: Request, place: str) -> Split:
     """Apply ``channels`` and ``image_size`` to images that were decoded by someone else."""
     channels, size = request.channels, request.image_size
-    if channels in (None, split.images.shape[1]) and size in (None, split.images.shape[2]):
+    if channels in (None, split.images.shape[1]) and (size is None or split.images.shape[2:] == (size, size)):
         return split
     modes = {1: "L", 3: "RGB"}
 

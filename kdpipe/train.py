@@ -210,7 +210,8 @@ class Resume:
 
     def save(self, learner: str, state: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._path(learner).with_suffix(".tmp")
+        # A name of its own, as another run on the same cache may train the same learner.
+        temporary = self._path(learner).with_suffix(f".{os.getpid()}.tmp")
         torch.save(state, temporary)
         os.replace(temporary, self._path(learner))
 
