@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,47 +24,65 @@ from kdpipe.networks import read_network
 from kdpipe.training_stages import LAST, RESULT
 
 CACHED_NEIGHBOURS, PUBLISHED_NEIGHBOURS = 50, 15
+LAYERS = "layers.json"
 
 
 def embedding_file(folder: Path, order: int, view: str) -> Path:
     return folder / f"{order:02d}-{view}.parquet"
 
 
+@contextmanager
+def _failing_alone(task: Task) -> Iterator[None]:
+    """What goes wrong with one task is said of that task, and the rest of its batch goes on."""
+    try:
+        yield
+    except (KdpipeError, ValueError) as error:
+        task.fail(str(error))
+
+
 def make_embeddings(tasks: Sequence[Task], context: Context) -> None:
     """Logits and every layer's vectors of the probe images."""
     with context.reporter.track("embedding the probe images", len(tasks)) as bar:
         for task in tasks:
-            network = read_network(task.inputs["network"] / LAST).to(torch.device(context.device))
-            views = task.stage.params["views"]
-            logits, vectors = embed(network, np.load(task.inputs["probe"] / "images.npy"), views)
-            sample_id = np.arange(len(logits), dtype=np.int32)
-            np.save(task.folder / "logits.npy", logits)
-            for (order, view), part in vectors.items():
-                write_embedding(embedding_file(task.folder, order, view), part, sample_id)
-            taps = json.loads((task.inputs["network"] / RESULT).read_text())["taps"]
-            dims = {f"{order:02d}-{view}": part.shape[1] for (order, view), part in vectors.items()}
-            write_atomic(task.folder / "layers.json", json.dumps({"taps": taps, "views": views, "dims": dims}))
-            task.finish()
+            with _failing_alone(task):
+                _embed_network(task, context)
             bar.advance(1, task.stage.name)
+
+
+def _embed_network(task: Task, context: Context) -> None:
+    network = read_network(task.inputs["network"] / LAST).to(torch.device(context.device))
+    views = task.stage.params["views"]
+    logits, vectors = embed(network, np.load(task.inputs["probe"] / "images.npy"), views)
+    np.save(task.folder / "logits.npy", logits)
+    for (order, view), part in vectors.items():
+        write_embedding(embedding_file(task.folder, order, view), part, np.arange(len(part), dtype=np.int32))
+    taps = json.loads((task.inputs["network"] / RESULT).read_text())["taps"]
+    dims = {f"{order:02d}-{view}": part.shape[1] for (order, view), part in vectors.items()}
+    write_atomic(task.folder / LAYERS, json.dumps({"taps": taps, "views": views, "dims": dims}))
+    task.finish()
 
 
 def make_measures(tasks: Sequence[Task], context: Context) -> None:
     """Neighbours and all measures of each layer of a network."""
-    total = sum(len(json.loads((t.inputs["embedding"] / "layers.json").read_text())["dims"]) for t in tasks)
-    with context.reporter.track("measuring layers", total) as bar:
+    with context.reporter.track("measuring layers", len(tasks)) as bar:
         for task in tasks:
-            labels = np.load(task.inputs["probe"] / "labels.npy")
-            layers = json.loads((task.inputs["embedding"] / "layers.json").read_text())
-            found: list[dict[str, pl.DataFrame]] = []
-            for tap in layers["taps"]:
-                for view in layers["views"]:
-                    vectors = read_embedding(embedding_file(task.inputs["embedding"], tap["order"], view))
-                    place = {"layer": tap["layer"], "view": view}
-                    found.append(_measure_layer(vectors, labels, place, task.stage.params))
-                    bar.advance(1, task.stage.name)
-            for name in found[0]:
-                pl.concat([frames[name] for frames in found]).write_parquet(task.folder / f"{name}.parquet")
-            task.finish()
+            with _failing_alone(task):
+                _measure_network(task)
+            bar.advance(1, task.stage.name)
+
+
+def _measure_network(task: Task) -> None:
+    labels = np.load(task.inputs["probe"] / "labels.npy")
+    layers = json.loads((task.inputs["embedding"] / LAYERS).read_text())
+    found: list[dict[str, pl.DataFrame]] = []
+    for tap in layers["taps"]:
+        for view in layers["views"]:
+            vectors = read_embedding(embedding_file(task.inputs["embedding"], tap["order"], view))
+            place = {"layer": tap["layer"], "view": view}
+            found.append(_measure_layer(vectors, labels, place, task.stage.params))
+    for name in found[0]:
+        pl.concat([frames[name] for frames in found]).write_parquet(task.folder / f"{name}.parquet")
+    task.finish()
 
 
 VALUES = {
@@ -140,62 +159,68 @@ def make_similarity(tasks: Sequence[Task], context: Context) -> None:
     """Every pair measure between all layers of a network and all layers of its teacher."""
     with context.reporter.track("comparing layers with the teacher's", len(tasks)) as bar:
         for task in tasks:
-            here, there = (json.loads((task.inputs[n] / "layers.json").read_text()) for n in ("embedding", "teacher"))
-            labels = np.load(task.inputs["probe"] / "labels.npy")
-            rows = []
-            for view in here["views"]:
-                others = {
-                    tap["layer"]: read_embedding(embedding_file(task.inputs["teacher"], tap["order"], view))
-                    for tap in there["taps"]
-                }
-                for tap in here["taps"]:
-                    own = read_embedding(embedding_file(task.inputs["embedding"], tap["order"], view))
-                    for other, vectors in others.items():
-                        for name in task.stage.params["names"]:
-                            rows.append(
-                                {
-                                    "layer": tap["layer"],
-                                    "other_layer": other,
-                                    "view": view,
-                                    "measure": name,
-                                    "value": MEASURES[name].function(own, vectors),
-                                    "chance": MEASURES[name].chance_for(labels),
-                                }
-                            )
-            schema = {"value": pl.Float32, "chance": pl.Float32}
-            pl.DataFrame(rows, schema_overrides=schema).write_parquet(task.folder / "similarity.parquet")
-            task.finish()
+            with _failing_alone(task):
+                _compare_networks(task)
             bar.advance(1, task.stage.name)
+
+
+def _compare_networks(task: Task) -> None:
+    own, others = task.inputs["embedding"], task.inputs["teacher"]
+    here, there = (json.loads((folder / LAYERS).read_text()) for folder in (own, others))
+    labels = np.load(task.inputs["probe"] / "labels.npy")
+    rows = []
+    for view in here["views"]:
+        theirs = {tap["layer"]: read_embedding(embedding_file(others, tap["order"], view)) for tap in there["taps"]}
+        for tap in here["taps"]:
+            vectors = read_embedding(embedding_file(own, tap["order"], view))
+            for other, their_vectors in theirs.items():
+                place = {"layer": tap["layer"], "other_layer": other, "view": view}
+                for name in task.stage.params["names"]:
+                    value = MEASURES[name].function(vectors, their_vectors)
+                    rows.append({**place, "measure": name, "value": value, "chance": MEASURES[name].chance_for(labels)})
+    schema = {"value": pl.Float32, "chance": pl.Float32}
+    pl.DataFrame(rows, schema_overrides=schema).write_parquet(task.folder / "similarity.parquet")
+    task.finish()
 
 
 def make_maps(tasks: Sequence[Task], context: Context) -> None:
     """Maps of many layers by one projector, and what each map keeps."""
     projector = PROJECTORS[tasks[0].stage.params["projector"]]
-    inputs = {}
     by_name = {task.stage.name: task for task in tasks}
+    jobs: dict[str, MapJob] = {}
     with context.reporter.track(f"{projector.title} maps", len(tasks)) as bar:
-        for task in tasks:
-            params = task.stage.params
-            vectors = read_embedding(embedding_file(task.inputs["embedding"], params["order"], params["view"]))
-            options = projector.options(**params["options"])
-            points = prepare(vectors)
-            neighbours = Neighbours(*nearest_neighbours(points, min(params["neighbours"], len(points) - 1)))
-            inputs[task.stage.name] = (vectors, MapJob(points, options, neighbours))
 
-        def publish(name: str, layout: np.ndarray | MapError) -> None:
-            task = by_name[name]
+        def publish(name: str, layout: NDArray[Any] | MapError) -> None:
             if isinstance(layout, MapError):
-                task.fail(str(layout))
+                by_name[name].fail(str(layout))
             else:
-                _write_map(task, layout, inputs[name][0])
+                with _failing_alone(by_name[name]):
+                    _write_map(by_name[name], layout)
             bar.advance(1, name)
 
+        for name, task in by_name.items():
+            with _failing_alone(task):
+                jobs[name] = _map_job(task)
         context.scratch.mkdir(parents=True, exist_ok=True)
-        projector.layouts({name: job for name, (_, job) in inputs.items()}, context.scratch, publish)
+        projector.layouts(jobs, context.scratch, publish)
 
 
-def _write_map(task: Task, layout: np.ndarray, vectors: np.ndarray) -> None:
-    quality = map_pass(vectors, layout, PUBLISHED_NEIGHBOURS)
+def _map_job(task: Task) -> MapJob:
+    """The layer's first 50 principal components and their exact neighbours (``space=pca50``)."""
+    params = task.stage.params
+    points = prepare(_vectors(task))
+    neighbours = Neighbours(*nearest_neighbours(points, min(params["neighbours"], len(points) - 1)))
+    return MapJob(points, PROJECTORS[params["projector"]].options(**params["options"]), neighbours)
+
+
+def _vectors(task: Task) -> Floats:
+    return read_embedding(
+        embedding_file(task.inputs["embedding"], task.stage.params["order"], task.stage.params["view"])
+    )
+
+
+def _write_map(task: Task, layout: NDArray[Any]) -> None:
+    quality = map_pass(_vectors(task), layout, PUBLISHED_NEIGHBOURS)
     np.save(task.folder / "layout.npy", layout.astype(np.float32))
     np.save(task.folder / "misplacement.npy", quality.misplacement.astype(np.float32))
     numbers = {name: getattr(quality, name) for name in ("trustworthiness", "continuity", "knn_recall")}

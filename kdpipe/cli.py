@@ -247,15 +247,20 @@ def _show_results(frames: dict[str, pl.DataFrame]) -> None:
         pl.col("silhouette").mean(),
         pl.col("diverged_step").count().alias("diverged"),
     )
-    table = Table(title="Test accuracy at the last step, silhouette of the last layer (gap)")
-    for column in ("role", "student", "method", "labels", "seeds", "accuracy", "± sd", "silhouette", "diverged"):
-        table.add_column(column, justify="left" if column in {"role", "student", "method"} else "right")
+    table = Table(title="Test accuracy at the last step ± sd over seeds; silhouette of the last layer (gap)")
+    for column in ("student", "method", "labels", "seeds", "accuracy", "silhouette", "diverged"):
+        table.add_column(column, justify="left" if column in {"student", "method"} else "right", no_wrap=True)
     for row in groups.iter_rows(named=True):
+        spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.2f}"
         table.add_row(
-            row["role"], row["student"], row["method_label"], f"{row['label_fraction']:.4g}", str(row["seeds"]),
-            _number(row["accuracy"], "{:.2%}"), _number(row["spread"], "{:.2%}"),
-            _number(row["silhouette"], "{:.3f}"), str(row["diverged"] or ""),
-        )  # fmt: skip
+            row["student"],
+            row["method_label"],
+            f"{row['label_fraction']:.4g}",
+            str(row["seeds"]),
+            _number(row["accuracy"], "{:.2%}") + spread,
+            _number(row["silhouette"], "{:.3f}"),
+            str(row["diverged"] or ""),
+        )
     console.print(table)
 
 

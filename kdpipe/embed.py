@@ -77,18 +77,22 @@ def embed(
 def write_embedding(path: Path, vectors: Floats, sample_id: NDArray[np.int32]) -> None:
     """One embedding as Parquet: fixed-size lists of float16, byte-stream-split, zstd.
 
+    Values are divided by a power of two where float16 (65,504 at most) would not hold them; the
+    file's metadata has that ``scale``, and :func:`read_embedding` puts it back.
+
     Raises:
-        ArtifactError: values that float16 cannot hold.
+        ArtifactError: values that are not finite.
     """
-    if not np.isfinite(vectors).all() or np.abs(vectors).max(initial=0.0) > np.finfo(np.float16).max:
+    if not np.isfinite(vectors).all():
         raise ArtifactError(
-            f"{path.name}: the layer has values that are not finite or beyond float16 (65,504); "
+            f"{path.name}: the layer has values that are not finite; "
             "the network has most likely diverged: lower its learning rate."
         )
-    flat = pa.array(vectors.astype(np.float16).ravel(), type=pa.float16())
+    scale = 2.0 ** max(np.ceil(np.log2(np.abs(vectors).max(initial=1.0))) - 15, 0)
+    flat = pa.array((vectors / np.float32(scale)).astype(np.float16).ravel(), type=pa.float16())
     table = pa.table(
         {"sample_id": pa.array(sample_id), "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
-    )
+    ).replace_schema_metadata({"scale": str(scale)})
     pq.write_table(
         table,
         path,
@@ -101,5 +105,7 @@ def write_embedding(path: Path, vectors: Floats, sample_id: NDArray[np.int32]) -
 
 def read_embedding(path: Path) -> Floats:
     """Vectors (N, d) float32 of an embedding file."""
-    column = pq.read_table(path, columns=["vector"])["vector"].combine_chunks()
-    return column.values.to_numpy().astype(np.float32).reshape(len(column), -1)
+    table = pq.read_table(path, columns=["vector"])
+    column = table["vector"].combine_chunks()
+    scale = np.float32(float(table.schema.metadata[b"scale"]))
+    return column.values.to_numpy().astype(np.float32).reshape(len(column), -1) * scale

@@ -8,13 +8,15 @@ parameter re-runs only what depends on it.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -147,7 +149,7 @@ class Cache:
         try:
             files = self.manifest(stage)["files"]
             whole = all(sha256_of(folder / name) == digest for name, digest in files.items())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             whole = False
         if whole:
             self._trusted.add(stage.key)
@@ -183,10 +185,26 @@ class Cache:
         flush_folder(folder)
         try:
             os.replace(folder, self.path(stage))
-        except OSError:  # another run published the same key first, or left a damaged one
-            shutil.rmtree(self.path(stage), ignore_errors=True)
-            os.replace(folder, self.path(stage))
+        except OSError:  # made anew by force, published by another run meanwhile, or damaged
+            self._swap(folder, self.path(stage))
         self._trusted.add(stage.key)
+
+    @staticmethod
+    def _swap(folder: Path, target: Path) -> None:
+        """Put ``folder`` in the place of ``target``, which is gone for no longer than two renames take."""
+        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        try:
+            while True:
+                with contextlib.suppress(FileNotFoundError):  # another run is swapping it too
+                    os.replace(target, old)
+                try:
+                    return os.replace(folder, target)
+                except OSError as error:
+                    if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                        raise
+                    shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
 
     def size(self) -> tuple[int, int]:
         """Finished stages, and bytes in all."""
@@ -212,12 +230,16 @@ class Cache:
 
 @dataclass
 class Outcome:
-    """How a plan went: what ran, what was there, and what failed with which sentence."""
+    """How a plan went: what ran, what was there, and what failed with which sentence.
+
+    ``again`` holds the keys that were to be made anew although they might have been there.
+    """
 
     ran: list[Stage] = field(default_factory=list)
     cached: list[Stage] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
 
 
 def with_inputs(stages: Iterable[Stage]) -> list[Stage]:
@@ -236,17 +258,25 @@ def with_inputs(stages: Iterable[Stage]) -> list[Stage]:
     return list(ordered.values())
 
 
-def run(stages: Sequence[Stage], cache: Cache, context: Context, force: Sequence[str] = ()) -> Outcome:
+def run(
+    stages: Sequence[Stage],
+    cache: Cache,
+    context: Context,
+    force: Sequence[str] = (),
+    remade: Collection[str] = (),
+) -> Outcome:
     """Run what is missing of a plan, in this process, batch by batch.
 
     Args:
         force: kinds whose outputs are made anew, with everything that rests on them.
+        remade: keys that an earlier part of the same run made anew.
     """
     plan = with_inputs(stages)
     outcome = Outcome()
-    again: set[str] = set()
+    again = outcome.again
     for stage in plan:
-        if stage.kind in force or any(needed.key in again for needed in stage.inputs.values()):
+        rests_on_new = any(needed.key in again or needed.key in remade for needed in stage.inputs.values())
+        if stage.key not in remade and (stage.kind in force or rests_on_new):
             again.add(stage.key)
     done: set[str] = set()
     for stage in plan:

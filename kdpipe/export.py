@@ -16,7 +16,7 @@ import polars as pl
 from PIL import Image
 
 import kdpipe
-from kdpipe.analysis_stages import PUBLISHED_NEIGHBOURS
+from kdpipe.analysis_stages import LAYERS, PUBLISHED_NEIGHBOURS
 from kdpipe.checks import Facts
 from kdpipe.data import Dataset, describe
 from kdpipe.engine import Cache, Stage
@@ -167,7 +167,7 @@ def _predictions(training: Training, analysis: Analysis, cache: Cache) -> pl.Dat
     labels = np.load(cache.path(training.probe) / "labels.npy")
     rows = np.arange(len(labels))
     frames = []
-    for network_id, stage in analysis.embeddings.items():
+    for network_id, stage in _done(analysis.embeddings, cache).items():
         logits = np.load(cache.path(stage) / "logits.npy")
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         others = logits.copy()
@@ -186,7 +186,7 @@ def _predictions(training: Training, analysis: Analysis, cache: Cache) -> pl.Dat
                 schema_overrides={"logits": pl.List(pl.Float32)},
             ).with_columns(network_id=pl.lit(network_id))
         )
-    return pl.concat(frames)
+    return pl.concat(frames) if frames else pl.DataFrame()
 
 
 # ------------------------------------------------------------------------------------------ layers
@@ -194,8 +194,8 @@ def _predictions(training: Training, analysis: Analysis, cache: Cache) -> pl.Dat
 
 def _layers(analysis: Analysis, cache: Cache) -> pl.DataFrame:
     rows = []
-    for network_id, stage in analysis.embeddings.items():
-        layers = json.loads((cache.path(stage) / "layers.json").read_text())
+    for network_id, stage in _done(analysis.embeddings, cache).items():
+        layers = json.loads((cache.path(stage) / LAYERS).read_text())
         for tap in layers["taps"]:
             for view in layers["views"]:
                 dim = layers["dims"][f"{tap['order']:02d}-{view}"]
@@ -207,10 +207,14 @@ def _collected(file: str, stages: dict[str, Stage], cache: Cache) -> pl.DataFram
     """One file of every stage, with the network it belongs to."""
     frames = [
         pl.read_parquet(cache.path(stage) / file).with_columns(network_id=pl.lit(name))
-        for name, stage in stages.items()
-        if cache.has(stage)
+        for name, stage in _done(stages, cache).items()
     ]
     return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def _done(stages: dict[str, Stage], cache: Cache) -> dict[str, Stage]:
+    """The stages that have an output; what failed is named under ``missing`` in study.json."""
+    return {name: stage for name, stage in stages.items() if cache.has(stage)}
 
 
 def _neighbours(alive: Sequence[Planned], analysis: Analysis, cache: Cache) -> pl.DataFrame:

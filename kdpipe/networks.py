@@ -130,7 +130,7 @@ def build(
         mean, std = config["mean"], config["std"]
     network = Network(model, indices, names, mean, std)
     if weights and spec.checkpoint is not None:
-        load_weights(network, Path(spec.checkpoint))
+        load_weights(network, Path(spec.checkpoint).expanduser())
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(2, *image_shape))
@@ -163,12 +163,12 @@ def _create(spec: Architecture, image_shape: tuple[int, int, int], classes: int,
             in_chans=image_shape[0],
             **spec.arguments,
         )
-    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
-        raise NetworkError(f"arguments: {spec.arch!r} cannot be built with {spec.arguments}: {error}") from None
-    except OSError as error:
+    except OSError as error:  # first, as the hub's "not in the cache" is a ValueError too
         raise NetworkError(
             f"pretrained: the weights of {spec.arch!r} cannot be fetched ({error}); name a local file under checkpoint."
         ) from None
+    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
+        raise NetworkError(f"arguments: {spec.arch!r} cannot be built with {spec.arguments}: {error}") from None
 
 
 _POOLS = ("maxpool", "stem.pool", "features.pool0")
@@ -227,7 +227,7 @@ def _choose_taps(model: nn.Module, spec: Architecture) -> tuple[list[int], list[
 
 
 def _is_stem(name: str) -> bool:
-    return name in {"act1", "bn1", "conv1", "features.norm0"} or name.startswith("stem")
+    return name in {"act1", "bn1", "conv1", "conv_stem", "features.norm0"} or name.startswith("stem")
 
 
 # ------------------------------------------------------------------------------------ what it costs
@@ -322,18 +322,22 @@ def read_network(path: str | Path) -> Network:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["kdpipe"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        shape, classes = tuple(header.pop("image_shape")), header.pop("classes")
+        mean, std = header.pop("mean"), header.pop("std")
+        spec = SavedArchitecture(**header)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise NetworkError(f"{path}: not a network that kdpipe wrote ({error}).") from None
-    shape, classes = tuple(header.pop("image_shape")), header.pop("classes")
-    mean, std = header.pop("mean"), header.pop("std")
-    spec = SavedArchitecture(**header)
     network = build(spec, image_shape=shape, classes=classes, mean=mean, std=std, seed=0, weights=False)
-    load_weights(network, Path(path))
+    load_weights(network, Path(path), head=True)
     return network.eval()
 
 
-def load_weights(network: Network, path: Path) -> None:
-    """Load a timm state dict from a local safetensors file; a head of other size is left out.
+def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
+    """Load a timm state dict from a local safetensors file.
+
+    Args:
+        head: whether the classifier must be there and fit; otherwise one of another size, or none at
+            all, leaves the network's own.
 
     Raises:
         NetworkError: not safetensors, missing, or tensors that do not fit.
@@ -351,7 +355,7 @@ def load_weights(network: Network, path: Path) -> None:
         raise NetworkError(f"checkpoint: {path} is damaged or no safetensors file ({error}).") from None
     own = network.model.state_dict()
     classifier = getattr(network.model, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    heads = () if head else (classifier,) if isinstance(classifier, str) else tuple(classifier)
     is_head = tuple(f"{name}." for name in heads)
     for name in list(state):
         if name in own and state[name].shape != own[name].shape:

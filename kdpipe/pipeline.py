@@ -214,6 +214,7 @@ def plan_analysis(spec: StudySpec, facts: Facts, training: Training, networks: S
             make_embeddings,
             {"views": list(spec.views)},
             {"probe": probe, "network": planned.stage},
+            version=2,
             batch="all",
             cost=spec.data.probe_size,
         )
@@ -310,19 +311,20 @@ def run_study(
         KdpipeError: the data or the teacher failed, on which everything rests.
     """
     training = plan_training(spec, context.data_root, seeds)
-    wanted = [planned.stage for planned in training.networks]
-    if only and not set(only) & (set(KINDS) - {"data", "probe", "teacher"}):
-        wanted = [stage for stage in (training.data, training.probe, training.teacher.stage) if stage.kind in only]
-    outcome = engine.run(wanted, cache, context, force)
-    for stage in (training.data, training.teacher.stage):
-        if stage.name in outcome.failed:
-            raise KdpipeError(outcome.failed[stage.name])
+    # All the rest is for nothing without these, so they come first and end the run if they fail.
+    base = [training.data, training.probe, training.teacher.stage]
+    base_alone = bool(only) and set(only) <= {stage.kind for stage in base}
+    outcome = engine.run([s for s in base if not base_alone or s.kind in only], cache, context, force)
+    if outcome.failed:
+        raise KdpipeError("; ".join(outcome.failed.values()))
+    if not base_alone:
+        students = [planned.stage for planned in training.students]
+        outcome = _merged(outcome, engine.run(students, cache, context, force, outcome.again))
     if only and not set(only) & set(KINDS[4:]):
         return Result(training, None, outcome)
     analysis = plan_analysis(spec, facts, training, finished(training, cache))
     stages = [stage for stage in analysis.stages if not only or stage.kind in only]
-    # Training was forced above already; forcing it here again would train twice.
-    later = engine.run(stages, cache, context, [kind for kind in force if kind in KINDS[4:]])
+    later = engine.run(stages, cache, context, force, outcome.again)
     return Result(training, analysis, _merged(outcome, later))
 
 
@@ -344,6 +346,7 @@ def _merged(first: Outcome, second: Outcome) -> Outcome:
         ran=first.ran + [stage for stage in second.ran if stage.key not in ran],
         cached=first.cached + [stage for stage in second.cached if stage.key not in ran | cached],
         failed={**first.failed, **second.failed},
+        again=first.again | second.again,
         seconds={
             kind: first.seconds.get(kind, 0.0) + second.seconds.get(kind, 0.0)
             for kind in {**first.seconds, **second.seconds}

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -230,8 +231,9 @@ def _torchvision(name: str, folder: str, **extra: Any) -> dict[str, Any]:
         try:
             return getattr(datasets, name)(str(place), download=True, **arguments(train))
         except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
             raise DataError(
-                f"{name}: neither found in {place / folder} nor downloadable ({error}); put the files there, "
+                f"{name}: neither found in {place / folder} nor downloadable ({reason}); put the files there, "
                 f"or set --data-root or {DATA_ROOT_VARIABLE} to the folder that has them."
             ) from None
 
@@ -239,7 +241,7 @@ def _torchvision(name: str, folder: str, **extra: Any) -> dict[str, Any]:
         fetch(request, root, train=True)
         fetch(request, root, train=False)
         place = root / (request.path or "torchvision") / folder
-        found = [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
+        found = [path for path in place.glob(extra.get("pattern", "**/*")) if path.is_file()]
         return sorted(path for path in found if path.suffix not in {".gz", ".zip"})
 
     def load(request: Request, root: Path) -> RawData:
@@ -366,12 +368,16 @@ def _load_parquet(request: Request, root: Path) -> RawData:
 
 
 def _peek_parquet(request: Request, root: Path) -> Peek:
+    import pyarrow as pa
+
     files = _parquet_files(request, root)
     tests = _parquet_test(_folder(request, root))
-    image, _, _ = _parquet_columns(files[0])
+    image = [_parquet_columns(path)[0] for path in files][0]  # all are looked at, so that all are known to be readable
     counts = {path: pq.read_metadata(path).num_rows for path in files}
-    batches = pq.ParquetFile(files[0]).iter_batches(batch_size=1, columns=[image])
-    row = next(batches, None)
+    try:
+        row = next(pq.ParquetFile(files[0]).iter_batches(batch_size=1, columns=[image]), None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{files[0]}: damaged Parquet file ({error}); fetch it again.") from None
     entry = row.column(0)[0].as_py() if row is not None and row.num_rows else None
     if not entry or entry["bytes"] is None:
         raise DataError(f"{files[0]}: its first row has no image.")
@@ -444,23 +450,24 @@ def _idx_files(request: Request, root: Path) -> list[Path]:
     return found
 
 
-def _read_idx(path: Path) -> NDArray[np.uint8]:
+def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
     """An idx file (LeCun's MNIST format): two zeros, type, rank, sizes as big-endian int32, then bytes."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        if data[:3] != b"\x00\x00\x08":
-            raise ValueError("no idx header of unsigned bytes")
+        if data[:4] != bytes((0, 0, 8, rank)):
+            raise ValueError(f"no idx header of unsigned bytes in {rank} dimensions")
         sizes = np.frombuffer(data, ">i4", count=data[3], offset=4)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(sizes)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{path}: not a readable idx file ({error}); fetch it again.") from None
 
 
 def _load_idx(request: Request, root: Path) -> RawData:
-    arrays = [_read_idx(path) for path in _idx_files(request, root)]
+    files = _idx_files(request, root)
+    images, labels = [_read_idx(path, 3) for path in files[::2]], [_read_idx(path, 1) for path in files[1::2]]
     splits = [
-        _converted(_checked(arrays[i][:, None], arrays[i + 1], 10, "fashion-mnist"), request, "fashion-mnist")
-        for i in (0, 2)
+        _converted(_checked(images[i][:, None], labels[i], 10, str(files[2 * i + 1])), request, "fashion-mnist")
+        for i in range(2)
     ]
     return RawData(splits[0], splits[1], list(_FASHION))
 
@@ -497,7 +504,7 @@ SOURCES: dict[str, Source] = {
             "Street View House Numbers",
             augmentation="shift2",
             licence="non-commercial use",
-            **_torchvision("SVHN", ".", by_split=True),
+            **_torchvision("SVHN", ".", by_split=True, pattern="*_32x32.mat"),
         ),
         Source(
             "stl10",

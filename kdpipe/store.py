@@ -218,13 +218,12 @@ def load_study(study: str | Path, root: Path | None = None) -> Study:
     >>> study = kdpipe.load_study("digits")              # doctest: +SKIP
     >>> study.networks.select("network_id", "test_accuracy")   # doctest: +SKIP
     """
-    folder = Path(study)
-    if not folder.is_dir() and isinstance(study, str):
-        known = study_names(root or ARTIFACTS)
-        if study not in known:
-            raise ArtifactError(f"there is no study {study!r}; there are: {', '.join(known) or 'none yet'}.")
-        folder = (root or ARTIFACTS) / study
-    return open_study(folder)
+    known = study_names(root or ARTIFACTS)
+    if study in known:  # a name goes before a folder of that name that happens to lie here
+        return open_study((root or ARTIFACTS) / study)
+    if isinstance(study, str) and not Path(study).is_dir():
+        raise ArtifactError(f"there is no study {study!r}; there are: {', '.join(known) or 'none yet'}.")
+    return open_study(Path(study))
 
 
 def study_names(root: Path = ARTIFACTS) -> list[str]:

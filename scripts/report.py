@@ -12,12 +12,14 @@ import polars as pl  # noqa: E402
 from kdpipe.store import ARTIFACTS, Study, open_study, study_names  # noqa: E402
 
 TARGET = ROOT / "docs" / "RESULTS.md"
+SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 INTRODUCTION = """# What the committed studies show
 
-Written by `scripts/report.py` from `artifacts/`; nothing here was typed in. Accuracy is that of the last training step on the
-whole test set. *Gain* is the mean over seeds of the difference to the plain student of the same seed, which shares its labels,
-batches and (but for `second-seed`) its initial weights; in brackets the lowest and the highest seed. With so few seeds these are
-estimates, not verdicts: compare every gain with that of `second-seed`, a plain student from other initial weights.
+Written by `scripts/report.py` from `artifacts/`; nothing here was typed in. Accuracy is that of the last training step
+on the whole test set. *Gain* is the mean over seeds of the difference to the plain student of the same seed, which
+shares its labels, batches and (but for `second-seed`) its initial weights; in brackets the lowest and the highest seed.
+With so few seeds these are estimates, not verdicts: compare every gain with that of `second-seed`, a plain student
+from other initial weights.
 """
 
 
@@ -102,7 +104,8 @@ def made(study: Study) -> str:
 
 def section(study: Study) -> str:
     data = study.record["data"]
-    facts = f"{data['dataset']}: {data['train']:,} training, {data['validation']:,} validation, {data['test']:,} test images"
+    counts = ", ".join(f"{data[split]:,} {name}" for split, name in SPLITS.items())
+    facts = f"{data['dataset']}: {counts} images"
     parts = [
         f"## {study.title} (`{study.name}`)",
         f"{facts}; {data['probe']:,} probe images. {data['note']}".strip(),

@@ -14,15 +14,16 @@ INTRODUCTION = f"""# Artifacts
 
 Written by `scripts/schema_docs.py` from `kdpipe/schema.py`; schema version {SCHEMA_VERSION}.
 
-A study is a folder `artifacts/<name>/` with the tables below, `study.json` (the resolved study, versions, data hash and licence,
-what is missing, sha256 and rows of every file) and `timings.json` (wall times, speed, hardware; outside every claim of
-identity). The footer of every Parquet file carries `schema_version`, `study_hash` and `code_version`.
+A study is a folder `artifacts/<name>/` with the tables below, `study.json` (the resolved study, versions, data hash and
+licence, what is missing, sha256 and rows of every file) and `timings.json` (wall times, speed, hardware; outside every
+claim of identity). The footer of every Parquet file carries `schema_version`, `study_hash` and `code_version`.
 """
 
 
 def section(table: Table) -> str:
     """One table as Markdown."""
-    lines = [f"## {table.file}", "", f"One row is {table.row}. Key: {', '.join(f'`{name}`' for name in table.key)}.", ""]
+    key = ", ".join(f"`{name}`" for name in table.key)
+    lines = [f"## {table.file}", "", f"One row is {table.row}. Key: {key}.", ""]
     lines += ["| column | type | what it is |", "|---|---|---|"]
     for name, column in table.columns.items():
         about = column.about + ("; may be empty" if column.nullable else "")

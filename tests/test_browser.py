@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import find_chromium
 from synthetic import Recipe, write_toy_study
 
-CHROMIUM = Path("/usr/bin/chromium")
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = [
     "--no-sandbox",
@@ -121,11 +121,12 @@ def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api") if not os.environ.get("CI") else __import__(
         "playwright.sync_api", fromlist=["sync_playwright"]
     )  # fmt: skip
-    if not CHROMIUM.exists():
-        reason = f"{CHROMIUM} is not installed, so nothing is known about the pages in a browser"
+    chromium = find_chromium()
+    if chromium is None:
+        reason = "there is no Chromium, so nothing is known about the pages in a browser: run tests/browser.py"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+        started = playwright.chromium.launch(executable_path=chromium, args=QUIET)
         yield started
         started.close()
 

@@ -124,10 +124,12 @@ def class_dots(values: pl.DataFrame, colours: Mapping[str, str], order: list[str
     """
     y = alt.Y("class_name:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False))
     base = alt.Chart(values)
-    span = base.mark_rule(color=GREY, opacity=0.5).encode(y=y, x=alt.X("min(value):Q", title=title), x2="max(value):Q")
+    span = base.mark_rule(color=GREY, opacity=0.5).encode(
+        y=y, x=alt.X("min(value):Q", title=title, axis=alt.Axis(tickCount=8)), x2="max(value):Q"
+    )
     dots = base.mark_circle(size=90, opacity=0.9).encode(
         y=y,
-        x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False)),
+        x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8)),
         color=series_colour(colours, values["series"].to_list()),
         tooltip=["class_name:N", "series:N", alt.Tooltip("value:Q", format=".3f"), "seeds:Q"],
     )
@@ -141,8 +143,9 @@ def layer_heat(pairs: pl.DataFrame, rows: list[str], columns: list[str], title: 
         y=alt.Y("layer:N", sort=rows, title="network's layer"),
     )
     cells = base.mark_rect().encode(
-        color=alt.Color("value:Q", title=title, scale=alt.Scale(scheme="viridis", domain=[0, 1], clamp=True)),
-        tooltip=["layer:N", "teacher_layer:N", alt.Tooltip("value:Q", format=".3f")],
+        # No legend: every cell says its value.
+        color=alt.Color("value:Q", legend=None, scale=alt.Scale(scheme="viridis", domain=[0, 1], clamp=True)),
+        tooltip=["layer:N", "teacher_layer:N", alt.Tooltip("value:Q", title=title, format=".3f")],
     )
     bright = alt.condition(alt.datum.value > 0.6, alt.value("#111111"), alt.value("#ffffff"))
     text = base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=".2f"), color=bright)
