@@ -166,9 +166,16 @@ class Cache:
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{stage.key}-"))
         inputs = {name: self.path(needed) for name, needed in stage.inputs.items()}
-        return Task(stage, folder, inputs, lambda task: self._publish(task, clock.lap()))
+        anew = self.path(stage).exists()
+        return Task(stage, folder, inputs, lambda task: self._publish(task, clock.lap(), anew))
 
-    def _publish(self, task: Task, seconds: float) -> None:
+    def _publish(self, task: Task, seconds: float, anew: bool) -> None:
+        """Move a task's folder into the cache.
+
+        Args:
+            anew: an earlier output is replaced by force. An output that another run published
+                meanwhile stays: that run may be reading it.
+        """
         folder, stage = task.folder, task.stage
         files = {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
         manifest = {
@@ -185,8 +192,11 @@ class Cache:
         flush_folder(folder)
         try:
             os.replace(folder, self.path(stage))
-        except OSError:  # made anew by force, published by another run meanwhile, or damaged
-            self._swap(folder, self.path(stage))
+        except OSError:
+            if anew or not self.has(stage):
+                self._swap(folder, self.path(stage))
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
         self._trusted.add(stage.key)
 
     @staticmethod

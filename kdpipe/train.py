@@ -162,6 +162,11 @@ class Learner:
         self.history.append((step, "lr", lr))
         self._sums, self._since = {}, 0
 
+    def check_end(self, validation: Split, step: int, half: bool) -> None:
+        """Notice a network that the last step spoiled: no loss comes after it that would tell."""
+        if not torch.isfinite(predict(self.network, validation.images[:EVALUATION_BATCH], half)).all():
+            self.diverged_step = step
+
     def evaluate(self, validation: Split, step: int, half: bool) -> None:
         self.val_accuracy = accuracy(self.network, validation, half)
         self.history.append((step, "val_accuracy", self.val_accuracy))
@@ -292,6 +297,8 @@ def _train_from(
         if done % every == 0 or last:
             for learner in alive:
                 learner.log(done, lr)
+                if last and learner.diverged_step is None:
+                    learner.check_end(validation, done, half)
             alive = [learner for learner in alive if learner.diverged_step is None]
         if done % evaluate_every == 0 or last:
             for learner in alive:

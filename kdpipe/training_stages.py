@@ -17,7 +17,7 @@ from kdpipe.errors import TrainingError
 from kdpipe.files import write_atomic
 from kdpipe.methods import METHODS, Pair
 from kdpipe.networks import Network, Tap, build, parameter_count, read_network, tap_table, write_network
-from kdpipe.sources import SOURCES, Split
+from kdpipe.sources import SOURCES, Split, peek
 from kdpipe.study import DataSpec, StudentSpec, TeacherSpec, TrainingSpec
 from kdpipe.train import Learner, Resume, accuracy, train, use_half
 
@@ -28,8 +28,10 @@ def make_data(tasks: Sequence[Task], context: Context) -> None:
     """Decode, split and store a dataset."""
     for task in tasks:
         spec = DataSpec.model_validate({**task.stage.params["data"], "path": task.stage.runtime.get("path")})
-        context.reporter.say(f"decoding {SOURCES[spec.dataset].title}")
-        raw = SOURCES[spec.dataset].load(spec, context.data_root)
+        source = SOURCES[spec.dataset]
+        seen = peek(source, spec, context.data_root)
+        with context.reporter.track(f"decoding {source.title}", seen.train + (seen.test or 0)) as bar:
+            raw = source.load(spec, context.data_root, bar.advance)
         dataset = prepare(
             raw,
             validation_fraction=spec.validation_fraction,

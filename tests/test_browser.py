@@ -77,6 +77,8 @@ DOTS = (
 )
 
 pytestmark = pytest.mark.browser
+MEMORY = 500  # MB; a free hosted demo has little more
+_servers: dict[str, int] = {}
 
 
 def _free_port() -> int:
@@ -109,6 +111,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 time.sleep(0.5)
         else:
             pytest.fail("the server did not start within a minute:\n" + Path(log.name).read_text())
+        _servers[url] = server.pid
         yield url
     finally:
         server.terminate()
@@ -274,3 +277,14 @@ def test_the_dark_theme_draws_too(browser: Any, address: str) -> None:
     colour = page.locator('[data-testid="stApp"]').evaluate("element => getComputedStyle(element).backgroundColor")
     context.close()
     assert max(int(channel) for channel in re.findall(r"\d+", colour)[:3]) < 60
+
+
+def test_the_server_stays_small_after_every_page(visitor: Visitor, address: str) -> None:
+    for path in ("/?study=toy", "/Embeddings?study=toy", "/Measures?study=toy", "/Measures?study=another"):
+        visitor.open(path)
+    status = Path(f"/proc/{_servers[address]}/status")
+    if not status.exists():
+        pytest.skip("resident memory is read from /proc")
+    resident = re.search(r"VmRSS:\s+(\d+) kB", status.read_text())
+    assert resident is not None
+    assert int(resident.group(1)) / 1024 < MEMORY

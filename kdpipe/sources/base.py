@@ -1,0 +1,120 @@
+"""What a source of images is, and what every one of them can be asked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdpipe.errors import DataError
+from kdpipe.files import sha256_of
+
+DATA_ROOT_VARIABLE = "KDPIPE_DATA"
+Tick = Callable[[int], None]
+
+
+def no_tick(images: int) -> None:
+    """For those who do not watch the decoding."""
+
+
+class Request(Protocol):
+    """What a source needs to know of a study's data section."""
+
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def image_size(self) -> int | None: ...
+    @property
+    def channels(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W) uint8 and labels (N,) int64."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RawData:
+    """A decoded dataset; ``test`` is None where the source has no split of its own."""
+
+    train: Split
+    test: Split | None
+    class_names: list[str]
+
+
+@dataclass(frozen=True)
+class Peek:
+    """What a dataset looks like, read without decoding it all: enough to check a study against it."""
+
+    image_shape: tuple[int, int, int]
+    class_names: list[str]
+    train: int
+    test: int | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset or a format.
+
+    Attributes:
+        files: the files it would read, given the request and the data root; fetches them if it can.
+        load: decode them; told how many images are done, it can be watched.
+        peek: look at them; None where loading is quick.
+        needs_path: whether the study must say where the data lies.
+    """
+
+    name: str
+    title: str
+    files: Callable[[Request, Path], list[Path]]
+    load: Callable[[Request, Path, Tick], RawData]
+    augmentation: str
+    licence: str
+    note: str = ""
+    needs_path: bool = False
+    peek: Callable[[Request, Path], Peek] | None = None
+
+
+def data_root(given: Path | None) -> Path:
+    """The folder that relative data paths start from: the option, the environment, or here."""
+    return Path(given or os.environ.get(DATA_ROOT_VARIABLE) or ".").expanduser()
+
+
+def fingerprint(source: Source, request: Request, root: Path) -> str:
+    """Identity of the source's content: names and bytes of its files, wherever they lie."""
+    digest = hashlib.sha256(source.name.encode())
+    files = source.files(request, root)
+    base = Path(os.path.commonpath([str(path.parent) for path in files])) if files else root
+    for path in files:
+        digest.update(f"{path.relative_to(base)}:{sha256_of(path)};".encode())
+    return digest.hexdigest()
+
+
+def peek(source: Source, request: Request, root: Path) -> Peek:
+    """Shape, classes and sizes of a dataset, as quickly as the source allows."""
+    if source.peek is not None:
+        return source.peek(request, root)
+    raw = source.load(request, root, no_tick)
+    shape = raw.train.images.shape
+    test = None if raw.test is None else len(raw.test.labels)
+    return Peek((shape[1], shape[2], shape[3]), raw.class_names, len(raw.train.labels), test)
+
+
+def folder_of(request: Request, root: Path) -> Path:
+    """The folder that ``data.path`` names."""
+    assert request.path is not None
+    place = Path(request.path) if Path(request.path).is_absolute() else root / request.path
+    if not place.is_dir():
+        raise DataError(
+            f"{place}: there is no such folder; set data.path, and --data-root or {DATA_ROOT_VARIABLE} "
+            "for the folder it starts from."
+        )
+    return place
