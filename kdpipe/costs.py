@@ -57,7 +57,7 @@ def _recipe(spec: StudySpec, stage: Stage) -> TrainingSpec:
 
 
 def _step_seconds(architecture: ArchSpec, recipe: TrainingSpec, facts: Facts, device: str) -> float:
-    """Forward and backward of one batch, the better of two after a warm-up."""
+    """Forward and backward of one batch, the best of several after a warm-up."""
     channels = facts.data.image_shape[0]
     network = build(
         architecture,
@@ -71,10 +71,10 @@ def _step_seconds(architecture: ArchSpec, recipe: TrainingSpec, facts: Facts, de
     network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images = torch.rand(recipe.batch_size, *facts.data.image_shape, device=device)
     times = []
-    for _ in range(3):
+    for _ in range(7):
         started = time.perf_counter()
         network(images).logits.sum().backward()
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return min(times[1:])
+    return min(times[2:])
