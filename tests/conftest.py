@@ -1,0 +1,136 @@
+"""What all tests share: fixed threads, and one small study run to the end by the real command line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: see scripts/precompute.py
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = """
+name = "tiny"
+title = "Tiny digits"
+label_fractions = [0.2]
+seeds = [0, 1]
+methods = ["plain", "kd", "fitnet", "second-seed"]
+
+[data]
+dataset = "digits"
+probe_size = 60
+augmentation = "shift1"
+
+[teacher]
+arch = "resnet18"
+arguments = { channels = [8, 8, 16, 16], layers = [1, 1, 1, 1] }
+stem = "small"
+stem_stride = 1
+layers = ["layer2", "layer4"]
+
+[teacher.training]
+steps = 30
+batch_size = 32
+
+[[students]]
+name = "small"
+arch = "resnet18"
+arguments = { channels = [8, 8, 8, 8], layers = [1, 1, 1, 1] }
+stem = "small"
+stem_stride = 1
+layers = ["layer2", "layer4"]
+
+[training]
+steps = 30
+batch_size = 32
+evaluations = 3
+
+[maps]
+projectors = ["tsne", "pca"]
+perplexity = 5.0
+plain_seeds = 1
+
+[measures]
+k = 5
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads():
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(2)
+
+
+class CommandLine:
+    """``scripts/precompute.py`` in a process of its own, with its cache, artifacts and weights in one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.study = root / "tiny.toml"
+        self.study.write_text(TINY)
+        self.cache, self.artifacts, self.weights = root / "cache", root / "artifacts", root / "weights"
+
+    def arguments(self, *more: str, command: str = "run") -> list[str]:
+        script = str(REPOSITORY / "scripts" / "precompute.py")
+        places = {
+            "run": ["--cache", self.cache, "--artifacts", self.artifacts, "--weights", self.weights, "--threads", "1"],
+            "plan": ["--cache", self.cache],
+            "validate": [],
+        }[command]
+        device = [] if command == "validate" else ["--device", "cpu"]
+        return [sys.executable, script, command, str(self.study), *map(str, places), *device, *more]
+
+    def __call__(self, *more: str, command: str = "run") -> SimpleNamespace:
+        environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+        done = subprocess.run(
+            self.arguments(*more, command=command), capture_output=True, text=True, env=environment, timeout=300
+        )
+        return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    def here(self, *more: str, command: str = "run") -> SimpleNamespace:
+        """The same command in this process, where nothing long is to be done."""
+        from kdpipe.cli import main
+
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", self.arguments(*more, command=command)[1:])
+            patch.setenv("COLUMNS", "200")
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    main()
+                except SystemExit as ended:
+                    code = ended.code or 0
+        return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
+
+    def files(self) -> dict[str, bytes]:
+        """Every artifact but the timings, which differ from run to run."""
+        folder = self.artifacts / "tiny"
+        return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "timings.json"}
+
+    def stages(self, kind: str) -> set[str]:
+        folder = self.cache / "stages" / kind
+        return {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
+
+    def everything(self) -> dict[str, bytes]:
+        return {str(p.relative_to(self.root)): p.read_bytes() for p in self.root.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def command_line(tmp_path):
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The tiny study, run to the end. Tests may add to its cache; its artifacts are read only."""
+    line = CommandLine(tmp_path_factory.mktemp("finished"))
+    line.result = line()
+    assert line.result.code == 0, line.result.err + line.result.out
+    line.first = line.files()
+    return line

@@ -1,0 +1,341 @@
+"""Training: the same bits alone, in company and after a resume; a frozen teacher; divergence contained."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from kdpipe import train as training
+from kdpipe.data import AUGMENTATIONS, Batches
+from kdpipe.methods import METHODS, Pair
+from kdpipe.networks import build, tap_table
+from kdpipe.sources import Split
+from kdpipe.train import Learner, Resume, accuracy, learning_rate, predict, snapshot, train, use_half
+
+SHAPE, STEPS, CPU = (1, 8, 8), 12, torch.device("cpu")
+DIGITS = load_digits()
+IMAGES = np.round(DIGITS.images * 255 / 16).astype(np.uint8)[:, None]
+TRAIN, VALIDATION = Split(IMAGES[:400], DIGITS.target[:400]), Split(IMAGES[400:500], DIGITS.target[400:500])
+# name: method, initial weights, whether it also sees unlabelled images
+STUDENTS = {
+    "plain": ("plain", 1, False),
+    "kd": ("kd", 1, False),
+    "fitnet": ("fitnet", 1, False),
+    "second-seed": ("second-seed", 2, False),
+    "kd-unlabelled": ("kd", 1, True),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recipe(**more):
+    defaults = {"steps": STEPS, "batch_size": 16, "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.2}
+    more = {"schedule": "onecycle", "evaluations": 3, "precision": "float32", "channels_last": True, **more}
+    return SimpleNamespace(**defaults | more)
+
+
+def network(seed: int, width: int = 8, **more):
+    arguments = {"channels": [width, width, width, width], "layers": [1, 1, 1, 1], **more}
+    spec = SimpleNamespace(
+        arch="resnet18", arguments=arguments, stem="small", stem_stride=2, pretrained=False, checkpoint=None,
+        layers="stages",
+    )  # fmt: skip
+    return build(spec, image_shape=SHAPE, classes=10, mean=[0.3], std=[0.4], seed=seed)
+
+
+def trained_teacher():
+    """A teacher whose BatchNorm statistics are not the initial ones."""
+    made = network(0, 16).train()
+    with torch.no_grad():
+        made(torch.from_numpy(IMAGES[:100].astype(np.float32) / 255))
+    return made
+
+
+def learner(name: str, teacher, parameters=None, drop: float = 0.2, student=None) -> Learner:
+    method_name, seed, unlabelled = student or STUDENTS[name]
+    method, made = METHODS[method_name], network(seed, drop_rate=drop)
+    resolved = method.resolved(parameters or {})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        extras = method.extras(Pair(tap_table(made, SHAPE)[0], tap_table(teacher, SHAPE)[0], 10), resolved)
+    return Learner(name, made, method, resolved, extras, f"stream of {name}", unlabelled)
+
+
+def fit(learners, teacher, recipe=recipe(), resume=None, **more):  # noqa: B008
+    def stream(indices, name):
+        policy = AUGMENTATIONS["shift1"]
+        return Batches(TRAIN, indices, batch_size=16, seed=0, policy=policy, device=CPU, stream=name)
+
+    train(
+        learners,
+        teacher=teacher,
+        labelled=stream(np.arange(200), "labelled"),
+        unlabelled=stream(np.arange(200, 400), "unlabelled"),
+        validation=VALIDATION,
+        recipe=recipe,
+        device=CPU,
+        resume=resume,
+        **more,
+    )
+    return learners
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return trained_teacher()
+
+
+@pytest.fixture(scope="module")
+def group(teacher):
+    return {made.name: made for made in fit([learner(name, teacher) for name in STUDENTS], teacher)}
+
+
+@pytest.mark.parametrize("name", list(STUDENTS))
+def test_a_student_gets_the_same_bits_alone_and_in_company(group, teacher, name):
+    """With dropout on: its noise, too, is its own."""
+    (alone,) = fit([learner(name, teacher)], teacher)
+    assert same(snapshot(alone.network), snapshot(group[name].network))
+    assert alone.history == group[name].history
+    if alone.extras is not None:
+        assert same(snapshot(alone.extras), snapshot(group[name].extras))
+
+
+def test_students_do_differ_from_each_other(group):
+    weights = [made.network.model.fc.weight for made in group.values()]
+    assert all(not torch.equal(a, b) for i, a in enumerate(weights) for b in weights[:i])
+
+
+def test_the_global_random_state_has_no_say(teacher, group):
+    torch.manual_seed(99)
+    torch.rand(17)
+    (again,) = fit([learner("kd", teacher)], teacher)
+    assert same(snapshot(again.network), snapshot(group["kd"].network))
+
+
+def test_the_teacher_is_not_touched():
+    teacher = trained_teacher()
+    before = snapshot(teacher)
+    assert before["model.bn1.num_batches_tracked"] == 1
+    fit([learner("kd", teacher), learner("fitnet", teacher)], teacher)
+    assert same(before, snapshot(teacher))  # BatchNorm's statistics among them
+    assert not any(module.training for module in teacher.modules())
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+
+
+def test_training_learns(teacher):
+    (made,) = fit([learner("plain", teacher, drop=0.0)], teacher, recipe(steps=60))
+    losses = [value for _, quantity, value in made.history if quantity == "loss"]
+    assert losses[-1] < 0.85 * losses[0]
+
+
+def test_the_history_has_every_term_and_they_add_up(group):
+    history = {(step, quantity): value for step, quantity, value in group["fitnet"].history}
+    for step in range(1, STEPS + 1):
+        total = history[step, "loss/ce"] + history[step, "loss/hint"]
+        assert history[step, "loss"] == pytest.approx(total, rel=1e-5)
+        assert history[step, "lr"] == pytest.approx(learning_rate(recipe(), step - 1))
+    assert sorted(step for step, quantity in history if quantity == "val_accuracy") == [4, 8, 12]
+
+
+# -------------------------------------------------------------------------------------- divergence
+
+
+def test_divergence_is_caught_named_and_contained(group, teacher):
+    bad = learner("hopeless", teacher, {"kd_weight": 1e30}, student=("kd", 1, False))
+    names = ("plain", "kd", "fitnet", "second-seed")
+    learners = fit([bad, *(learner(name, teacher) for name in names)], teacher)
+    assert learners[0].diverged_step is not None and 1 < learners[0].diverged_step <= 4
+    for made in learners[1:]:
+        assert made.diverged_step is None
+        assert same(snapshot(made.network), snapshot(group[made.name].network))
+
+
+@pytest.mark.parametrize("at", [1, 5, STEPS])
+def test_the_first_step_without_a_finite_loss_is_the_one_that_is_named(teacher, at):
+    class Poisoned(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.calls = inner, 0
+
+        @property
+        def mean(self):
+            return self.inner.mean
+
+        def forward(self, images):
+            outputs = self.inner(images)
+            self.calls += self.training
+            return outputs if self.calls < at else type(outputs)(outputs.logits * math.nan, outputs.maps)
+
+    made = learner("plain", teacher)
+    made.network = Poisoned(made.network)
+    fit([made], teacher)
+    assert made.diverged_step == at
+
+
+def test_weights_spoiled_by_the_last_step_count_as_divergence(teacher):
+    """The last loss was finite, the step it led to was not: there is no network to look at."""
+    bad = learner("hopeless", teacher, {"kd_weight": 1e37}, student=("kd", 1, False))
+    fit([bad], teacher, recipe(steps=1))
+    logits = predict(bad.network, VALIDATION.images)
+    assert not logits.isfinite().all()
+    assert bad.diverged_step is not None
+
+
+def test_when_all_diverge_the_bar_is_filled(teacher):
+    told = []
+    bad = [learner(n, teacher, {"kd_weight": 1e30}, student=("kd", 1, False)) for n in ("a", "b")]
+    fit(bad, teacher, recipe(steps=100), advance=lambda steps, note: told.append(steps))
+    assert sum(told) == 200
+
+
+# ------------------------------------------------------------------------------------------ resume
+
+
+class KilledError(Exception):
+    pass
+
+
+def interrupted(learners, teacher, resume, at: int) -> None:
+    done = 0
+
+    def advance(steps, note):
+        nonlocal done
+        done += 1
+        if done > at:  # it is told once at the start
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(learners, teacher, resume=resume, advance=advance)
+
+
+@pytest.mark.parametrize("at", [1, 5, 11])
+def test_resumed_training_ends_with_the_same_bits(tmp_path, monkeypatch, group, teacher, at):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    resume = Resume(tmp_path / "resume", {name: name for name in STUDENTS})
+    interrupted([learner(name, teacher) for name in STUDENTS], teacher, resume, at)
+    assert resume.load("fitnet")["step"] == at
+    for made in fit([learner(name, teacher) for name in STUDENTS], teacher, resume=resume):
+        assert same(snapshot(made.network), snapshot(group[made.name].network)), made.name
+        assert made.history == group[made.name].history
+        assert made.best.step == group[made.name].best.step
+        assert same(made.best.state, group[made.name].best.state)
+
+
+def test_a_student_that_comes_late_meets_every_step_once(tmp_path, monkeypatch, group, teacher):
+    """One has a checkpoint, the other starts from nothing, in one call."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    resume = Resume(tmp_path, {name: name for name in STUDENTS})
+    interrupted([learner("kd", teacher)], teacher, resume, 7)
+    told = []
+    both = [learner("kd", teacher), learner("plain", teacher)]
+    for made in fit(both, teacher, resume=resume, advance=lambda steps, note: told.append(steps)):
+        assert same(snapshot(made.network), snapshot(group[made.name].network))
+    assert sum(told) == 2 * STEPS
+
+
+def test_a_damaged_checkpoint_counts_as_none_and_pickles_are_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    resume = Resume(tmp_path, {"a": "a"})
+    assert resume.load("a") is None
+    resume.save("a", {"step": 3})
+    whole = (tmp_path / "a.pt").read_bytes()
+    assert resume.load("a") == {"step": 3}
+    (tmp_path / "a.pt").write_bytes(whole[: len(whole) // 2])
+    assert resume.load("a") is None
+    torch.save({"step": Trap()}, tmp_path / "a.pt")
+    assert resume.load("a") is None
+    assert not (tmp_path / "sprung").exists()
+    resume.clear("a")
+    resume.clear("a")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------ recipes, selection
+
+
+@pytest.mark.parametrize("name", ["onecycle", "cosine"])
+def test_schedules_at_known_points(name):
+    schedule = training.SCHEDULES[name]
+    start, end = {"onecycle": (1 / 25, 1e-4), "cosine": (0.0, 0.0)}[name]
+    assert schedule(0.0, 0.2) == pytest.approx(start)
+    assert schedule(0.1, 0.2) == pytest.approx({"onecycle": (1 + 1 / 25) / 2, "cosine": 0.5}[name])
+    assert schedule(0.2, 0.2) == pytest.approx(1.0)
+    assert schedule(0.6, 0.2) == pytest.approx((1.0 + end) / 2)
+    assert schedule(1.0, 0.2) == pytest.approx(end)
+    assert schedule(0.0, 0.0) == pytest.approx(1.0)
+    rates = [learning_rate(recipe(schedule=name, steps=1000, lr=0.3), step) for step in range(1000)]
+    assert max(rates) == pytest.approx(0.3, rel=1e-3) and min(rates) > 0
+    assert np.argmax(rates) in (199, 200)
+
+
+def test_weight_decay_spares_norms_and_biases(teacher):
+    made = learner("fitnet", teacher)
+    made.prepare(recipe(), CPU)
+    groups = {group["weight_decay"]: group["params"] for group in made.optimizer.param_groups}
+    spared = {id(p) for p in groups[0.0]}
+    for module in [*made.network.modules(), *made.extras.modules()]:
+        for name, parameter in module.named_parameters(recurse=False):
+            assert (id(parameter) in spared) == (isinstance(module, nn.BatchNorm2d) or name == "bias")
+    assert len(groups[0.0]) + len(groups[5e-4]) == len([*made.network.parameters(), *made.extras.parameters()])
+
+
+def test_extras_are_trained(group, teacher):
+    fresh = learner("fitnet", teacher).extras
+    assert not same(snapshot(fresh), snapshot(group["fitnet"].extras))
+
+
+def test_the_selected_weights_are_those_of_the_best_validation_the_earliest_on_ties(teacher):
+    made = learner("plain", teacher)
+    scores = iter([0.3, 0.7, 0.7, 0.5])
+    made.prepare(recipe(), CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "accuracy", lambda *arguments: next(scores))
+        for step in (1, 2, 3, 4):
+            with torch.no_grad():
+                made.network.model.fc.bias.fill_(step)
+            made.evaluate(VALIDATION, step, False)
+    assert (made.best.step, made.best.accuracy, made.val_accuracy) == (2, 0.7, 0.5)
+    assert made.best.state["model.fc.bias"].unique().tolist() == [2.0]
+
+
+def test_the_best_is_a_real_score_of_real_weights(group):
+    for made in group.values():
+        chosen = network(1)
+        chosen.load_state_dict(made.best.state)
+        assert accuracy(chosen, VALIDATION) == made.best.accuracy
+        scores = [value for _, quantity, value in made.history if quantity == "val_accuracy"]
+        assert max(scores) == made.best.accuracy and scores[-1] == made.val_accuracy
+
+
+def test_prediction_does_not_depend_on_the_batch_nor_move_statistics(group):
+    made = group["plain"].network
+    before = snapshot(made)
+    many = np.concatenate([VALIDATION.images] * 6)  # more than one evaluation batch
+    torch.testing.assert_close(predict(made.train(), many)[-1], predict(made.train(), many[-1:])[0])
+    assert same(before, snapshot(made)) and not made.training
+
+
+def test_bfloat16_trains_with_float32_weights_and_losses(teacher):
+    (made,) = fit([learner("kd", teacher)], teacher, recipe(precision="bfloat16", steps=3))
+    assert all(p.dtype == torch.float32 for p in made.network.parameters())
+    assert use_half(recipe(precision="auto"), torch.device("cuda")) and not use_half(recipe(precision="auto"), CPU)
