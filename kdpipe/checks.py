@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from kdpipe.errors import NetworkError, StudyError
 from kdpipe.methods import METHODS, Pair
-from kdpipe.networks import Tap, build, parameter_count, tap_table
+from kdpipe.networks import Network, Tap, build, parameter_count, tap_table
 from kdpipe.sources import SOURCES, Peek, peek
 from kdpipe.spec_errors import Where
 from kdpipe.study import ArchSpec, StudentSpec, StudyFile, StudySpec
@@ -85,8 +87,23 @@ def _shape(architecture: ArchSpec, seen: Peek) -> Shape:
         seed=0,
         weights=architecture.checkpoint is not None,  # a local file is read now, a hub asked when it is needed
     )
+    if narrow := _dangerous_convolution(network):
+        raise NetworkError(
+            f"arguments: {narrow} is a strided 1x1 convolution of fewer than 8 channels, whose backward pass corrupts "
+            "memory on some CPUs (seen with torch 2.14.1); use 8 channels or more."
+        )
     taps, macs = tap_table(network, seen.image_shape)
     return Shape(taps, macs, parameter_count(network))
+
+
+def _dangerous_convolution(network: Network) -> str | None:
+    """Name of a convolution that crashes torch's CPU kernels in training (heap corruption, not an exception)."""
+    for name, module in network.model.named_modules():
+        if not isinstance(module, nn.Conv2d) or module.groups != 1:
+            continue
+        if module.kernel_size == (1, 1) and module.stride != (1, 1) and module.in_channels < 8:
+            return name
+    return None
 
 
 def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:

@@ -105,6 +105,7 @@ def run(
     kinds, forced = _kinds("--only", only), _kinds("--force", force)
     torch.set_num_threads(threads or os.cpu_count() or 1)
     spec, root, facts = _checked(study, overrides, data_folder)
+    planned = plan_training(spec, root, seed)
     chosen = resolve_device(device.value)
     log = cache / "logs" / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}.log"
     open_log(log)
@@ -115,8 +116,8 @@ def run(
     store.sweep()
     started = time.perf_counter()
     result = run_study(spec, facts, store, context, seeds=seed, only=kinds, force=forced)
-    missing = [p for p in plan_training(spec, root).students if not store.has(p.stage)]
-    if kinds or missing:
+    if kinds or len(planned.students) < len(plan_training(spec, root).students):
+        missing = [p for p in plan_training(spec, root).students if not store.has(p.stage)]
         left = f"; {len(missing)} students of the study are still to be trained" if missing else ""
         reporter.say(f"Done with the chosen part{left}. Artifacts are written by a run without --seed and --only.")
     else:

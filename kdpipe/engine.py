@@ -95,12 +95,16 @@ class Stage:
 
 @dataclass
 class Task:
-    """A stage that is being run: where to write, what to read, and how it ended."""
+    """A stage that is being run: where to write, what to read, and how it ended.
+
+    ``anew`` says that an output is there already, to be replaced because of force or damage.
+    """
 
     stage: Stage
     folder: Path
     inputs: Mapping[str, Path]
     _finish: Callable[[Task], None]
+    anew: bool = False
     finished: bool = False
     failure: str | None = None
 
@@ -142,7 +146,7 @@ class Cache:
         return json.loads((self.path(stage) / MANIFEST).read_text())
 
     def has(self, stage: Stage) -> bool:
-        """Whether the stage's output is there and undamaged; a damaged one is dropped."""
+        """Whether the stage's output is there and undamaged."""
         if stage.key in self._trusted:
             return True
         folder = self.path(stage)
@@ -153,8 +157,6 @@ class Cache:
             whole = False
         if whole:
             self._trusted.add(stage.key)
-        elif folder.exists():
-            self.drop(stage)
         return whole
 
     def drop(self, stage: Stage) -> None:
@@ -167,14 +169,12 @@ class Cache:
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{stage.key}-"))
         inputs = {name: self.path(needed) for name, needed in stage.inputs.items()}
         anew = self.path(stage).exists()
-        return Task(stage, folder, inputs, lambda task: self._publish(task, clock.lap(), anew))
+        return Task(stage, folder, inputs, lambda task: self._publish(task, clock.lap()), anew)
 
-    def _publish(self, task: Task, seconds: float, anew: bool) -> None:
+    def _publish(self, task: Task, seconds: float) -> None:
         """Move a task's folder into the cache.
 
-        Args:
-            anew: an earlier output is replaced by force. An output that another run published
-                meanwhile stays: that run may be reading it.
+        An output that another run published meanwhile stays, as that run may be reading it.
         """
         folder, stage = task.folder, task.stage
         files = {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
@@ -193,7 +193,7 @@ class Cache:
         try:
             os.replace(folder, self.path(stage))
         except OSError:
-            if anew or not self.has(stage):
+            if task.anew or not self.has(stage):
                 self._swap(folder, self.path(stage))
             else:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -232,9 +232,9 @@ class Cache:
         return freed
 
     def sweep(self) -> None:
-        """Remove what killed runs left half-built more than a day ago."""
+        """Remove what killed runs left half-built more than a week ago."""
         for folder in self.root.glob("stages/*/.*"):
-            if time.time() - folder.stat().st_mtime > 86_400:
+            if time.time() - folder.stat().st_mtime > 7 * 86_400:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -337,6 +337,9 @@ def _record(spec: StudySpec, result: Result, cache: Cache) -> dict[str, Any]:
     assert analysis is not None
     dataset = Dataset.read(cache.path(training.data))
     described = spec.model_dump(mode="json")
+    for part in [described["teacher"], *described["students"]]:
+        if part["checkpoint"] is not None:  # its content is in the stage's key; where it lay is nobody's business
+            part["checkpoint"] = Path(part["checkpoint"]).name
     keys = [stage.key for stage in [*(p.stage for p in training.networks), *analysis.stages] if cache.has(stage)]
     return {
         "name": spec.name,

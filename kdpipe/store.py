@@ -7,6 +7,7 @@ that the app and a notebook read the same way.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -95,8 +96,14 @@ def write_study(
             for name, frame in frames.items()
         }
         record = {"schema_version": SCHEMA_VERSION, **study, "files": files}
-        write_atomic(building / STUDY_FILE, json.dumps(record, indent=1, sort_keys=True) + "\n")
+        write_atomic(building / STUDY_FILE, json.dumps(sealed(record), indent=1, sort_keys=True) + "\n")
         write_atomic(building / TIMINGS_FILE, json.dumps(timings, indent=1, sort_keys=True) + "\n")
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of study.json with the sha256 of all of it but this hash itself."""
+    rest = {name: value for name, value in record.items() if name != "sha256"}
+    return {**rest, "sha256": hashlib.sha256(canonical_json(rest).encode()).hexdigest()}
 
 
 # --------------------------------------------------------------------------------------- reading
@@ -209,6 +216,8 @@ def open_study(folder: Path) -> Study:
         raise ArtifactError(_other_version(f"{folder.name}/{STUDY_FILE}", found))
     if lacking := {"name", "title", "study_hash", "files", "study"} - record.keys():
         raise ArtifactError(f"{folder.name}/{STUDY_FILE} lacks {sorted(lacking)[0]!r}: {_REMEDY}.")
+    if record.get("sha256") != sealed(record)["sha256"]:
+        raise ArtifactError(f"{folder.name}/{STUDY_FILE} was changed after it was written: {_REMEDY}.")
     return Study(folder, record)
 
 
@@ -235,6 +244,4 @@ def study_names(root: Path = ARTIFACTS) -> list[str]:
 
 def study_hash(resolved: Mapping[str, Any]) -> str:
     """Identity of a resolved study (16 hex digits); stands in the footer of each of its files."""
-    import hashlib
-
     return hashlib.sha256(canonical_json(resolved).encode()).hexdigest()[:16]

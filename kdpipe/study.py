@@ -81,7 +81,7 @@ class ArchSpec(Spec):
 class TrainingSpec(Spec):
     """SGD with Nesterov momentum for a fixed number of steps."""
 
-    steps: Positive = 1000
+    steps: Annotated[int, Field(ge=0)] = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
     lr: Annotated[float, Field(gt=0.0)] = 0.1
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
@@ -197,6 +197,9 @@ class StudySpec(Spec):
         _refuse_repeats("methods", [method.name for method in self.methods])
         _refuse_repeats("seeds", self.seeds)
         _refuse_repeats("label_fractions", self.label_fractions)
+        if self.training.steps == 0:
+            raise ValueError("training.steps: students need at least one step; a teacher alone may have none")
+        _refuse_repeats("network names", [name for s in self.students for name in self.network_names(s)])
         if "plain" not in {method.method for method in self.methods}:
             raise ValueError("methods: every comparison needs the student without distillation; add 'plain'")
         if self.maps.projectors and self.maps.view not in self.views:
@@ -207,6 +210,10 @@ class StudySpec(Spec):
             _member("headline.method", chosen.method, [method.name for method in self.methods])
             _member("headline.label_fraction", chosen.label_fraction, self.label_fractions)
         return self
+
+    def network_names(self, student: StudentSpec) -> list[str]:
+        """What the networks of a student are called, but for their seed."""
+        return [f"{student.name}-{method.name}-l{f:g}" for f in self.label_fractions for method in self.methods]
 
     @property
     def resolved_headline(self) -> HeadlineSpec:
@@ -221,7 +228,7 @@ class StudySpec(Spec):
 def _refuse_repeats(field: str, values: list[Any]) -> None:
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"{field}: {value!r} stands there twice; give each its own (methods: set 'label')")
+            raise ValueError(f"{field}: {value!r} stands there twice; each must differ (methods: by 'label')")
 
 
 def _member(field: str, value: Any, allowed: list[Any]) -> None:

@@ -167,8 +167,9 @@ class Learner:
         if not torch.isfinite(predict(self.network, validation.images[:EVALUATION_BATCH], half)).all():
             self.diverged_step = step
 
-    def evaluate(self, validation: Split, step: int, half: bool) -> None:
-        self.val_accuracy = accuracy(self.network, validation, half)
+    def evaluate(self, validation: Split, step: int) -> None:
+        """Validation accuracy in float32, as the test accuracy is; keep the weights if it is the best."""
+        self.val_accuracy = accuracy(self.network, validation)
         self.history.append((step, "val_accuracy", self.val_accuracy))
         if self.val_accuracy > self.best.accuracy:
             self.best = Best(step, self.val_accuracy, snapshot(self.network))
@@ -283,6 +284,9 @@ def _train_from(
     advance: Callable[[int, str], None],
 ) -> None:
     half = use_half(recipe, device)
+    if recipe.steps == 0:
+        for learner in group:
+            learner.evaluate(validation, 0)
     every, evaluate_every = max(recipe.steps // LOGS, 1), max(recipe.steps // recipe.evaluations, 1)
     saved_at = time.monotonic()
     for step in range(start, recipe.steps):
@@ -302,7 +306,7 @@ def _train_from(
             alive = [learner for learner in alive if learner.diverged_step is None]
         if done % evaluate_every == 0 or last:
             for learner in alive:
-                learner.evaluate(validation, done, half)
+                learner.evaluate(validation, done)
         if resume and done % every == 0 and not last and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             for learner in alive:
                 resume.save(learner.name, learner.checkpoint(done))

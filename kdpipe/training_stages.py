@@ -148,6 +148,9 @@ def _train_together(
     unlabelled = stream(dataset.train, rest, recipe.unlabelled_batch_size, "unlabelled") if wanted else None
     names = {learner.name: task.stage.key for learner, task in zip(learners, tasks, strict=True)}
     resume = Resume(context.scratch / "resume", names)
+    for learner, task in zip(learners, tasks, strict=True):
+        if task.anew:
+            resume.clear(learner.name)
     title = learners[0].name if len(learners) == 1 else f"{len(learners)} students, {tasks[0].stage.batch_title}"
     started = time.perf_counter()
     with context.reporter.track(f"training {title}", recipe.steps * len(learners)) as bar:

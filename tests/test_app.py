@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from synthetic import LAYERS, Recipe, write_toy_study
 
 from kdpipe.schema import TABLES
-from kdpipe.store import open_study
+from kdpipe.store import open_study, sealed
 from kdpipe.views import catalog, images, maps, tables, theme
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -309,7 +309,7 @@ def test_a_record_without_its_optional_parts_still_shows(root: Path) -> None:
     record = json.loads(path.read_text())
     for key in ("headline", "description", "versions"):
         record.pop(key)
-    path.write_text(json.dumps(record))
+    path.write_text(json.dumps(sealed(record)))
     (root / "toy" / "timings.json").unlink()
     for page in PAGES:
         assert not show(page).error

@@ -173,14 +173,12 @@ def test_a_wrong_study_is_one_line_and_leaves_nothing(command_line, change, said
     assert [path.name for path in command_line.root.iterdir()] == ["tiny.toml"]
 
 
-@pytest.mark.xfail(strict=True, reason="cli.run opens its log before it looks at --seed")
 def test_an_unknown_seed_is_refused_before_anything_is_written(command_line):
     wrong = command_line.here("--seed", "9")
     assert wrong.code == 2 and "seeds 0, 1" in wrong.err
     assert [path.name for path in command_line.root.iterdir()] == ["tiny.toml"]
 
 
-@pytest.mark.xfail(strict=True, reason="cli.run exports the chosen seeds alone once all are in the cache")
 def test_one_seed_of_a_finished_study_leaves_its_artifacts_whole(copied):
     """Artifacts are of the whole study or not written at all."""
     before = copied.files()

@@ -12,7 +12,7 @@ import pytest
 from kdpipe.errors import ArtifactError
 from kdpipe.files import new_folder, recover_folder, write_atomic
 from kdpipe.schema import SCHEMA_VERSION, TABLES
-from kdpipe.store import load_study, open_study, study_hash, study_names, write_study, write_table
+from kdpipe.store import load_study, open_study, sealed, study_hash, study_names, write_study, write_table
 
 SAMPLES = {pl.String(): "x", pl.Boolean(): True, pl.Int32(): 1, pl.Int64(): 1, pl.Float32(): 0.5, pl.Binary(): b"x"}
 
@@ -225,6 +225,7 @@ def test_a_damaged_study_file(folder):
         ("[]", "artifact schema None"),
         (json.dumps({**json.loads(whole), "schema_version": SCHEMA_VERSION + 1}), f"reads schema {SCHEMA_VERSION}"),
         (json.dumps({k: v for k, v in json.loads(whole).items() if k != "files"}), "lacks 'files'"),
+        (json.dumps({**json.loads(whole), "title": "another"}), "was changed after it was written"),
     ):
         path.write_text(content)
         refused(folder, "networks", "s/study.json", said, "scripts/precompute.py")
@@ -240,7 +241,7 @@ def rewritten(folder: Path, table: str, frame: pl.DataFrame, **footer: str) -> N
     frame.write_parquet(path, metadata={"schema_version": str(SCHEMA_VERSION), "study_hash": "abc", **footer})
     content = json.loads((folder / "study.json").read_text())
     content["files"][path.name] = {"rows": frame.height, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    (folder / "study.json").write_text(json.dumps(content))
+    (folder / "study.json").write_text(json.dumps(sealed(content)))
 
 
 def test_tables_of_another_schema_or_study_are_refused(folder):
@@ -250,7 +251,8 @@ def test_tables_of_another_schema_or_study_are_refused(folder):
     refused(folder, "maps", "s/maps.parquet", "another run")
     rewritten(folder, "maps", frame("maps").drop("x"))
     refused(folder, "maps", "s/maps.parquet", "column 'x' is missing")
-    (folder / "study.json").write_text(json.dumps({**json.loads((folder / "study.json").read_text()), "files": {}}))
+    record = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps(sealed({**record, "files": {}})))
     refused(folder, "maps", "s/maps.parquet", "not in the study's catalog")
 
 

@@ -313,7 +313,7 @@ def test_the_selected_weights_are_those_of_the_best_validation_the_earliest_on_t
         for step in (1, 2, 3, 4):
             with torch.no_grad():
                 made.network.model.fc.bias.fill_(step)
-            made.evaluate(VALIDATION, step, False)
+            made.evaluate(VALIDATION, step)
     assert (made.best.step, made.best.accuracy, made.val_accuracy) == (2, 0.7, 0.5)
     assert made.best.state["model.fc.bias"].unique().tolist() == [2.0]
 

@@ -76,10 +76,11 @@ def _parquet_columns(path: Path) -> tuple[str, str, dict[bytes, bytes]]:
         raise DataError(f"{path}: not a readable Parquet file ({error}); fetch it again.") from None
     images = [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
     labels = [f.name for f in schema if pa.types.is_integer(f.type)]
-    preferred = [name for name in ("label", "labels", "fine_label") if name in labels] or labels
+    preferred = [name for name in ("label", "labels", "fine_label") if name in labels]
+    preferred = preferred or (labels if len(labels) == 1 else [])
     if not images or not preferred:
         raise DataError(
-            f"{path}: needs an image column (a struct with 'bytes') and an integer label column; "
+            f"{path}: needs an image column (a struct with 'bytes') and an integer column called label; "
             f"it has {', '.join(schema.names)}."
         )
     return images[0], preferred[0], schema.metadata or {}
