@@ -199,7 +199,12 @@ class StudySpec(Spec):
         _refuse_repeats("label_fractions", self.label_fractions)
         if self.training.steps == 0:
             raise ValueError("training.steps: students need at least one step; a teacher alone may have none")
-        _refuse_repeats("network names", [name for s in self.students for name in self.network_names(s)])
+        names = [name for student in self.students for name in self.network_names(student)]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"two networks would be called {repeated[0]!r}; change a student's name, a method's label or one of "
+                "the label_fractions"
+            )
         if "plain" not in {method.method for method in self.methods}:
             raise ValueError("methods: every comparison needs the student without distillation; add 'plain'")
         if self.maps.projectors and self.maps.view not in self.views:
