@@ -85,17 +85,21 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     chosen = parser.parse_args()
     device = torch.device(resolve_device(chosen.device))
-    print(describe_hardware(str(device)))
     four = ["plain", "kd", "fitnet", "second-seed"]
     alone = {name: images_per_second([name], chosen.steps, device, True) for name in four}
     together = images_per_second(four, chosen.steps, device, True)
     one_after_another = 1 / sum(1 / speed for speed in alone.values())
     first = images_per_second(four, chosen.steps, device, False)
+    hardware = describe_hardware(str(device))
+    where = hardware["accelerator"] or f"{hardware['threads']} threads of {hardware['processor']}"
+    print(f"One run of `benchmarks/training.py --steps {chosen.steps}` on {where}, torch {torch.__version__}.\n")
+    print("| | images/s |\n|---|--:|")
     for name, speed in alone.items():
-        print(f"{name:12} alone     {speed:7.0f} images/s")
-    print(f"four students together {together:7.0f} images/s")
-    print(f"time together / one after another: {one_after_another / together:.2f}")
-    print(f"channels last / channels first:    {together / first:.2f} times as fast")
+        print(f"| {name} alone | {speed:.0f} |")
+    print(f"| all four together, one teacher pass | {together:.0f} |")
+    print(f"| all four together, channels first | {first:.0f} |\n")
+    print(f"- Together takes {one_after_another / together:.2f} of the time of one after another.")
+    print(f"- Channels last is {together / first:.2f} times as fast as channels first.")
 
 
 if __name__ == "__main__":
