@@ -125,7 +125,7 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
                 f"{fraction:g} of {train} training images is less than one label for each of "
                 f"{classes} classes; take at least {classes / train:.4g}.",
             )
-    if any(method.unlabelled for method in spec.methods) and max(spec.label_fractions) == 1.0:
+    if any(method.unlabelled for method in spec.methods) and round(max(spec.label_fractions) * train) >= train:
         yield ("label_fractions",), "with all labels no image is left for a method with unlabelled = true."
     k = spec.measures.k
     if k >= spec.data.probe_size:

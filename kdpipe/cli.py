@@ -105,7 +105,10 @@ def run(
     kinds, forced = _kinds("--only", only), _kinds("--force", force)
     torch.set_num_threads(threads or os.cpu_count() or 1)
     spec, root, facts = _checked(study, overrides, data_folder)
+    seed = sorted(set(seed)) if seed else None
     planned = plan_training(spec, root, seed)
+    for folder in (cache, artifacts, weights):
+        _writable(folder)
     chosen = resolve_device(device.value)
     log = cache / "logs" / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}.log"
     open_log(log)
@@ -120,8 +123,14 @@ def run(
         missing = [p for p in plan_training(spec, root).students if not store.has(p.stage)]
         left = f"; {len(missing)} students of the study are still to be trained" if missing else ""
         reporter.say(f"Done with the chosen part{left}. Artifacts are written by a run without --seed and --only.")
+    elif lost := [p.network_id for p in result.training.networks if not store.has(p.stage)]:
+        raise KdpipeError(
+            f"{len(lost)} of {len(planned.students) + 1} networks could not be trained ({lost[0]}, …), see above; "
+            "no artifacts were written, and those of an earlier run are as they were."
+        )
     else:
         recover_folder(artifacts / spec.name)
+        recover_folder(weights / spec.name)
         frames = export(spec, facts, result, store, artifacts / spec.name, hardware)
         export_weights(result.training, store, weights / spec.name)
         _show_results(frames)
@@ -209,16 +218,31 @@ def main() -> None:
     except KdpipeError as error:
         errors.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(1) from None
+    except (OSError, pl.exceptions.PolarsError) as error:
+        errors.print(f"[red]error:[/] {escape(str(error))}: free space or choose another folder.", soft_wrap=True)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         errors.print("Stopped; the next run goes on from the last finished stage.")
         raise SystemExit(130) from None
 
 
+def _writable(folder: Path) -> None:
+    """Find out before hours of training that their result could not be kept."""
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise StudyError(
+            f"{folder}: nothing can be written there, as {existing} is no writable folder; choose another."
+        )
+
+
 def _kinds(option: str, given: list[str] | None) -> list[str]:
     for kind in given or ():
         if kind not in KINDS and not (option == "--force" and kind == "all"):
+            known = [*KINDS, "all"] if option == "--force" else list(KINDS)
             raise StudyError(
-                f"{option} {kind}: there is no such stage{closest(kind, KINDS)}; stages: {', '.join(KINDS)}"
+                f"{option} {kind}: there is no such stage{closest(kind, known)}; stages: {', '.join(known)}"
             )
     return list(KINDS) if "all" in (given or ()) else list(given or ())
 

@@ -222,12 +222,21 @@ class Cache:
         return sum(path.name == MANIFEST for path in files), sum(path.stat().st_size for path in files)
 
     def clean(self) -> int:
-        """Delete every output, and return how many bytes that freed. Logs stay."""
+        """Delete every output and what killed runs left, and return how many bytes that freed.
+
+        Only folders that carry a manifest, or the hidden names of unfinished outputs, are touched: a folder
+        that was named by mistake keeps what is in it. Logs stay.
+        """
+        unfinished = [folder for folder in self.root.glob("stages/*/.*") if folder.is_dir()]
+        outputs = [manifest.parent for manifest in self.root.glob(f"stages/*/*/{MANIFEST}")]
+        resume = [path for path in self.root.glob("scratch/resume/*.pt") if path.is_file()]
         freed = 0
-        for name in ("stages", "scratch", "resume"):
-            folder = self.root / name
-            freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+        for folder in [*outputs, *unfinished]:
+            freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             shutil.rmtree(folder, ignore_errors=True)
+        for path in resume:
+            freed += path.stat().st_size
+            path.unlink(missing_ok=True)
         self._trusted.clear()
         return freed
 

@@ -322,9 +322,13 @@ def _methods(spec: StudySpec) -> pl.DataFrame:
 
 def _measures(spec: StudySpec) -> pl.DataFrame:
     fields = ("of", "title", "summary", "citation", "direction", "low", "high")
-    rows = [
-        {"measure": name, **{field: getattr(MEASURES[name], field) for field in fields}} for name in spec.measures.names
-    ]
+    rows = []
+    for name in spec.measures.names:
+        measure = MEASURES[name]
+        row = {"measure": name, **{field: getattr(measure, field) for field in fields}}
+        if measure.k is not None:
+            row["summary"] += f" Here k is {spec.measures.k if measure.of == 'layer' else PUBLISHED_NEIGHBOURS}."
+        rows.append(row)
     return pl.DataFrame(rows, schema_overrides={"low": pl.Float32, "high": pl.Float32}, infer_schema_length=None)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,12 @@ def new_folder(target: Path) -> Iterator[Path]:
     An existing ``target`` is replaced whole. A run killed between the two renames leaves the old
     folder beside the target under a dotted name; :func:`recover_folder` puts it back.
     """
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target} is a file, where a folder is to be written")
     target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in target.parent.glob(f".{target.name}.new-*"):
+        if time.time() - stale.stat().st_mtime > 86_400:  # left by a run that was killed
+            shutil.rmtree(stale, ignore_errors=True)
     building = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.new-"))
     try:
         yield building

@@ -274,10 +274,12 @@ def parameter_count(network: nn.Module) -> int:
 
 
 def pair_by_depth(student: Sequence[Tap], teacher: Sequence[Tap]) -> list[int]:
-    """For each student tap, the index of the teacher tap nearest in relative depth (earlier on ties)."""
-    return [
-        min(range(len(teacher)), key=lambda j: abs(teacher[j].relative_depth - tap.relative_depth)) for tap in student
-    ]
+    """For each student tap, the index of the teacher tap nearest in relative depth (earlier on ties).
+
+    Depths are compared as integers, order x (taps - 1) of the other, as thirds and halves of floats tie by luck.
+    """
+    own, others = max(len(student) - 1, 1), max(len(teacher) - 1, 1)
+    return [min(range(len(teacher)), key=lambda j: abs(j * own - tap.order * others)) for tap in student]
 
 
 # ------------------------------------------------------------------------------------------ weights

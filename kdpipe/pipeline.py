@@ -316,7 +316,7 @@ def run_study(
     base_alone = bool(only) and set(only) <= {stage.kind for stage in base}
     outcome = engine.run([s for s in base if not base_alone or s.kind in only], cache, context, force)
     if outcome.failed:
-        raise KdpipeError("; ".join(outcome.failed.values()))
+        raise KdpipeError(next(iter(outcome.failed.values())))  # what came after it was only left out
     if not base_alone:
         students = [planned.stage for planned in training.students]
         outcome = _merged(outcome, engine.run(students, cache, context, force, outcome.again))

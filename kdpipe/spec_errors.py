@@ -59,7 +59,7 @@ def _sentence(item: Any, model: type[BaseModel], where: Where) -> str:
         allowed = re.findall(r"'([^']*)'", context["expected"])
         return f"must be {context['expected']}, not {item['input']!r}{closest(str(item['input']), allowed)}"
     if kind == "string_pattern_mismatch":
-        return f"{item['input']!r} may hold lower-case letters, digits and '-' alone"
+        return f"{item['input']!r} does not fit the pattern {context['pattern']} (lower-case letters, digits, '-')"
     message = item["msg"].removeprefix("Input ").removeprefix("should ")
     message = message.replace("a valid integer", "an integer").replace("valid ", "")
     return f"must {message}, not {item['input']!r}"

@@ -177,7 +177,7 @@ class StudySpec(Spec):
     """A whole study. Every list is explored in full: students x methods x label_fractions x seeds."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
-    title: str
+    title: Annotated[str, Field(min_length=1)]
     description: str = ""
     data: DataSpec = DataSpec()
     teacher: TeacherSpec
@@ -197,6 +197,9 @@ class StudySpec(Spec):
         _refuse_repeats("methods", [method.name for method in self.methods])
         _refuse_repeats("seeds", self.seeds)
         _refuse_repeats("label_fractions", self.label_fractions)
+        _refuse_repeats("views", list(self.views))
+        _refuse_repeats("maps.projectors", self.maps.projectors)
+        _refuse_repeats("measures.names", self.measures.names)
         if self.training.steps == 0:
             raise ValueError("training.steps: students need at least one step; a teacher alone may have none")
         names = [name for student in self.students for name in self.network_names(student)]

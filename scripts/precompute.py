@@ -11,7 +11,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from kdpipe.cli import main
+try:
+    from kdpipe.cli import main
+except KeyboardInterrupt:  # importing torch takes seconds
+    sys.exit(130)
 
 if __name__ == "__main__":
     main()

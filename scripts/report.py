@@ -73,21 +73,29 @@ def accuracies(study: Study) -> str:
 
 
 def by_layer(study: Study, measure: str, view: str) -> str:
-    """Gain over plain of a measure at every layer, for each method; absolute values of plain and teacher."""
+    """Gain over plain of a measure at every layer of the headline's student and budget, for each method.
+
+    The teacher's value is that of its layer nearest in relative depth.
+    """
+    chosen = study.record["headline"]
     values = study.frame("layer_measures", measure=measure, view=view)
     layers = study.frame("layers", view=view).select("network_id", "layer", "order", "relative_depth")
     frame = values.join(layers, ["network_id", "layer"]).join(study.networks, "network_id")
+    teacher = frame.filter(role="teacher").sort("order")
+    mine = frame.filter(student=chosen["student"]).filter(
+        (pl.col("label_fraction") - chosen["label_fraction"]).abs() < 1e-6
+    )
     rows = []
-    for order in sorted(frame["order"].unique()):
-        here = frame.filter(order=order)
-        row: dict[str, str] = {"layer": here["layer"][0], "depth": f"{here['relative_depth'][0]:.2f}"}
+    for order in sorted(mine["order"].unique()):
+        here = mine.filter(order=order)
+        depth = here["relative_depth"][0]
+        nearest = teacher.sort((pl.col("relative_depth") - depth).abs().round(5), maintain_order=True)
+        row = {"layer": here["layer"][0], "depth": f"{depth:.2f}", "teacher": f"{nearest['value'][0]:.3f}"}
         for found in gains(here, "value").iter_rows(named=True):
-            name = found["method_label"] if found["role"] != "teacher" else "teacher"
-            absolute = found["role"] in ("teacher", "plain")
-            if absolute:
-                row[name] = spread(found, "value", "{:.3f}")
+            if found["role"] == "plain":
+                row[found["method_label"]] = spread(found, "value", "{:.3f}")
             else:
-                row[f"{name}, gain"] = spread(found, "gain", "{:+.3f}")
+                row[f"{found['method_label']}, gain"] = spread(found, "gain", "{:+.3f}")
         rows.append(row)
     return markdown(pl.DataFrame(rows))
 
@@ -110,9 +118,9 @@ def section(study: Study) -> str:
         f"## {study.title} (`{study.name}`)",
         f"{facts}; {data['probe']:,} probe images. {data['note']}".strip(),
         accuracies(study),
-        "Silhouette of the true classes on the projected map, by layer:",
+        "Silhouette of the true classes on the projected map, by layer of the headline student:",
         by_layer(study, "silhouette", "projection"),
-        "kNN accuracy on the channel means, by layer:",
+        "kNN accuracy on the channel means, by layer of the headline student:",
         by_layer(study, "knn_accuracy", "gap"),
         made(study),
     ]

@@ -32,7 +32,7 @@ arch = "resnet18"
 arguments = { channels = [8, 8, 16, 16], layers = [1, 1, 1, 1] }
 stem = "small"
 stem_stride = 1
-layers = ["layer2", "layer4"]
+layers = ["layer1", "layer3"]
 
 [teacher.training]
 steps = 30
@@ -44,7 +44,7 @@ arch = "resnet18"
 arguments = { channels = [8, 8, 8, 8], layers = [1, 1, 1, 1] }
 stem = "small"
 stem_stride = 1
-layers = ["layer2", "layer4"]
+layers = ["layer1", "layer3"]
 
 [training]
 steps = 30

@@ -62,7 +62,7 @@ def complaint(path: Path, *overrides: str) -> str:
         ("maps.perplexity=100", "maps.perplexity: 100 needs more than 300 probe images, there are 60"),
         ("measures.k=60", "measures.k: 60 neighbours need more than 60 probe images"),
         ("label_fractions=[0.001]", "label_fractions.0: 0.001 of 1132 training images is less than one label"),
-        ("methods.2.parameters.depth=1.0", "layer layer4 has a 1x1 map, on which a spatial method means nothing"),
+        ("students.0.layers=['layer1','layer4']", "layer layer4 has a 1x1 map, on which a spatial method means nothing"),
         ("training", "write it as key=value"),
         ("seeds.0.x=1", "seeds.0 is a single value and has no field 'x'"),
         ("students.3.arch=x", "'3' is no position in a list of 1"),

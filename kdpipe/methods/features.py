@@ -51,7 +51,8 @@ class FitNetParameters(Parameters):
 
 def _hint(pair: Pair, depth: float) -> tuple[int, int]:
     """Indices of the student's guided tap and of the teacher's tap at that depth."""
-    student = min(range(len(pair.student)), key=lambda i: abs(pair.student[i].relative_depth - depth))
+    # Rounded, so that a tie between two layers is a tie, and the later of them is taken.
+    student = min(range(len(pair.student)), key=lambda i: (round(abs(pair.student[i].relative_depth - depth), 6), -i))
     return student, pair_by_depth(pair.student, pair.teacher)[student]
 
 
