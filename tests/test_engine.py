@@ -335,3 +335,16 @@ def test_threads_that_publish_one_key_leave_one_whole_output(cache, context):
     assert not failures
     assert Cache(cache.root).has(plan[0]) and not leftovers(cache)
     assert json.loads((cache.path(plan[0]) / MANIFEST).read_text())["name"] == "first"
+
+
+def test_cleaning_a_folder_that_is_no_cache_touches_nothing(tmp_path):
+    mine = [
+        tmp_path / "stages" / "thesis.txt",
+        tmp_path / "stages" / "data" / "x" / "y.txt",
+        tmp_path / "scratch" / "z",
+    ]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    assert Cache(tmp_path).clean() == 0
+    assert all(path.read_text() == "mine" for path in mine)

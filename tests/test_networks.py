@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from kdpipe.errors import NetworkError
-from kdpipe.networks import Network, build, load_weights, pair_by_depth, read_network, tap_table, write_network
+from kdpipe.networks import Network, Tap, build, load_weights, pair_by_depth, read_network, tap_table, write_network
 
 TINY = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 
@@ -308,3 +308,13 @@ def test_pickled_and_damaged_checkpoints_are_refused_without_being_run(tmp_path)
     whole.write_bytes(whole.read_bytes()[:-10])
     with pytest.raises(NetworkError, match=r"n\.safetensors"):
         read_network(whole)
+
+
+def test_layers_are_paired_by_depth_the_earlier_on_ties():
+    def taps(count):
+        return [Tap(f"l{i}", i, i / max(count - 1, 1), None, (1, 1, 1)) for i in range(count)]
+
+    assert pair_by_depth(taps(4), taps(4)) == [0, 1, 2, 3]
+    assert pair_by_depth(taps(3), taps(4)) == [0, 1, 3]  # 1/2 lies between 1/3 and 2/3
+    assert pair_by_depth(taps(2), taps(5)) == [0, 4]
+    assert pair_by_depth(taps(1), taps(3)) == [0]

@@ -148,7 +148,7 @@ def test_plan_and_validate_write_nothing(command_line):
     planned = command_line.here(command="plan")
     assert planned.code == 0 and "9 networks" in planned.out
     checked = command_line.here(command="validate")
-    assert checked.code == 0 and "layer2" in checked.out
+    assert checked.code == 0 and "layer3" in checked.out
     assert command_line.everything() == before
     assert [path.name for path in command_line.root.iterdir()] == ["tiny.toml"]
 
@@ -298,3 +298,12 @@ def test_a_network_beyond_all_numbers_does_not_cost_the_others_their_embeddings(
     context = Context("cpu", tmp_path, Silent(), tmp_path / "scratch", {})
     outcome = run(embeddings, Cache(tmp_path / "cache"), context)
     assert set(outcome.failed) == {"embedding of n3e+38"}
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_training(command_line):
+    (command_line.root / "file").write_text("x")
+    for option in ("--artifacts", "--weights"):
+        wrong = command_line(option, str(command_line.root / "file" / "deeper"))
+        assert wrong.code == 2 and "is no writable folder" in wrong.err
+        assert len(wrong.err.strip().splitlines()) == 1
+    assert not command_line.cache.exists()

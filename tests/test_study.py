@@ -62,7 +62,6 @@ def complaint(path: Path, *overrides: str) -> str:
         ("maps.perplexity=100", "maps.perplexity: 100 needs more than 300 probe images, there are 60"),
         ("measures.k=60", "measures.k: 60 neighbours need more than 60 probe images"),
         ("label_fractions=[0.001]", "label_fractions.0: 0.001 of 1132 training images is less than one label"),
-        ("students.0.layers=['layer1','layer4']", "layer layer4 has a 1x1 map, on which a spatial method means nothing"),
         ("training", "write it as key=value"),
         ("seeds.0.x=1", "seeds.0 is a single value and has no field 'x'"),
         ("students.3.arch=x", "'3' is no position in a list of 1"),
@@ -73,6 +72,11 @@ def test_a_mistake_is_one_line_with_its_place(study: Path, override: str, said: 
     assert said in message
     assert len(message.splitlines()) == 1
     assert override.split("=")[0].split(".")[0] in message
+
+
+def test_a_method_that_cannot_serve_a_pair_is_refused(study: Path) -> None:
+    message = complaint(study, "students.0.layers=['layer1','layer4']")
+    assert "methods.2: 'fitnet' cannot distil into 'small': layer layer4 has a 1x1 map" in message
 
 
 def test_a_mistake_in_the_file_has_its_line(study: Path) -> None:
