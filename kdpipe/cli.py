@@ -272,21 +272,22 @@ def _show_results(frames: dict[str, pl.DataFrame]) -> None:
         pl.col("silhouette").mean(),
         pl.col("diverged_step").count().alias("diverged"),
     )
-    table = Table(title="Test accuracy at the last step ± sd over seeds; silhouette of the last layer (gap)")
-    for column in ("student", "method", "labels", "seeds", "accuracy", "silhouette", "diverged"):
+    table = Table(title="Test accuracy at the last step, mean ± sd over seeds")
+    for column in ("student", "method", "labels", "seeds", "accuracy, %", "silhouette"):
         table.add_column(column, justify="left" if column in {"student", "method"} else "right", no_wrap=True)
     for row in groups.iter_rows(named=True):
-        spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.2f}"
+        spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.1f}"
+        lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         table.add_row(
             row["student"],
             row["method_label"],
             f"{row['label_fraction']:.4g}",
-            str(row["seeds"]),
-            _number(row["accuracy"], "{:.2%}") + spread,
+            f"{row['seeds']}{lost}",
+            _number(None if row["accuracy"] is None else 100 * row["accuracy"], "{:.1f}") + spread,
             _number(row["silhouette"], "{:.3f}"),
-            str(row["diverged"] or ""),
         )
     console.print(table)
+    console.print("Silhouette: of the last layer's channel means (gap).")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -7,9 +7,12 @@ from typing import Any
 
 import polars as pl
 
+from kdpipe.errors import ArtifactError
 from kdpipe.store import Study
 
+VIEWS = {"gap": "channel means (gap)", "projection": "whole map (projection)"}
 ROLES = ("teacher", "plain", "control", "distilled")
+TRAINED_STUDENT = (pl.col("role") != "teacher") & (pl.col("status") == "trained")
 FEW_SEEDS = 8  # below this many paired seeds the study prints estimates and judges nothing
 
 
@@ -21,7 +24,11 @@ def budget(fraction: float) -> str:
 def networks(study: Study) -> pl.DataFrame:
     """All networks in reading order, with ``series`` (one colour each), ``budget`` and a unique ``label``."""
     frame = study.networks.with_columns(
-        series=pl.when(pl.col("role") == "teacher").then(pl.lit("teacher")).otherwise("method_label"),
+        series=pl.when(pl.col("role") == "teacher")
+        .then(pl.lit("teacher"))
+        .when((pl.col("role") == "control") & (pl.col("method") == pl.col("method_label")))
+        .then(pl.col("method").replace(_titles(study)))
+        .otherwise("method_label"),
         budget=pl.col("label_fraction").map_elements(budget, pl.String),
         rank=pl.col("role").replace_strict({role: i for i, role in enumerate(ROLES)}, default=len(ROLES)),
     )
@@ -35,6 +42,20 @@ def networks(study: Study) -> pl.DataFrame:
     return frame.with_columns(label=unique.otherwise("label")).sort(
         "rank", "student", "label_fraction", "series", "seed", maintain_order=True
     )
+
+
+def _titles(study: Study) -> dict[str, str]:
+    """What methods are called inside a sentence; without a readable table their registry names serve."""
+    try:
+        named = study.methods.select("method", "title").rows()
+    except ArtifactError:
+        return {}
+    return {method: title[:1].lower() + title[1:] for method, title in named}
+
+
+def view_in_words(view: str) -> str:
+    """How a layer's output became a vector, in words."""
+    return VIEWS.get(view, view)
 
 
 def series_of(frame: pl.DataFrame) -> list[tuple[str, str]]:
@@ -87,7 +108,11 @@ def accuracies(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def columns_of(layers: pl.DataFrame, chosen: Sequence[str]) -> pl.DataFrame:
-    """The layers that students of ``chosen`` have, by depth: what the columns of a picture are."""
+    """The layers that students of ``chosen`` have, by depth: what the columns of a picture are.
+
+    Returns:
+        layer, relative_depth, place (0 is the first layer) and count (of the network's layers).
+    """
     mine = layers.filter(pl.col("network_id").is_in(list(chosen)))
     if mine.is_empty():
         mine = layers
@@ -95,17 +120,32 @@ def columns_of(layers: pl.DataFrame, chosen: Sequence[str]) -> pl.DataFrame:
     return (
         mine.filter(pl.col("network_id") == first)
         .select("layer", "relative_depth", "order")
-        .unique(maintain_order=True)
+        .unique("layer", maintain_order=True)
         .sort("order")
+        .select("layer", "relative_depth", place=pl.int_range(pl.len()), count=pl.len())
     )
 
 
-def nearest_layer(layers: pl.DataFrame, network_id: str, layer: str, depth: float) -> str | None:
-    """The layer of a network in a column: of the same name at the same depth, or the nearest in depth."""
-    mine = layers.filter(pl.col("network_id") == network_id).with_columns(
-        far=(pl.col("relative_depth") - depth).abs(), other=pl.col("layer") != layer
-    )
-    return mine.sort("far", "other")["layer"][0] if mine.height else None
+def nearest_place(place: int, count: int, others: int) -> int:
+    """Which of ``others`` layers is nearest in relative depth to layer ``place`` of ``count``; earlier on ties.
+
+    In integers, as the pipeline pairs layers (``kdpipe.networks.pair_by_depth``): halves and thirds of
+    floats tie by luck.
+    """
+    own, other = max(count - 1, 1), max(others - 1, 1)
+    return min(range(others), key=lambda j: abs(place * other - j * own))
+
+
+def layers_in_order(layers: pl.DataFrame) -> dict[str, list[str]]:
+    """Each network's layers, first to last, whatever views they are in."""
+    ordered = layers.sort("network_id", "order").unique(["network_id", "layer"], keep="first", maintain_order=True)
+    return dict(ordered.group_by("network_id", maintain_order=True).agg("layer").rows())
+
+
+def nearest_layer(layers: pl.DataFrame, network_id: str, place: int, count: int) -> str | None:
+    """The layer of a network that stands in a column: nearest in depth to layer ``place`` of ``count``."""
+    mine = layers_in_order(layers.filter(pl.col("network_id") == network_id)).get(network_id)
+    return mine[nearest_place(place, count, len(mine))] if mine else None
 
 
 def study_in_words(study: Study, frame: pl.DataFrame) -> str:
@@ -122,8 +162,9 @@ def study_in_words(study: Study, frame: pl.DataFrame) -> str:
         f"Images: **{data.get('dataset', 'unknown')}** ({len(data.get('class_names', []))} classes"
         f"{f', {size} pixels' if size else ''}; {data.get('train', '?')} to train, {data.get('test', '?')} to test, "
         f"of which {data.get('probe', '?')} probe images are followed through every layer). "
-        f"Teacher: **{teachers or 'none'}**. Student: **{archs or 'none'}**, trained plain and distilled with "
-        f"**{methods or 'no method'}**, on {budgets or 'no labels'}, with {seeds} seed{'s' * (seeds != 1)} each."
+        f"Teacher: **{teachers or 'none'}**. Student: **{archs or 'none'}**, plain and distilled with "
+        f"**{methods or 'no method'}**, on {budgets or 'no labels'}"
+        f"{f', with {seeds} seed' + 's' * (seeds != 1) + ' each' if seeds else ''}."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -13,14 +13,25 @@ from kdpipe.views.theme import GREY
 # Canvas draws thousands of marks two to three times faster than SVG does.
 CANVAS = {"embedOptions": {"renderer": "canvas", "actions": {"export": True, "source": False, "editor": False}}}
 Layered = alt.LayerChart | alt.FacetChart
-_DEPTH = alt.Axis(format="%", tickCount=5)
+_DEPTH = alt.Axis(format=".0%", tickCount=5)
+_PERCENT = ".1~%"  # a single dot makes its own value the tick, with all digits of a float
 
 
-def series_colour(colours: Mapping[str, str], present: list[str], title: str | None = None) -> alt.Color:
-    """The colour channel of ``series``: fixed colours, legend on top, only what is drawn."""
+def legend_columns(names: Sequence[str], width: int) -> int:
+    """How many entries of a legend fit side by side in ``width`` pixels."""
+    widths = [32 + 7 * len(name) for name in names]
+    fit = (n for n in range(len(names), 1, -1) if sum(max(widths[i::n]) for i in range(n)) <= width)
+    return next(fit, 1)
+
+
+def series_colour(colours: Mapping[str, str], present: list[str], width: int = 780) -> alt.Color:
+    """The colour channel of ``series``: fixed colours, legend on top within ``width`` px, only what is drawn."""
     shown = [name for name in colours if name in present]
     scale = alt.Scale(domain=shown, range=[colours[name] for name in shown])
-    return alt.Color("series:N", scale=scale, legend=alt.Legend(orient="top", title=title, symbolOpacity=1))
+    legend = alt.Legend(
+        orient="top", title=None, symbolOpacity=1, labelLimit=width - 40, columns=legend_columns(shown, width)
+    )
+    return alt.Color("series:N", scale=scale, legend=legend)
 
 
 def accuracy_dots(networks: pl.DataFrame, colours: Mapping[str, str]) -> Layered:
@@ -35,7 +46,9 @@ def accuracy_dots(networks: pl.DataFrame, colours: Mapping[str, str]) -> Layered
     order = students.sort("label_fraction")["budget"].unique(maintain_order=True).to_list()
     names = [name for name in colours if name in students["series"].to_list()]
     colour = series_colour(colours, networks["series"].to_list())
-    accuracy = alt.Y("test_accuracy:Q", title="test accuracy", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False))
+    accuracy = alt.Y(
+        "test_accuracy:Q", title="test accuracy", axis=alt.Axis(format=_PERCENT), scale=alt.Scale(zero=False)
+    )
     base = alt.Chart(students).encode(
         x=alt.X("budget:N", sort=order, title="labels the student saw", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("series:N", sort=names),
@@ -55,6 +68,7 @@ def depth_curves(
     title: str,
     one_line_a_seed: bool = False,
     limits: tuple[float, float] | None = None,
+    width: int = 780,
 ) -> Layered:
     """Curves over relative depth: mean over seeds inside a band from the lowest to the highest seed.
 
@@ -64,10 +78,11 @@ def depth_curves(
         title: what the vertical axis measures.
         one_line_a_seed: draw each network instead of mean and band.
         limits: fixed range of the vertical axis.
+        width: pixels that the legend may take.
     """
     scale = alt.Scale(domain=list(limits)) if limits else alt.Scale(zero=False)
     x = alt.X("relative_depth:Q", title="relative depth (first layer → last layer)", axis=_DEPTH)
-    colour = series_colour(colours, curves["series"].to_list())
+    colour = series_colour(colours, curves["series"].to_list(), width)
     if one_line_a_seed:
         lines = alt.Chart(curves).mark_line(strokeWidth=1.5, opacity=0.8, point=alt.OverlayMarkDef(size=30))
         layers = [

@@ -28,6 +28,7 @@ class MapChoice:
     all_samples: pl.DataFrame
     class_names: list[str]
     colouring: maps.Colouring
+    view: str
 
 
 def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
@@ -40,7 +41,6 @@ def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
         return None
     rows = _pick_networks(study, mapped)
     chosen = rows["network_id"].to_list()
-    layers = study.frame("layers", network_id=mapped["network_id"].to_list(), view="projection")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         projector = st.segmented_control(
             "Projector", projectors, format_func=lambda name: _PROJECTORS.get(name, name), default=projectors[0],
@@ -50,6 +50,8 @@ def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
             "Colour", maps.COLOURINGS, default="class", required=True, key="colour", bind="query-params"
         )
         setting = _pick_setting(study, projector)
+        view = str(setting["view"])
+        layers = study.frame("layers", network_id=mapped["network_id"].to_list(), view=view)
         columns = _pick_columns(rows, layers)
     if not chosen or columns.is_empty():
         st.info("Pick at least one network and one layer.")
@@ -65,7 +67,7 @@ def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
     kept, colours = _pick_classes(names)
     samples = everything.filter(pl.col("class_name").is_in(kept))
     colouring = maps.Colouring(by, maps.RIGHT_OR_WRONG if by == "correctness" else colours)
-    return MapChoice(panels, points, samples, everything, names, colouring)
+    return MapChoice(panels, points, samples, everything, names, colouring, view)
 
 
 def _pick_networks(study: Study, mapped: pl.DataFrame) -> pl.DataFrame:
@@ -73,7 +75,8 @@ def _pick_networks(study: Study, mapped: pl.DataFrame) -> pl.DataFrame:
     labels = mapped["label"].to_list()
     picked = st.multiselect(
         "Networks", labels, default=default or labels[:1], key="networks", bind="query-params", max_selections=6,
-        help="A row each. The teacher, each method at its first seed and the plain student at two seeds have maps.",
+        help="A row each. Maps are drawn of the teacher, of each distillation method at the first seed and of plain at "
+        "the first two seeds, for the headline's student and label budget.",
     )  # fmt: skip
     order = pl.DataFrame({"label": picked}, schema={"label": pl.String})
     return order.join(mapped, on="label", how="left", maintain_order="left")
@@ -94,9 +97,10 @@ def _pick_setting(study: Study, projector: str) -> dict[str, object]:
     settings = maps.settings_of(study, projector).rows(named=True)
     if len(settings) == 1:
         return settings[0]
+    several = len({s["view"] for s in settings}) > 1
     words = {
-        f"{s['layout']}, perplexity {s['perplexity']:g}, seed {s['map_seed']}" if s["perplexity"] is not None
-        else f"{s['layout']}, seed {s['map_seed']}": s
+        (f"{catalog.view_in_words(s['view'])}, " if several else "") + s["layout"]
+        + (f", perplexity {s['perplexity']:g}" if s["perplexity"] is not None else "") + f", seed {s['map_seed']}": s
         for s in settings
     }  # fmt: skip
     return words[st.selectbox("Setting", list(words), key=f"setting_{projector}", bind="query-params", width=300)]
@@ -161,10 +165,11 @@ def show_sample(
     )
     st.html(strip([(shown["image"], f"image {sample}: {shown['class_name']}", theme.GREY)], large=True))
     st.caption(
-        f"The {_NEIGHBOURS} nearest probe images in the original space (the layer's own vectors, not the map). "
+        f"The {_NEIGHBOURS} nearest probe images in the original space (the layer's own vectors, "
+        f"{catalog.view_in_words(choice.view)}, not the map). "
         "Frames: grey, same class; red, another class."
     )
-    neighbours = study.frame("neighbours", sample_id=sample, layer=layer, view="projection")
+    neighbours = study.frame("neighbours", sample_id=sample, layer=layer, view=choice.view)
     for network_id, network in {panel.network_id: panel.network for panel in panels}.items():
         told = predictions.filter((pl.col("network_id") == network_id) & (pl.col("sample_id") == sample))
         near = neighbours.filter(pl.col("network_id") == network_id)

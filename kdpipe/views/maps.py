@@ -15,13 +15,13 @@ import polars as pl
 
 from kdpipe.store import Study
 from kdpipe.views import catalog
-from kdpipe.views.charts import CANVAS
+from kdpipe.views.charts import CANVAS, legend_columns
 from kdpipe.views.theme import GREY, MARKED, OTHER, RIGHT, WRONG
 
 Spec = dict[str, Any]
 PICK = "pick"
 COLOURINGS = ("class", "prediction", "correctness")
-_PAGE_WIDTH, _GAP = 940, 12
+_PAGE_WIDTH, _GAP = 800, 12  # what a window of 1280 px leaves beside the sidebar
 _SUBTITLES = {"trustworthiness": "trustworthiness", "continuity": "continuity", "knn_recall": "neighbours kept"}
 
 
@@ -63,16 +63,16 @@ def panels_of(
 
     Args:
         networks: network_id, label; one row each.
-        layers: the layers table.
-        columns: layer, relative_depth of each column.
+        layers: the layers table in the maps' view.
+        columns: place and count of each column, as :func:`kdpipe.views.catalog.columns_of` gives them.
         maps: rows of one projector and setting.
         scores: map_measures of the same.
     """
     have = set(maps.select("network_id", "layer").unique().rows())
     panels = []
     for row, (network_id, label) in enumerate(networks.select("network_id", "label").rows()):
-        for column, (layer, depth) in enumerate(columns.select("layer", "relative_depth").rows()):
-            found = catalog.nearest_layer(layers, network_id, layer, depth)
+        for column, (place, count) in enumerate(columns.select("place", "count").rows()):
+            found = catalog.nearest_layer(layers, network_id, place, count)
             if found is None or (network_id, found) not in have:
                 continue
             mine = scores.filter((pl.col("network_id") == network_id) & (pl.col("layer") == found))
@@ -81,10 +81,12 @@ def panels_of(
 
 
 def settings_of(study: Study, projector: str) -> pl.DataFrame:
-    """The settings that a projector was run with: layout, perplexity, map_seed; perplexity 30 first."""
-    keys = ["layout", "perplexity", "map_seed"]
+    """The settings that a projector was run with: view, layout, perplexity, map_seed; perplexity 30 first."""
+    keys = ["view", "layout", "perplexity", "map_seed"]
     maps = study.scan("maps").filter(pl.col("projector") == projector).select(keys).unique().collect()
-    return maps.sort("layout", (pl.col("perplexity") - 30).abs(), "map_seed", nulls_last=True)
+    return maps.sort(
+        pl.col("view") != "projection", "view", "layout", (pl.col("perplexity") - 30).abs(), "map_seed", nulls_last=True
+    )
 
 
 def same_setting(setting: Mapping[str, object]) -> pl.Expr:
@@ -188,7 +190,13 @@ def _marks(
         "field": colouring.field(panel.row),
         "type": "nominal",
         "scale": {"domain": list(colours), "range": list(colours.values())},
-        "legend": {"orient": "top", "title": None, "columns": 10, "symbolOpacity": 1, "symbolType": "circle"},
+        "legend": {
+            "orient": "top",
+            "title": None,
+            "columns": legend_columns(list(colours), _PAGE_WIDTH),
+            "symbolOpacity": 1,
+            "symbolType": "circle",
+        },
     }
     faded = {"domain": [0, 1], "range": [0.95, 0.12]}
     opacity = {"field": f"misplacement_{i}", "type": "quantitative", "scale": faded, "legend": None}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,12 @@ import streamlit as st
 
 from kdpipe.errors import KdpipeError
 from kdpipe.store import ARTIFACTS, STUDY_FILE, Study, open_study, study_names
+from kdpipe.views import catalog
 from kdpipe.views.images import PIXELS_CSS
 
 _PAGE, _LAST = "last_page", "last_study"
+# Streamlit leaves 80 px on either side: a tenth of a small screen, which the maps need.
+ROOM_CSS = "<style>.stMainBlockContainer { padding-left: 2.5rem; padding-right: 2.5rem; }</style>"
 _LOG = logging.getLogger(__name__)
 _UNREADABLE = (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
@@ -33,7 +37,7 @@ def artifacts_root() -> Path:
 def open_page(title: str, icon: str) -> Study:
     """Set the page up and return the study picked in the sidebar; end the page if there is none."""
     st.set_page_config(page_title=f"{title} · kdpipe", page_icon=icon, layout="wide")
-    st.html(PIXELS_CSS)
+    st.html(PIXELS_CSS + ROOM_CSS)
     root = artifacts_root()
     names = study_names(root)
     if not names:
@@ -65,7 +69,11 @@ def _pick_study(names: list[str], title: str) -> str:
     arrived = st.session_state.get(_PAGE, title) != title
     if arrived and "study" not in st.query_params and st.session_state.get(_LAST) in names:
         st.session_state["study"] = st.session_state[_LAST]
+    asked = st.query_params.get("study")
     name = st.sidebar.selectbox("Study", names, key="study", bind="query-params")
+    if asked and asked not in names:
+        plain = re.sub(r"[^\w .-]", "", asked)[:60]  # an address is nobody's markdown
+        st.warning(f"There is no study called “{plain}”: this is “{name}”.", icon=":material/link_off:")
     st.session_state[_PAGE], st.session_state[_LAST] = title, name
     return name
 
@@ -92,6 +100,36 @@ def data_note(study: Study) -> None:
         st.caption(f":material/warning: {note}")
 
 
+def lost_networks(networks: pl.DataFrame) -> None:
+    """One message about all networks that diverged; it says so if no student is left."""
+    lost = networks.filter(pl.col("status") == "diverged")
+    lines = [f"{label} diverged at step {step}" for label, step in lost.select("label", "diverged_step").rows()]
+    none_left = networks.filter(catalog.TRAINED_STUDENT).is_empty()
+    if none_left:
+        st.warning("No student was trained to the end, so there is nothing to compare.", icon=":material/warning:")
+    elif len(lines) == 1:
+        st.warning(f"{lines[0]} and is left out of every mean.", icon=":material/warning:")
+    elif lines:
+        st.warning(f"{len(lines)} networks diverged and are left out of every mean.", icon=":material/warning:")
+    if len(lines) > 1 or (lines and none_left):
+        with st.expander("What diverged"):
+            st.text("\n".join(lines))
+
+
+def missing_stages(study: Study) -> None:
+    """One message about the stages that failed when the study was made, with the reasons folded away."""
+    missing: dict[str, str] = study.record.get("missing") or {}
+    if not missing:
+        return
+    one = len(missing) == 1
+    st.warning(
+        f"{len(missing)} stage{'' if one else 's'} of this study failed when it was made: what came of "
+        f"{'it' if one else 'them'} is missing on all pages.", icon=":material/report:",
+    )  # fmt: skip
+    with st.expander("What is missing, and why"):
+        st.text("\n".join(f"{what}: {why}" for what, why in missing.items()))
+
+
 def downloads(frame: pl.DataFrame, name: str) -> None:
     """Offer what is shown as CSV and as Parquet."""
     with st.container(horizontal=True):
@@ -114,7 +152,8 @@ def table_beside(frame: pl.DataFrame, name: str, label: str = "The numbers") -> 
 
 def _say(error: KdpipeError) -> None:
     text = str(error)
-    st.error(text[:1].upper() + text[1:], icon=":material/extension_off:")
+    begins_with_path = "/" in text.split(" ", 1)[0]
+    st.error(text if begins_with_path else text[:1].upper() + text[1:], icon=":material/extension_off:")
 
 
 def _csv(frame: pl.DataFrame) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from kdpipe.store import Study
+from kdpipe.views import catalog
 from kdpipe.views.charts import depth_means
 
 MOST_CLASSES = 24
@@ -55,10 +56,15 @@ def by_class(
     rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame, layer: str, class_names: Sequence[str]
 ) -> tuple[pl.DataFrame, list[str], int]:
     """Class means over seeds at one layer, the classes in order of gain, and how many are left out of it."""
-    depth = _depths(layers).filter(pl.col("network_id").is_in(students(scope)) & (pl.col("layer") == layer))
-    target = depth["relative_depth"][0]
-    near = _depths(layers).with_columns(far=(pl.col("relative_depth") - target).abs())
-    near = near.sort("far").unique("network_id", keep="first", maintain_order=True).select("network_id", "layer")
+    ordered = catalog.layers_in_order(layers)
+    reference = next(who for who in [*students(scope), *scope["network_id"]] if layer in ordered.get(who, []))
+    place, count = ordered[reference].index(layer), len(ordered[reference])
+    matched = [
+        (who, ordered[who][catalog.nearest_place(place, count, len(ordered[who]))])
+        for who in scope["network_id"]
+        if who in ordered
+    ]
+    near = pl.DataFrame(matched, schema={"network_id": pl.String, "layer": pl.String}, orient="row")
     names = pl.DataFrame({"label": range(len(class_names)), "class_name": list(class_names)}).cast({"label": pl.Int32})
     series = scope.select("network_id", "series", "role", "rank")
     values = (
@@ -88,12 +94,24 @@ def to_teacher(similarity: pl.DataFrame, scope: pl.DataFrame) -> pl.DataFrame:
 
 
 def matching_depth(pairs: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
-    """Each layer of a network against the teacher's layer nearest in depth, as curves by depth."""
-    theirs = _depths(layers).select(other_id="network_id", other_layer="layer", other_depth="relative_depth")
-    placed = pairs.join(_depths(layers), on=["network_id", "layer"]).join(theirs, on=["other_id", "other_layer"])
-    placed = placed.with_columns(far=(pl.col("relative_depth") - pl.col("other_depth")).abs()).sort("far")
-    nearest = placed.unique(["network_id", "layer"], keep="first", maintain_order=True)
-    return by_depth(nearest.select(pairs.columns), scope, layers)
+    """Each layer of a network against the teacher's layer nearest in depth (earlier on ties), as curves by depth."""
+    ordered = catalog.layers_in_order(layers)
+    teachers = pairs.select("network_id", "other_id").unique().sort("network_id", "other_id")
+    matched = [
+        (who, layer, teacher, ordered[teacher][catalog.nearest_place(i, len(ordered[who]), len(ordered[teacher]))])
+        for who, teacher in teachers.unique("network_id", keep="first", maintain_order=True).rows()
+        for i, layer in enumerate(ordered.get(who, []))
+        if teacher in ordered
+    ]
+    keys = ["network_id", "layer", "other_id", "other_layer"]
+    nearest = pl.DataFrame(matched, schema=dict.fromkeys(keys, pl.String), orient="row")
+    return by_depth(pairs.join(nearest, on=keys, how="semi"), scope, layers)
+
+
+def headline_label(study: Study, scope: pl.DataFrame, labels: Sequence[str]) -> str:
+    """Of ``labels`` that of the headline's method at its first seed; without it, the first."""
+    headline = catalog.headline(study, scope).filter(pl.col("role") == "distilled").sort("seed")
+    return next((label for label in headline["label"] if label in labels), labels[0])
 
 
 def heat(
