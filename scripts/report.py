@@ -19,7 +19,8 @@ Written by `scripts/report.py` from `artifacts/`; nothing here was typed in. Acc
 on the whole test set. *Gain* is the mean over seeds of the difference to the plain student of the same seed, which
 shares its labels, batches and (but for `second-seed`) its initial weights; in brackets the lowest and the highest seed.
 With so few seeds these are estimates, not verdicts: compare every gain with that of `second-seed`, a plain student
-from other initial weights.
+from other initial weights. In both studies the teacher had all labels, so a gain may be the teacher's labels as much as
+its way of teaching; controls that tell the two apart are not part of these studies.
 """
 
 
