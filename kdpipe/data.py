@@ -300,10 +300,10 @@ def as_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:
     return torch.from_numpy(np.array(images)).to(device).float() / 255.0
 
 
-def describe(dataset: Dataset, probe: int, source: Source, note: str, licence: str) -> dict[str, Any]:
+def describe(dataset: Dataset, probe: int, source: Source, title: str, note: str, licence: str) -> dict[str, Any]:
     """What study.json says of the data."""
     return {
-        "dataset": source.title,
+        "dataset": title or source.title,
         "licence": licence or source.licence,
         "note": note or source.note,
         "sha256": dataset.content_hash,

@@ -352,7 +352,14 @@ def _record(spec: StudySpec, result: Result, cache: Cache) -> dict[str, Any]:
         "study_hash": study_hash({"study": described, "stages": sorted(keys)}),
         "study": described,
         "headline": spec.resolved_headline.model_dump(mode="json"),
-        "data": describe(dataset, spec.data.probe_size, SOURCES[spec.data.dataset], spec.data.note, spec.data.licence),
+        "data": describe(
+            dataset,
+            spec.data.probe_size,
+            SOURCES[spec.data.dataset],
+            spec.data.title,
+            spec.data.note,
+            spec.data.licence,
+        ),
         "versions": versions(),
         "missing": dict(sorted(result.outcome.failed.items())),
     }

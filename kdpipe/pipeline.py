@@ -26,6 +26,8 @@ from kdpipe.training_stages import RESULT, make_data, make_probe, make_students,
 
 KINDS = ("data", "probe", "teacher", "student", "embedding", "measure", "similarity", "map")
 SECOND_INITIALISATION = 1_000_000
+# Fields of the data section that do not change the decoded splits.
+UNKEYED_DATA = {"path", "title", "note", "licence", "augmentation", "probe_size"}
 TEACHER = "teacher"
 
 
@@ -115,7 +117,7 @@ def _data_stage(spec: StudySpec, root: Path) -> Stage:
     source = SOURCES[spec.data.dataset]
     if source.needs_path and not spec.data.path:
         raise StudyError(f"data.path: dataset {source.name!r} needs the folder that holds it.")
-    described = spec.data.model_dump(mode="json", exclude={"path", "note", "licence", "augmentation", "probe_size"})
+    described = spec.data.model_dump(mode="json", exclude=UNKEYED_DATA)
     params = {"data": described, "content": fingerprint(source, spec.data, root)}
     return Stage("data", "data", make_data, params, runtime={"path": spec.data.path})
 

@@ -46,6 +46,7 @@ class DataSpec(Spec):
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.3
     probe_size: Annotated[int, Field(ge=20, le=65_535)] = 2000
     split_seed: Seed = 0
+    title: str = ""
     note: str = ""
     licence: str = ""
 

@@ -29,9 +29,11 @@ def maps_and_sample(study: Study, choice: controls.MapChoice) -> None:
         alt=f"{len(panels)} maps of {table.height} probe images, coloured by {choice.colouring.by}",
     )  # fmt: skip
     st.caption(
-        f"{table.height} probe images. Faint dots: the map keeps few of their 15 true neighbours. Trustworthiness: "
-        "neighbours on the map are true ones. Continuity: true neighbours stay near. Neighbours kept: the share of the "
-        "15 nearest that is the same. Point at a dot to see its image, click it to follow it through all panels."
+        f"{table.height} probe images; a layer's vector is its {catalog.view_in_words(choice.view)}. "
+        "Faint dots: the map keeps few of "
+        "their 15 true neighbours. Trustworthiness: neighbours on the map are true ones. Continuity: true neighbours "
+        "stay near. Neighbours kept: the share of the 15 nearest that is the same. Point at a dot to see its image, "
+        "click it to follow it through all panels."
     )
     page.data_note(study)
     shown = pl.DataFrame([{"network": p.network, "layer": p.layer, **p.scores} for p in panels])
@@ -46,8 +48,9 @@ def main() -> None:
     st.markdown(
         "Every panel shows the same test images as one layer of one network arranges them. Distances between "
         "far-apart groups, group sizes and gaps are made by the projector: trust who is next to whom, and only as "
-        "far as the scores under each title allow. Two networks' panels can differ by their random "
-        "initialisation alone, so keep a second plain seed beside any comparison."
+        "far as the scores under each title allow. Two networks' panels can differ by chance alone (another seed is "
+        "other initial weights, other batches and other labelled images), so keep a second plain seed beside any "
+        "comparison where there is one."
     )
     with page.section("The maps"):
         choice = controls.pick_maps(study, catalog.networks(study))

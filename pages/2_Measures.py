@@ -6,7 +6,7 @@ import streamlit as st
 from kdpipe.store import Study
 from kdpipe.views import catalog, charts, page, tables, theme
 
-VIEWS = {"gap": "channel means (gap)", "projection": "whole map (projection)"}
+HALF = 380  # pixels of a legend in one of two columns
 
 
 def pick_scope(networks: pl.DataFrame, view_names: list[str]) -> tuple[pl.DataFrame, str]:
@@ -22,7 +22,7 @@ def pick_scope(networks: pl.DataFrame, view_names: list[str]) -> tuple[pl.DataFr
             "Labels", budgets, default=budgets[0], required=True, key="labels", bind="query-params"
         )
         view = st.segmented_control(
-            "How a layer's map became a vector", view_names, format_func=lambda name: VIEWS.get(name, name),
+            "How a layer's map became a vector", view_names, format_func=catalog.view_in_words,
             default=view_names[-1], required=True, key="view", bind="query-params",
         )  # fmt: skip
     mine = (pl.col("student") == student) & (pl.col("budget") == budget)
@@ -42,19 +42,20 @@ def depth_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[st
     st.markdown(f"**{title}.** {measure['summary']} {better} is better separated or kept. *{measure['citation']}*")
     curves = tables.by_depth(rows.filter(pl.col("measure") == measure["measure"]), scope, study.layers)
     each = st.toggle("One line for each seed", key="each_seed", bind="query-params")
-    drawing, beside = st.columns([3, 2])
-    with drawing:
-        chart = charts.depth_curves(curves, colours, title, each)
-        st.altair_chart(chart, key="depth", alt=f"{title} by relative depth, a curve for each method")
-        seeds = scope.filter(pl.col("role") != "teacher")["seed"].n_unique()
-        st.caption(
-            f"{scope.height} networks, {seeds} seed{'s' * (seeds != 1)}. Line: mean over seeds. Band: from the lowest "
-            "seed to the highest, not a confidence interval. Dots are layers. Grey dashes: what chance alone gives. "
-            "Views and widths differ in scale: compare curves of one view and one architecture."
-        )
-    with beside:
-        st.dataframe(tables.per_layer(curves), hide_index=True)
-        page.downloads(curves, f"{study.name}-{measure['measure']}-{view}")
+    chart = charts.depth_curves(curves, colours, title, each)
+    st.altair_chart(chart, key="depth", alt=f"{title} by relative depth, a curve for each method")
+    seeds = scope.filter(pl.col("role") != "teacher")["seed"].n_unique()
+    st.caption(
+        f"{scope.height} network{'s' * (scope.height != 1)}"
+        + (f", {seeds} seed{'s' * (seeds != 1)}. Line: mean over seeds. Band: from the lowest seed to the highest, "
+           "not a confidence interval." if seeds else ".")
+        + " Dots are layers. Grey dashes: what chance alone gives. Views and widths differ in scale: compare curves "
+        "of one view and one architecture."
+    )  # fmt: skip
+    table = tables.per_layer(curves)
+    digits = st.column_config.NumberColumn(format="%.3f")
+    st.dataframe(table, hide_index=True, column_config=dict.fromkeys(table.columns[1:], digits))
+    page.downloads(curves, f"{study.name}-{measure['measure']}-{view}")
     page.data_note(study)
     with page.section("The classes"):
         class_part(study, scope, view, measure, colours)
@@ -67,7 +68,8 @@ def class_part(study: Study, scope: pl.DataFrame, view: str, measure: dict, colo
     if rows.is_empty():
         st.caption(f"{measure['title']} has no value for a single class.")
         return
-    layers = catalog.columns_of(study.layers.filter(pl.col("view") == view), tables.students(scope))["layer"].to_list()
+    drawn = tables.students(scope) or scope["network_id"].to_list()
+    layers = catalog.columns_of(study.layers.filter(pl.col("view") == view), drawn)["layer"].to_list()
     layer = st.pills("Layer", layers, default=layers[-1], required=True, key="class_layer", bind="query-params")
     values, order, left_out = tables.by_class(rows, scope, study.layers, layer, study.record["data"]["class_names"])
     st.altair_chart(
@@ -93,23 +95,24 @@ def similarity_section(study: Study, scope: pl.DataFrame, view: str, colours: di
     have = pairs.filter(pl.col("measure") == measure["measure"])
     shown = view if view in have["view"].to_list() else have["view"][0]
     pairs = have.filter(pl.col("view") == shown)
-    st.markdown(f"**{title}** ({VIEWS.get(shown, shown)}). {measure['summary']} *{measure['citation']}*")
+    st.markdown(f"**{title}** ({catalog.view_in_words(shown)}). {measure['summary']} *{measure['citation']}*")
     curves = tables.matching_depth(pairs, scope, study.layers)
     left, right = st.columns(2)
     with left:
-        chart = charts.depth_curves(curves, colours, f"{title} with the teacher")
+        chart = charts.depth_curves(curves, colours, f"{title} with the teacher", width=HALF)
         st.altair_chart(chart, key="alike", alt=f"{title} with the teacher's layer of the same depth")
         st.caption(
-            "Each layer against the teacher's layer nearest in relative depth. "
+            "Each layer against the teacher's layer nearest in relative depth, the earlier of two as near. "
             "Line: mean over seeds; band: lowest to highest seed."
         )
     with right:
         labels = scope.filter(pl.col("network_id").is_in(pairs["network_id"].unique().to_list()))["label"].to_list()
-        label = st.selectbox("Network", labels, index=max(0, len(labels) - 1), key="heat", bind="query-params")
+        first = tables.headline_label(study, scope, labels)
+        label = st.selectbox("Network", labels, index=labels.index(first), key="heat", bind="query-params")
         one, rows, columns = tables.heat(pairs, scope, study.layers, label)
         chart = charts.layer_heat(one, rows, columns, title)
         st.altair_chart(chart, key="heat_chart", alt=f"{title} of each layer of {label} with each layer of the teacher")
-        st.caption("A bright diagonal: the two networks do the same thing at the same depth.")
+        st.caption("A bright diagonal: the two networks arrange the images alike at the same depth.")
     page.table_beside(curves, f"{study.name}-{measure['measure']}")
 
 
@@ -134,7 +137,8 @@ def main() -> None:
     st.title("Measures")
     st.markdown(
         "Maps mislead, numbers less so. Each curve follows one measure from a network's first layer to its last: if "
-        "distillation makes a network understand *earlier*, its curve rises sooner, and by more than the control's."
+        "distillation makes a network tell classes apart *earlier*, its curve reaches a good value (high or low, as "
+        "the measure says) at a shallower layer than plain, and by more than seeds and the control differ."
     )
     with page.section("The measures"):
         networks = catalog.networks(study)
@@ -143,10 +147,14 @@ def main() -> None:
             return
         colours = theme.series_colours(catalog.series_of(networks))
         scope, view = pick_scope(networks, sorted(study.layers["view"].unique().to_list()) or ["projection"])
+        page.lost_networks(networks)
+        if not tables.students(scope) and networks.filter(catalog.TRAINED_STUDENT).height:
+            st.info("No student was trained to the end on this label budget: what follows is the teacher.")
         with page.section("The measures by depth"):
             depth_section(study, scope, view, colours)
-        with page.section("The similarity"):
-            similarity_section(study, scope, view, colours)
+        if tables.students(scope):
+            with page.section("The similarity"):
+                similarity_section(study, scope, view, colours)
         with page.section("The training history"), st.expander("Training history"):
             history_section(study, scope, colours)
 

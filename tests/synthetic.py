@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from kdpipe.schema import TABLES
 from kdpipe.store import write_study
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
+TITLES = {"second-seed": "Plain, second initialisation"}
 ADVANCE = {"teacher": 0.25, "plain": 0.0, "distilled": 0.15, "control": 0.0}
-VIEWS = ("gap", "projection")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Recipe:
     maps: bool = True
     diverged: bool = True
     image_side: int = 8
+    views: Sequence[str] = ("gap", "projection")
+    map_view: str = "projection"
+    all_diverged: bool = False
+    lost: Sequence[tuple[str, int]] = ()  # (method label, seed) that diverged on the first budget
+    missing: Mapping[str, str] = field(default_factory=dict)
     note: str = "Probe images are drawn from the test set."
 
 
@@ -88,6 +93,7 @@ def _record(recipe: Recipe) -> dict[str, Any]:
             "probe": recipe.samples,
         },
         "headline": {"student": "small", "method_label": recipe.methods[0], "label_fraction": recipe.fractions[0]},
+        "missing": dict(recipe.missing),
     }
 
 
@@ -109,9 +115,18 @@ def _networks(recipe: Recipe) -> pl.DataFrame:
             for step, method in enumerate(recipe.methods):
                 accuracy = base + 0.06 - 0.02 * step + jitter
                 rows.append(_network(recipe, "distilled", method, method, fraction, seed, accuracy))
+    if recipe.all_diverged:
+        return pl.DataFrame([rows[0], *map(_diverged, rows[1:])], infer_schema_length=None)
+    lost = {(label, seed, recipe.fractions[0]) for label, seed in recipe.lost}
+    rows = [_diverged(r) if (r["method_label"], r["seed"], r["label_fraction"]) in lost else r for r in rows]
     if recipe.diverged:
         rows.append(_network(recipe, "distilled", recipe.methods[0], recipe.methods[0], recipe.fractions[0], 99, None))
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _diverged(row: dict[str, Any]) -> dict[str, Any]:
+    numbers = {name: None for name in row if name.endswith("accuracy") or name == "selected_step"}
+    return {**row, **numbers, "status": "diverged", "diverged_step": 31, "mapped": False}
 
 
 def _network(
@@ -171,7 +186,7 @@ def _methods(recipe: Recipe) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "method": names,
-            "title": [name.upper() if len(name) < 4 else name.capitalize() for name in names],
+            "title": [TITLES.get(name, name.upper() if len(name) < 4 else name.capitalize()) for name in names],
             "formula": [f"L = {name}" for name in names],
             "summary": [f"Made-up words about {name}." for name in names],
             "citation": ["Nobody (2024)"] * len(names),
@@ -234,14 +249,14 @@ def _layer_tables(recipe: Recipe, networks: pl.DataFrame, samples: pl.DataFrame)
         for order, layer in enumerate(layers):
             depth = order / max(len(layers) - 1, 1)
             signal = 0.15 + 0.75 * min(depth + ADVANCE[network["role"]], 1.0)
-            for view in VIEWS:
+            for view in recipe.views:
                 on = {"network_id": network["network_id"], "layer": layer, "view": view}
                 for name, frame in _one_layer(recipe, on, order, depth, signal, samples, rng).items():
                     parts.setdefault(name, []).append(frame)
                 if network["mapped"]:
                     points = _points(samples, signal, rng)
                     parts.setdefault("neighbours", []).append(_neighbours(on, samples, points))
-                    if view == "projection":
+                    if view == recipe.map_view:
                         for name, frame in _maps(on, samples, points, signal, rng).items():
                             parts.setdefault(name, []).append(frame)
     tables = {name: pl.concat(frames) for name, frames in parts.items()}

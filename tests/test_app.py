@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import altair as alt
 import polars as pl
@@ -16,7 +19,7 @@ from synthetic import LAYERS, Recipe, write_toy_study
 
 from kdpipe.schema import TABLES
 from kdpipe.store import open_study, sealed
-from kdpipe.views import catalog, images, maps, tables, theme
+from kdpipe.views import catalog, charts, gains, images, maps, tables, theme
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("Home.py", "pages/1_Embeddings.py", "pages/2_Measures.py")
@@ -98,9 +101,8 @@ def test_home_tells_what_the_study_is_and_judges_nothing_on_two_seeds(root: Path
         "2 seeds",
     ):
         assert part in words
-    assert "random initialisation alone" in words
     assert "estimates" in says(app.info)
-    assert [metric.label for metric in app.metric] == ["Teacher", "Plain", "Control: second-seed", "Distilled: kd"]
+    assert [metric.label for metric in app.metric] == ["Teacher", "Plain", "Control", "Distilled: kd"]
     assert "diverged at step 31" in says(app.warning)
 
 
@@ -179,6 +181,7 @@ def test_bogus_addresses_fall_back_to_the_defaults(root: Path, page: str) -> Non
     app = show(page, **bogus)
     assert not app.error
     assert app.sidebar.selectbox[0].value == "toy"
+    assert says(app.warning).count("There is no study called “....etc”: this is “toy”.") == 1
 
 
 def test_a_control_changes_what_is_drawn(root: Path) -> None:
@@ -230,7 +233,157 @@ def test_a_folder_that_was_run_again_is_read_again(root: Path) -> None:
     assert "50% of labels" in says(show(HOME).markdown)
 
 
+@pytest.mark.parametrize("views", [("gap",), ("gap", "projection")])
+def test_maps_of_another_view_are_drawn_with_that_views_neighbours(root: Path, views: tuple[str, ...]) -> None:
+    write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0, 1), fractions=(0.1,), views=views, map_view="gap"))
+    app = show(HOME, study="odd")
+    assert not app.error and len(app.get("vega_lite_chart")) == 2
+    assert "channel means (gap)" in says(app.caption)
+    app = show(EMBEDDINGS, study="odd", sample="7", networks=["teacher"])
+    assert not app.error and says(app.caption).count("channel means (gap)") == 2
+    strips = [element.proto.body for element in app.get("html") if "<figure" in element.proto.body]
+    study = open_study(root / "odd")
+    near = study.frame("neighbours", network_id="teacher", layer="layer4", view="gap", sample_id=7)["ids"][0].head(10)
+    names = dict(study.samples.select("sample_id", "class_name").rows())
+    assert re.findall(r'alt="([^"]*)"', strips[1]) == [names[sample] for sample in near]
+
+
+def test_a_study_without_a_trained_student_says_so_once(root: Path) -> None:
+    write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0, 1), fractions=(0.1,), all_diverged=True))
+    for page in PAGES:
+        app = show(page, study="odd")
+        assert not app.error
+        if page != EMBEDDINGS:
+            assert says(app.warning).count("No student was trained to the end") == len(app.warning) == 1
+            assert "kd, 10% of labels, seed 1 diverged at step 31" in says(app.text)
+        everything = says([*app.markdown, *app.caption, *app.info])
+        assert "0 seed" not in everything and "plain rows" not in everything and "second plain row" not in everything
+    assert [metric.label for metric in show(HOME, study="odd").metric] == ["Teacher"]
+
+
+def test_several_divergences_are_one_message(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_toy_study(
+        root, Recipe(name="odd", samples=40, seeds=(0, 1), fractions=(0.1,), lost=(("plain", 1), ("rkd", 0)))
+    )
+    app = show(HOME, study="odd")
+    assert [warning.value for warning in app.warning] == ["3 networks diverged and are left out of every mean."]
+    assert says(app.text).count("diverged at step 31") == 3
+
+
+def test_a_budget_without_a_trained_student_still_shows_the_teacher(root: Path) -> None:
+    lost = tuple((label, 0) for label in ("plain", "second-seed", "kd", "rkd"))
+    recipe = Recipe(name="odd", samples=40, seeds=(0,), fractions=(0.1, 1.0), lost=lost, diverged=False)
+    write_toy_study(root, recipe)
+    app = show(MEASURES, study="odd", labels="10% of labels")
+    assert not app.error and "on this label budget" in says(app.info)
+
+
+def test_percentages_on_axes_are_rounded() -> None:
+    rows = {"series": ["plain"], "role": ["plain"], "budget": ["all labels"], "label_fraction": [1.0], "seed": [0]}
+    frame = pl.DataFrame({**rows, "label": ["plain"], "test_accuracy": [0.71666664]})
+    chart = json.dumps(charts.accuracy_dots(frame, {"plain": "#000000"}).to_dict())
+    assert '"format": ".1~%"' in chart and '"format": "%"' not in chart
+
+
+def test_stages_that_failed_are_named_on_home(root: Path) -> None:
+    missing = {"map ivis teacher/layer1": "ivis maps need tensorflow", "train small-kd": "out of memory"}
+    write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0,), fractions=(0.1,), diverged=False, missing=missing))
+    app = show(HOME, study="odd")
+    assert len(app.warning) == 1 and "2 stages of this study failed" in says(app.warning)
+    assert "train small-kd: out of memory" in says(app.text)
+    assert not show(HOME, study="toy").text
+
+
+# ------------------------------------------------------------------------------- paired gains
+
+
+def _accuracies(*rows: tuple[str, int, float | None]) -> pl.DataFrame:
+    roles = {"teacher": "teacher", "plain": "plain", "second": "control"}
+    return pl.DataFrame(
+        [
+            {"rank": 0, "role": roles.get(name, "distilled"), "student": "small", "series": name, "seed": seed}
+            | {"label_fraction": 0.1, "budget": "10% of labels", "test_accuracy": accuracy}
+            | {"status": "diverged" if accuracy is None else "trained"}
+            for name, seed, accuracy in rows
+        ],
+        schema_overrides={"test_accuracy": pl.Float32, "label_fraction": pl.Float32},
+    )
+
+
+def test_gains_are_paired_by_seed_and_a_diverged_seed_shifts_none() -> None:
+    frame = _accuracies(
+        ("teacher", 0, 0.99), ("plain", 0, 0.50), ("plain", 1, 0.90), ("plain", 2, None),
+        ("kd", 0, 0.52), ("kd", 1, None), ("kd", 2, 0.10),
+        ("second", 0, 0.55), ("second", 1, 0.85), ("second", 2, 0.95),
+    )  # fmt: skip
+    found = {row["series"]: row for row in gains.paired(frame).rows(named=True)}
+    assert set(found) == {"kd", "second"}
+    assert found["kd"]["gain"] == pytest.approx(2.0, abs=1e-4) and found["kd"]["pairs"] == 1
+    second = found["second"]
+    assert [second[name] for name in ("gain", "lowest", "highest")] == pytest.approx([0, -5, 5], abs=1e-4)
+    words = gains.in_words(gains.paired(frame))
+    assert "**kd** +2.0 points (1 seed)" in words
+    assert "from -5.0 to +5.0 over 2 seeds" in words and "a gain inside that range tells nothing" in words
+
+
+def test_home_shows_the_paired_gain_of_each_method_and_of_the_control(root: Path) -> None:
+    write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0, 1, 2), fractions=(0.1,), lost=(("plain", 1),)))
+    app = show(HOME, study="odd")
+    accuracy = {
+        (row["method_label"], row["seed"]): row["test_accuracy"]
+        for row in open_study(root / "odd").networks.rows(named=True)
+    }
+    for label, tile in (("kd", "Distilled: kd"), ("second-seed", "Control")):
+        mean = sum(100 * (accuracy[label, seed] - accuracy["plain", seed]) for seed in (0, 2)) / 2
+        assert {metric.label: metric.delta for metric in app.metric}[tile] == f"{mean:+.1f} vs plain"
+    words = says(app.markdown)
+    assert "**kd**" in words and "**rkd**" in words and "**plain, second initialisation**" in words
+    assert "control's is no gain" not in says(app.caption)
+    assert "With 2 paired seeds these are estimates" in says(app.info)
+    shown = next(table.value for table in app.dataframe if "mean gain" in table.value.columns)
+    assert list(shown["method"]) == ["kd", "rkd", "plain, second initialisation"]
+
+
+# ------------------------------------------------------------------------------- words
+
+
+def test_words_about_seeds_and_the_control(root: Path) -> None:
+    home, embeddings, measures = (show(page) for page in PAGES)
+    for words in (says(home.markdown), says(embeddings.markdown)):
+        assert "random initialisation alone" not in words and "random \ninitialisation" not in words
+        assert "initial weights" in words and "batches" in words and "labelled" in words
+    assert says(home.markdown).count("other initial weights") == 1
+    assert "compare the two plain rows" in says(home.markdown)
+    assert "Teacher: all labels, one network." in says(home.caption)
+    assert "arrange the images alike at the same depth" in says(measures.caption)
+    assert "rises sooner" not in says(measures.markdown)
+    assert "each method at its first seed" not in embeddings.multiselect(key="networks").help.lower()
+    assert "plain, second initialisation" in measures.dataframe[0].value.columns
+
+
+def test_home_compares_with_no_plain_row_that_is_not_there(root: Path) -> None:
+    write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0,), fractions=(0.1,)))
+    words = says(show(HOME, study="odd").markdown)
+    assert "two plain rows" not in words and "no second plain row" in words
+
+
+def test_the_heat_map_opens_with_the_headline(root: Path) -> None:
+    assert show(MEASURES).selectbox(key="heat").value == "kd, 10% of labels, seed 0"
+
+
 # ------------------------------------------------------------------------------- broken artifacts
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_unreadable_networks_are_said_once(root: Path, page: str) -> None:
+    _missing(root / "toy" / "networks.parquet")
+    app = show(page)
+    assert [error.value.split(":")[0] for error in app.error] == ["toy/networks.parquet is missing"]
+
+
+def test_an_unreadable_table_of_methods_costs_only_their_names(root: Path) -> None:
+    _missing(root / "toy" / "methods.parquet")
+    assert len(show(HOME).error) == 1 and not show(MEASURES).error
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -259,7 +412,7 @@ def test_an_unreadable_study_leaves_the_others_in_reach(root: Path, page: str, h
     shutil.copytree(root / "toy", root / "bad")
     harm(root / "bad")
     app = show(page, study="bad")
-    assert "scripts/precompute.py" in says(app.error) and "bad/study.json" in says(app.error).lower()
+    assert "scripts/precompute.py" in says(app.error) and "bad/study.json" in says(app.error)
     app.sidebar.selectbox[0].set_value("toy").run()
     assert not app.exception and not app.error
     assert show(page).sidebar.selectbox[0].value == "toy", "the first study that opens is the default"
@@ -283,9 +436,9 @@ def _bit_flipped(path: Path) -> None:
 def test_damaged_maps_leave_all_else_standing(root: Path, harm: Callable[[Path], None]) -> None:
     harm(root / "toy" / "maps.parquet")
     app = show(HOME)
-    assert len(app.error) == 1 and "toy/maps.parquet" in says(app.error).lower()
+    assert len(app.error) == 1 and "toy/maps.parquet" in says(app.error)
     assert len(app.metric) == 4 and len(app.get("vega_lite_chart")) == 1
-    assert "toy/maps.parquet" in says(show(EMBEDDINGS).error).lower()
+    assert "toy/maps.parquet" in says(show(EMBEDDINGS).error)
     assert not show(MEASURES).error
 
 
@@ -294,7 +447,7 @@ def test_any_damaged_table_is_named_and_never_ends_in_a_traceback(root: Path, ta
     _bit_flipped(root / "toy" / f"{table}.parquet")
     complaints = [says(show(page, sample="3").error) for page in PAGES]
     if table != "sample_measures":  # no page reads it
-        assert any(f"toy/{table}.parquet is damaged" in complaint.lower() for complaint in complaints)
+        assert any(f"toy/{table}.parquet is damaged" in complaint for complaint in complaints)
     assert any("something unexpected" in complaint for complaint in complaints) is False
 
 
@@ -316,6 +469,44 @@ def test_a_record_without_its_optional_parts_still_shows(root: Path) -> None:
 
 
 # ------------------------------------------------------------------------------- the parts
+
+
+def test_depths_are_matched_as_the_pipeline_matches_them() -> None:
+    networks = pytest.importorskip("kdpipe.networks")
+    for count, others in itertools.product(range(1, 13), repeat=2):
+        student, teacher = ([SimpleNamespace(order=i) for i in range(n)] for n in (count, others))
+        ours = [catalog.nearest_place(place, count, others) for place in range(count)]
+        assert ours == networks.pair_by_depth(student, teacher)
+    assert [catalog.nearest_place(place, 3, 4) for place in range(3)] == [0, 1, 3], "the earlier of two as near"
+
+
+def test_similarity_by_depth_does_not_hang_on_the_order_of_rows(root: Path) -> None:
+    write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0,), fractions=(0.1,), student_layers=LAYERS[:3]))
+    study = open_study(root / "odd")
+    scope = catalog.networks(study).filter(pl.col("status") == "trained")
+    pairs = tables.to_teacher(study.similarity, scope)
+    told_apart = pl.col("other_layer").str.tail(1).cast(pl.Float32)
+    pairs = pairs.with_columns(value=told_apart)
+    plain = pairs.filter((pl.col("network_id") == "small-plain-f0.1-s0") & (pl.col("layer") == "layer2"))
+    expected = plain.filter(pl.col("other_layer") == "layer2")["value"].to_list()
+    for shuffled in (pairs, pairs.reverse(), pairs.sample(fraction=1, shuffle=True, seed=1)):
+        curves = tables.matching_depth(shuffled, scope, study.layers)
+        found = curves.filter((pl.col("network_id") == "small-plain-f0.1-s0") & (pl.col("layer") == "layer2"))
+        assert found["value"].to_list() == expected
+
+
+def test_panels_of_a_tie_show_the_earlier_layer(root: Path) -> None:
+    write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0,), student_layers=LAYERS[:3]))
+    spec = json.loads(show(HOME, study="odd").get("vega_lite_chart")[1].proto.spec)
+    assert [cell["title"]["text"] for cell in spec["vconcat"][0]["hconcat"]] == ["layer1", "layer2", "layer4"]
+
+
+def test_pictures_and_legends_fit_a_small_window(root: Path) -> None:
+    cells = json.loads(show(HOME).get("vega_lite_chart")[1].proto.spec)["vconcat"][0]["hconcat"]
+    assert sum(cell["width"] for cell in cells) + maps._GAP * (len(cells) - 1) <= 800
+    assert charts.legend_columns(["plain, second initialisation"] * 5, 780) == 3
+    assert charts.legend_columns(["teacher", "plain", "plain, second initialisation", "kd", "rkd"], 780) == 5
+    assert charts.legend_columns(["a class with a name that is very long indeed"], 100) == 1
 
 
 def test_the_hand_made_specification_is_valid_vega_lite(root: Path) -> None:

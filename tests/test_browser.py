@@ -269,6 +269,27 @@ def test_measures_draw_a_curve_for_each_method(visitor: Visitor) -> None:
     assert lines[0].startswith("series,role,label,seed") and len(lines) == 1 + 9 * 4
 
 
+@pytest.mark.parametrize("path", ["/", "/Embeddings", "/Measures"])
+def test_nothing_is_cut_off_in_a_small_window(visitor: Visitor, path: str) -> None:
+    visitor.page.set_viewport_size({"width": 1280, "height": 900})
+    page = visitor.open(f"{path}?study=toy")
+    page.wait_for_timeout(500)
+    assert page.get_by_test_id("stSidebar").bounding_box()["width"] > 200, "the sidebar is open"
+    inside = "block => block.getBoundingClientRect().right - parseFloat(getComputedStyle(block).paddingRight)"
+    edge = page.get_by_test_id("stMainBlockContainer").evaluate(inside)
+    for canvas in page.locator(f"{CHART} canvas").all():
+        if canvas.is_visible():
+            drawn = canvas.bounding_box()
+            assert drawn["x"] + drawn["width"] <= edge + 1
+    for table in page.get_by_test_id("stDataFrame").all():
+        if table.is_visible():
+            assert table.bounding_box()["width"] > 600, "a table has the whole width"
+    cut = "element => [element, ...element.querySelectorAll('*')].some(e => e.scrollWidth > e.clientWidth + 1)"
+    for part in ("stMetricLabel", "stMetricDelta"):
+        for element in page.get_by_test_id(part).all():
+            assert not element.evaluate(cut), element.inner_text()
+
+
 def test_the_dark_theme_draws_too(browser: Any, address: str) -> None:
     context = browser.new_context(color_scheme="dark")
     page = context.new_page()

@@ -30,6 +30,6 @@ SECOND_SEED = Method(
     needs_teacher=False,
     own_initialisation=True,
     formula="CE",
-    summary="The plain student from other initial weights on the same batches: what chance alone changes.",
+    summary="The plain student from other initial weights on the same batches: what another start alone changes.",
     citation="-",
 )

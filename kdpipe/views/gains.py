@@ -48,8 +48,9 @@ def in_words(gains: pl.DataFrame) -> str:
         said.append(
             "The control is the plain student of the same seed again, **from other initial weights**: "
             f"{'; '.join(map(_one, chance.rows(named=True)))}. Its range over seeds is what another initialisation "
-            "alone moves: **a gain inside that range tells nothing**. Two plain students of different seeds differ in "
-            "more: in initial weights, batches and which images are labelled."
+            "alone moves: **a gain inside that range tells nothing**, nor does one of that size with the other sign. "
+            "Two plain students of different seeds differ in more: in initial weights, batches and which images are "
+            "labelled."
         )
     return " ".join(said)
 
