@@ -34,6 +34,7 @@ from kdpipe.study import StudySpec
 from kdpipe.training_stages import HISTORY, LAST, RESULT
 
 SUPERVISED = "supervised"
+EXPORT_VERSION = 2  # raised when the same outputs would be assembled differently
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "polars", "openTSNE", "ivis", "tensorflow", "scikit-learn")
 LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
 
@@ -280,13 +281,24 @@ def _embedding_of(planned: Planned, analysis: Analysis) -> Iterable[Stage]:
 
 
 def _on_reference(layout: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
-    """The layout on shared axes; as it is where there is nothing to align it with."""
+    """The layout on the reference's axes and in its size; as it is where there is nothing to align it with.
+
+    Procrustes' own scale is undone: it shrinks a map the less it resembles the reference, which to
+    the eye is compactness, the very thing that these maps are looked at for.
+    """
     if reference is None:
         return layout
     try:
-        return align(layout, reference).layout
+        turned = align(layout, reference).layout
     except MapError:
         return layout
+    centre = reference.mean(axis=0)
+    return centre + (turned - centre) * (_radius(reference) / _radius(turned))
+
+
+def _radius(layout: np.ndarray) -> float:
+    """Root mean square distance of the points to their centre."""
+    return float(np.sqrt(np.square(layout - layout.mean(axis=0)).sum(axis=1).mean()))
 
 
 def _points(place: dict[str, Any], layout: np.ndarray, misplacement: np.ndarray) -> pl.DataFrame:
@@ -349,7 +361,7 @@ def _record(spec: StudySpec, result: Result, cache: Cache) -> dict[str, Any]:
         "name": spec.name,
         "title": spec.title,
         "description": spec.description.strip(),
-        "study_hash": study_hash({"study": described, "stages": sorted(keys)}),
+        "study_hash": study_hash({"study": described, "stages": sorted(keys), "export": EXPORT_VERSION}),
         "study": described,
         "headline": spec.resolved_headline.model_dump(mode="json"),
         "data": describe(

@@ -54,7 +54,7 @@ _ON_LAYER = {"network_id": _NETWORK, "layer": _LAYER, "view": _VIEW}
 _MAP = {
     **_ON_LAYER,
     "projector": Column(TEXT, "tsne, ivis or pca"),
-    "layout": Column(TEXT, "independent: each map optimised alone, then rotated onto the reference"),
+    "layout": Column(TEXT, "independent: optimised alone, then turned and sized like the reference"),
     "perplexity": Column(REAL, "t-SNE's perplexity; empty for other projectors", nullable=True),
     "map_seed": Column(COUNT, "seed of the projector"),
 }

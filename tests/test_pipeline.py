@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from conftest import CommandLine
 
@@ -307,3 +308,13 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_training(command_li
         assert wrong.code == 2 and "is no writable folder" in wrong.err
         assert len(wrong.err.strip().splitlines()) == 1
     assert not command_line.cache.exists()
+
+
+def test_all_maps_of_a_depth_have_one_size(finished):
+    """Smaller must not look like more compact: every map has the RMS radius of the teacher's at its depth."""
+    maps = load_study(finished.artifacts / "tiny").maps
+    keys = ["projector", "layer", "network_id"]
+    spread = maps.group_by(keys).agg((pl.col("x").cast(pl.Float64).var() + pl.col("y").cast(pl.Float64).var()).sqrt())
+    for _, group in spread.group_by("projector", "layer"):
+        assert group.height > 2
+        assert group["x"].max() == pytest.approx(group["x"].min(), rel=1e-4)
