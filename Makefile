@@ -16,7 +16,7 @@ demo: study
 study: $(VENV)/.precompute
 	$(BIN)/python scripts/precompute.py studies/digits.toml
 
-# The app alone, on the committed artifacts: a quarter of a minute, no torch.
+# The app alone, on the committed artifacts: no torch.
 app: $(APP)/.ready
 	$(APP)/bin/streamlit run Home.py --server.port $(PORT)
 
