@@ -12,15 +12,14 @@ from kdpipe.engine import Cache, Stage
 from kdpipe.networks import build
 from kdpipe.study import ArchSpec, StudySpec, TrainingSpec
 
-# Seconds for one probe image on two cores of a 2020s server processor, from the studies in this
-# repository: t-SNE and ivis at 500 to 2,000 images, the others at 2,000.
+# Seconds for one probe image: what timings.json of the committed studies says, on two cores.
 SECONDS_AN_IMAGE = {
-    "tsne": 0.007,
-    "ivis": 0.005,
+    "tsne": 0.004,
+    "ivis": 0.006,
     "pca": 0.0003,
-    "embedding": 0.002,
-    "measure": 0.002,
-    "similarity": 0.001,
+    "embedding": 0.0005,
+    "measure": 0.0007,
+    "similarity": 0.0006,
 }
 
 
