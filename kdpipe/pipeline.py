@@ -24,7 +24,9 @@ from kdpipe.methods import METHODS
 from kdpipe.study import MethodSpec, StudentSpec, StudySpec
 from kdpipe.training_stages import RESULT, make_data, make_probe, make_students, make_teacher
 
-KINDS = ("data", "probe", "teacher", "student", "embedding", "measure", "similarity", "map")
+TRAINING_KINDS = ("data", "probe", "teacher", "student")
+ANALYSIS_KINDS = ("embedding", "measure", "similarity", "map")
+KINDS = TRAINING_KINDS + ANALYSIS_KINDS
 SECOND_INITIALISATION = 1_000_000
 # Fields of the data section that do not change the decoded splits.
 UNKEYED_DATA = {"path", "title", "note", "licence", "augmentation", "probe_size"}
@@ -185,7 +187,7 @@ def _student_stage(
         make_students,
         params,
         {"data": data, "teacher": teacher} if record.needs_teacher else {"data": data},
-        batch=f"{data.key}-{seed}-{fraction}",
+        batch=f"{teacher.key}-{seed}-{fraction}",
         batch_title=f"{fraction:.4g} of the labels, seed {seed}",
         runtime=runtime,
         cost=spec.training.steps * spec.training.batch_size,
@@ -322,7 +324,7 @@ def run_study(
     if not base_alone:
         students = [planned.stage for planned in training.students]
         outcome = _merged(outcome, engine.run(students, cache, context, force, outcome.again))
-    if only and not set(only) & set(KINDS[4:]):
+    if only and not set(only) & set(ANALYSIS_KINDS):
         return Result(training, None, outcome)
     analysis = plan_analysis(spec, facts, training, finished(training, cache))
     stages = [stage for stage in analysis.stages if not only or stage.kind in only]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,34 +23,10 @@ from kdpipe.data import Batches, as_input, derive_seed
 from kdpipe.methods import Method, Step
 from kdpipe.networks import Network, Outputs
 from kdpipe.sources import Split
+from kdpipe.study import TrainingSpec
 
 LOGS, CHECKPOINT_SECONDS, EVALUATION_BATCH = 50, 120.0, 500
 State = dict[str, Tensor]
-
-
-class Recipe(Protocol):
-    """The fields of a study's training section that matter here."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def momentum(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def warmup(self) -> float: ...
-    @property
-    def evaluations(self) -> int: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def channels_last(self) -> bool: ...
 
 
 def onecycle(progress: float, warmup: float) -> float:
@@ -74,7 +50,7 @@ def _cosine(start: float, end: float, share: float) -> float:
 SCHEDULES: dict[str, Callable[[float, float], float]] = {"onecycle": onecycle, "cosine": cosine}
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: TrainingSpec, step: int) -> float:
     """Learning rate of a step (0-based)."""
     return recipe.lr * SCHEDULES[recipe.schedule]((step + 0.5) / recipe.steps, recipe.warmup)
 
@@ -109,7 +85,7 @@ class Learner:
     diverged_step: int | None = None
     val_accuracy: float | None = None
 
-    def prepare(self, recipe: Recipe, device: torch.device) -> None:
+    def prepare(self, recipe: TrainingSpec, device: torch.device) -> None:
         """Move to the device and make the optimiser; weight decay spares norms, biases and scalars."""
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -230,7 +206,7 @@ def snapshot(module: nn.Module) -> State:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def use_half(recipe: Recipe, device: torch.device) -> bool:
+def use_half(recipe: TrainingSpec, device: torch.device) -> bool:
     """Whether matrix products run in bfloat16: on request, or by default on CUDA."""
     return recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
 
@@ -242,7 +218,7 @@ def train(
     labelled: Batches,
     unlabelled: Batches | None,
     validation: Split,
-    recipe: Recipe,
+    recipe: TrainingSpec,
     device: torch.device,
     resume: Resume | None = None,
     advance: Callable[[int, str], None] = lambda steps, note: None,
@@ -278,7 +254,7 @@ def _train_from(
     labelled: Batches,
     unlabelled: Batches | None,
     validation: Split,
-    recipe: Recipe,
+    recipe: TrainingSpec,
     device: torch.device,
     resume: Resume | None,
     advance: Callable[[int, str], None],

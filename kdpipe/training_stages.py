@@ -17,7 +17,7 @@ from kdpipe.errors import TrainingError
 from kdpipe.files import write_atomic
 from kdpipe.methods import METHODS, Pair
 from kdpipe.networks import Network, Tap, build, parameter_count, read_network, tap_table, write_network
-from kdpipe.sources import SOURCES, Split, peek
+from kdpipe.sources import SOURCES, Split, no_tick
 from kdpipe.study import DataSpec, StudentSpec, TeacherSpec, TrainingSpec
 from kdpipe.train import Learner, Resume, accuracy, train, use_half
 
@@ -29,9 +29,13 @@ def make_data(tasks: Sequence[Task], context: Context) -> None:
     for task in tasks:
         spec = DataSpec.model_validate({**task.stage.params["data"], "path": task.stage.runtime.get("path")})
         source = SOURCES[spec.dataset]
-        seen = peek(source, spec, context.data_root)
-        with context.reporter.track(f"decoding {source.title}", seen.train + (seen.test or 0)) as bar:
-            raw = source.load(spec, context.data_root, bar.advance)
+        if source.peek is None:  # a look would cost as much as the reading
+            context.reporter.say(f"reading {source.title}")
+            raw = source.load(spec, context.data_root, no_tick)
+        else:
+            seen = source.peek(spec, context.data_root)
+            with context.reporter.track(f"decoding {source.title}", seen.train + (seen.test or 0)) as bar:
+                raw = source.load(spec, context.data_root, bar.advance)
         dataset = prepare(
             raw,
             validation_fraction=spec.validation_fraction,
@@ -76,8 +80,9 @@ def make_students(tasks: Sequence[Task], context: Context) -> None:
     first = tasks[0].stage.params
     dataset = Dataset.read(tasks[0].inputs["data"])
     chosen = label_budget(dataset.train.labels, first["label_fraction"], first["label_seed"])
-    teachers = {str(task.inputs["teacher"]): task.inputs["teacher"] for task in tasks if "teacher" in task.inputs}
-    teacher = read_network(next(iter(teachers.values())) / LAST) if teachers else None
+    # The batch's name holds the teacher's key, so those who have a teacher have the same one.
+    taught = [task.inputs["teacher"] for task in tasks if "teacher" in task.inputs]
+    teacher = read_network(taught[0] / LAST) if taught else None
     teacher_taps = tap_table(teacher, dataset.image_shape)[0] if teacher is not None else []
     learners: list[Learner] = []
     costs: list[tuple[list[Tap], int]] = []

@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-# Idle OpenMP threads must not spin for long: on a machine that does anything else beside it, spinning
-# makes small networks many times slower. Set before torch is loaded.
+# Idle OpenMP threads must not spin for long: on a machine that does anything else beside it, two that
+# wait for each other by spinning hold up small networks. Set before torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
