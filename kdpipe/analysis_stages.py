@@ -50,7 +50,8 @@ def make_embeddings(tasks: Sequence[Task], context: Context) -> None:
 
 
 def _embed_network(task: Task, context: Context) -> None:
-    network = read_network(task.inputs["network"] / LAST).to(torch.device(context.device))
+    weights = task.inputs["network"] / task.stage.params.get("weights", LAST)
+    network = read_network(weights).to(torch.device(context.device))
     views = task.stage.params["views"]
     logits, vectors = embed(network, np.load(task.inputs["probe"] / "images.npy"), views)
     np.save(task.folder / "logits.npy", logits)

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from torch import nn
 
+from kdpipe.anatomy import Anatomy, dissect
+from kdpipe.data import AUGMENTATIONS
 from kdpipe.errors import NetworkError, StudyError
 from kdpipe.methods import METHODS, Pair
-from kdpipe.networks import Network, Tap, build, parameter_count, tap_table
+from kdpipe.networks import Network, build
 from kdpipe.sources import SOURCES, Peek, peek
 from kdpipe.spec_errors import Where
 from kdpipe.study import ArchSpec, StudentSpec, StudyFile, StudySpec
@@ -24,23 +26,14 @@ Problem = tuple[Where, str]
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A network as the plan needs it."""
-
-    taps: list[Tap]
-    macs: int
-    params: int
-
-
-@dataclass(frozen=True)
 class Facts:
     """The data and the networks of a study, seen from outside."""
 
     data: Peek
-    teacher: Shape
-    students: dict[str, Shape]
+    teacher: Anatomy
+    students: dict[str, Anatomy]
 
-    def shape(self, student: StudentSpec | None) -> Shape:
+    def shape(self, student: StudentSpec | None) -> Anatomy:
         """Of a student, or of the teacher for None."""
         return self.teacher if student is None else self.students[student.name]
 
@@ -61,7 +54,7 @@ def examine(study: StudyFile, root: Path) -> Facts:
         raise StudyError(f"{study.place('data', 'path')}: dataset {source.name!r} needs the folder that holds it.")
     seen = peek(source, spec.data, root)
     problems = list(_data_problems(spec, seen))
-    shapes: dict[str, Shape] = {}
+    shapes: dict[str, Anatomy] = {}
     sections: list[tuple[Where, str, ArchSpec]] = [(("teacher",), "teacher", spec.teacher)]
     sections += [(("students", i), f"student {s.name}", s) for i, s in enumerate(spec.students)]
     for place, key, architecture in sections:
@@ -76,7 +69,7 @@ def examine(study: StudyFile, root: Path) -> Facts:
     return Facts(seen, shapes["teacher"], {s.name: shapes[f"student {s.name}"] for s in spec.students})
 
 
-def _shape(architecture: ArchSpec, seen: Peek) -> Shape:
+def _shape(architecture: ArchSpec, seen: Peek) -> Anatomy:
     channels = seen.image_shape[0]
     network = build(
         architecture,
@@ -92,8 +85,7 @@ def _shape(architecture: ArchSpec, seen: Peek) -> Shape:
             f"arguments: {narrow} is a strided 1x1 convolution of fewer than 8 channels, whose backward pass corrupts "
             "memory on some CPUs (seen with torch 2.14.1); use 8 channels or more."
         )
-    taps, macs = tap_table(network, seen.image_shape)
-    return Shape(taps, macs, parameter_count(network))
+    return dissect(network, seen.image_shape)
 
 
 def _dangerous_convolution(network: Network) -> str | None:
@@ -125,8 +117,10 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
                 f"{fraction:g} of {train} training images is less than one label for each of "
                 f"{classes} classes; take at least {classes / train:.4g}.",
             )
-    if any(method.unlabelled for method in spec.methods) and round(max(spec.label_fractions) * train) >= train:
-        yield ("label_fractions",), "with all labels no image is left for a method with unlabelled = true."
+    wider = next((method.name for method in spec.methods if method.sees_unlabelled), None)
+    if wider and round(max(spec.label_fractions) * train) >= train:
+        yield ("label_fractions",), f"with all labels no unlabelled image is left for method {wider!r}."
+    yield from _cache_problems(spec, train)
     k = spec.measures.k
     if k >= spec.data.probe_size:
         yield ("measures", "k"), f"{k} neighbours need more than {spec.data.probe_size} probe images."
@@ -140,18 +134,30 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
         yield ("data", "probe_size"), f"maps need at least 50 probe images, not {spec.data.probe_size}."
 
 
-def _refusals(spec: StudySpec, shapes: dict[str, Shape], classes: int) -> Iterator[Problem]:
+def _cache_problems(spec: StudySpec, train: int) -> Iterator[Problem]:
+    """A cache of all views that is larger than what the training draws would cost more than it saves."""
+    policy = AUGMENTATIONS[spec.data.augmentation or SOURCES[spec.data.dataset].augmentation]
+    drawn = spec.training.steps * spec.training.batch_size
+    for fraction in spec.label_fractions:
+        views = round(fraction * train) * policy.views
+        if spec.training.teacher_cache and views > drawn:
+            yield (
+                ("training", "teacher_cache"),
+                f"{fraction:g} of the labels with augmentation {policy.name!r} have {views:,} views, but the training "
+                f"draws {drawn:,}; the cache would cost more than it saves.",
+            )
+
+
+def _refusals(spec: StudySpec, shapes: dict[str, Anatomy], classes: int) -> Iterator[Problem]:
     """Why methods cannot serve the study's pairs."""
-    if "teacher" not in shapes:
-        return
     for i, method in enumerate(spec.methods):
         record = METHODS[method.method]
         if not record.needs_teacher:
             continue
         for student in spec.students:
             shape = shapes.get(f"student {student.name}")
-            if shape is None:
+            teacher = shape if method.teacher_kind == "self" else shapes.get("teacher")
+            if shape is None or teacher is None:
                 continue
-            pair = Pair(shape.taps, shapes["teacher"].taps, classes)
-            if reason := record.refuse(pair, record.resolved(method.parameters)):
+            if reason := record.refuse(Pair(shape, teacher, classes), record.resolved(method.parameters)):
                 yield ("methods", i), f"{method.method!r} cannot distil into {student.name!r}: {reason}."

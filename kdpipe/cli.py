@@ -106,7 +106,7 @@ def run(
     torch.set_num_threads(threads or os.cpu_count() or 1)
     spec, root, facts = _checked(study, overrides, data_folder)
     seed = sorted(set(seed)) if seed else None
-    planned = plan_training(spec, root, seed)
+    planned = plan_training(spec, facts, root, seed)
     for folder in (cache, artifacts, weights):
         _writable(folder)
     chosen = resolve_device(device.value)
@@ -119,8 +119,9 @@ def run(
     store.sweep()
     started = time.perf_counter()
     result = run_study(spec, facts, store, context, seeds=seed, only=kinds, force=forced)
-    if kinds or len(planned.students) < len(plan_training(spec, root).students):
-        missing = [p for p in plan_training(spec, root).students if not store.has(p.stage)]
+    whole = plan_training(spec, facts, root)
+    if kinds or len(planned.students) < len(whole.students):
+        missing = [p for p in whole.students if not store.has(p.stage)]
         left = f"; {len(missing)} students of the study are still to be trained" if missing else ""
         reporter.say(f"Done with the chosen part{left}. Artifacts are written by a run without --seed and --only.")
     elif lost := [p.network_id for p in result.training.networks if not store.has(p.stage)]:
@@ -154,7 +155,7 @@ def plan(
     """Show what would run, what is cached, and roughly what it would cost. Writes nothing."""
     spec, root, facts = _checked(study, overrides, data_folder)
     store = Cache(cache)
-    training = plan_training(spec, root, seed)
+    training = plan_training(spec, facts, root, seed)
     analysis = plan_analysis(spec, facts, training, training.networks)
     stages = with_inputs([planned.stage for planned in training.networks] + analysis.stages)
     seconds = rough_seconds(stages, spec, facts, store, resolve_device(device.value))

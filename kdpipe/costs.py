@@ -35,7 +35,7 @@ def rough_seconds(
     }
     for stage in todo:
         if stage.kind in steps:
-            each = steps[stage.kind] * _recipe(spec, stage).steps
+            each = steps[stage.kind] * stage.cost / _recipe(spec, stage).batch_size
         else:
             what = stage.params.get("projector", stage.kind)
             each = SECONDS_AN_IMAGE.get(what, 0.0) * stage.cost

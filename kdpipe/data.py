@@ -211,6 +211,11 @@ class Augmentation:
     shift: int
     flip: bool
 
+    @property
+    def views(self) -> int:
+        """How many views an image has."""
+        return (2 * self.shift + 1) ** 2 * (2 if self.flip else 1)
+
 
 AUGMENTATIONS = {
     policy.name: policy
@@ -224,20 +229,31 @@ AUGMENTATIONS = {
 }
 
 
-def augment(padded: Tensor, size: tuple[int, int], policy: Augmentation, generator: torch.Generator) -> Tensor:
-    """Crop each image of a reflect-padded uint8 batch at a random place, and flip half of them.
+def draw_views(count: int, policy: Augmentation, generator: torch.Generator) -> Tensor:
+    """A view (B,) in [0, policy.views) for each image: where it is cropped, and whether it is flipped.
+
+    Args:
+        generator: a CPU generator; draws happen there so that views agree across devices.
+    """
+    across = 2 * policy.shift + 1
+    top, left = torch.randint(0, across, (2, count), generator=generator)
+    view = top * across + left
+    return view + across**2 * (torch.rand(count, generator=generator) < 0.5) if policy.flip else view
+
+
+def augment(padded: Tensor, size: tuple[int, int], policy: Augmentation, views: Tensor) -> Tensor:
+    """Crop and flip each image of a reflect-padded uint8 batch as its view says.
 
     Args:
         padded: (B, C, H + 2*shift, W + 2*shift) uint8.
         size: H and W of the crop.
-        generator: a CPU generator; draws happen there so that views agree across devices.
+        views: (B,) on the CPU, as :func:`draw_views` numbers them.
     """
-    count, (height, width), device = len(padded), size, padded.device
-    top, left = torch.randint(0, 2 * policy.shift + 1, (2, count), generator=generator)
+    count, (height, width), device, across = len(padded), size, padded.device, 2 * policy.shift + 1
+    top, left, flipped = views % across**2 // across, views % across, views >= across**2
     rows = (top[:, None] + torch.arange(height)).to(device)
     columns = left[:, None] + torch.arange(width)
     if policy.flip:
-        flipped = torch.rand(count, generator=generator) < 0.5
         columns = torch.where(flipped[:, None], columns.flip(1), columns)
     columns = columns.to(device)
     batch = torch.arange(count, device=device)[:, None, None]
@@ -249,6 +265,16 @@ def augment(padded: Tensor, size: tuple[int, int], policy: Augmentation, generat
 def _epoch(count: int, seed: int, epoch: int) -> Tensor:
     generator = torch.Generator().manual_seed(derive_seed("epoch", seed, epoch))
     return torch.randperm(count, generator=generator)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (B, C, H, W) float32 in [0, 1] with labels (B,), places in their stream's images (B,) and views (B,)."""
+
+    images: Tensor
+    labels: Tensor
+    positions: Tensor
+    views: Tensor
 
 
 class Batches:
@@ -287,12 +313,21 @@ class Batches:
         start = wanted[0] - epochs[0] * count
         return stream[start : start + self.batch_size]
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) float32 in [0, 1] and labels (B,) of a step."""
-        chosen = self.positions(step).to(self.labels.device)
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, on the device."""
+        chosen = self.positions(step)
         generator = torch.Generator().manual_seed(derive_seed("views", self.stream, self.seed, step))
-        images = augment(self.padded[chosen], self.size, self.policy, generator)
-        return images.float() / 255.0, self.labels[chosen]
+        views = draw_views(self.batch_size, self.policy, generator)
+        device = self.labels.device
+        chosen = chosen.to(device)
+        return Batch(self._cropped(chosen, views), self.labels[chosen], chosen, views.to(device))
+
+    def render(self, positions: Tensor, view: int) -> Tensor:
+        """One and the same view of some images, as a batch would show it."""
+        return self._cropped(positions.to(self.labels.device), torch.full((len(positions),), view))
+
+    def _cropped(self, positions: Tensor, views: Tensor) -> Tensor:
+        return augment(self.padded[positions], self.size, self.policy, views).float() / 255.0
 
 
 def as_input(images: NDArray[np.uint8], device: torch.device) -> Tensor:

@@ -17,6 +17,7 @@ from PIL import Image
 
 import kdpipe
 from kdpipe.analysis_stages import LAYERS, PUBLISHED_NEIGHBOURS
+from kdpipe.anatomy import pair_by_depth
 from kdpipe.checks import Facts
 from kdpipe.data import Dataset, describe
 from kdpipe.engine import Cache, Stage
@@ -25,13 +26,12 @@ from kdpipe.files import canonical_json, new_folder
 from kdpipe.maps import align
 from kdpipe.measures import MEASURES
 from kdpipe.methods import METHODS
-from kdpipe.networks import pair_by_depth
 from kdpipe.pipeline import TEACHER, Analysis, Planned, Result, Training, finished
 from kdpipe.schema import TABLES
 from kdpipe.sources import SOURCES
 from kdpipe.store import study_hash, write_study
 from kdpipe.study import StudySpec
-from kdpipe.training_stages import HISTORY, LAST, RESULT
+from kdpipe.training_stages import HISTORY, RESULT
 
 SUPERVISED = "supervised"
 EXPORT_VERSION = 2  # raised when the same outputs would be assembled differently
@@ -74,7 +74,7 @@ def export_weights(training: Training, cache: Cache, folder: Path) -> None:
     """Copy the last-step weights of every trained network, one safetensors file each."""
     with new_folder(folder) as building:
         for planned in finished(training, cache):
-            shutil.copyfile(cache.path(planned.stage) / LAST, building / f"{planned.network_id}.safetensors")
+            shutil.copyfile(cache.path(planned.stage) / planned.weights, building / f"{planned.network_id}.safetensors")
 
 
 def _as_declared(name: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -95,6 +95,9 @@ def _networks(spec: StudySpec, training: Training, cache: Cache) -> pl.DataFrame
             continue
         result = json.loads((cache.path(planned.stage) / RESULT).read_text())
         numbers = {key: value for key, value in result.items() if key in TABLES["networks"].columns}
+        if planned.checkpoint is not None:
+            numbers |= {name: None for name in numbers if name.startswith("selected_")}
+            numbers |= result.get("kept", {}).get(str(planned.checkpoint), {})
         rows.append({**_identity(spec, planned), **numbers})
     columns = TABLES["networks"].schema
     return pl.DataFrame([{name: row.get(name) for name in columns} for row in rows], schema=columns)
@@ -104,8 +107,7 @@ def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
     architecture = planned.student or spec.teacher
     method = planned.method
     record = METHODS[method.method] if method else None
-    taught = record is not None and record.needs_teacher
-    recipe = spec.training if planned.student else spec.teacher.training
+    taught = planned.teacher
     return {
         "network_id": planned.network_id,
         "role": planned.role,
@@ -119,15 +121,15 @@ def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
         "method_parameters": canonical_json(
             record.resolved(method.parameters).model_dump(mode="json") if record and method else {}
         ),
-        "teacher_id": TEACHER if taught else None,
-        "teacher_label_fraction": spec.teacher.label_fraction if taught else None,
+        "teacher_id": taught.network_id if taught else None,
+        "teacher_label_fraction": taught.label_fraction if taught else None,
         "label_fraction": planned.label_fraction,
         "unlabelled": method.unlabelled if method else False,
         "seed": planned.seed,
         "init_seed": planned.init_seed,
         "data_seed": planned.seed,
         "label_seed": planned.seed,
-        "checkpoint_step": recipe.steps,
+        "checkpoint_step": planned.recipe.steps if planned.checkpoint is None else planned.checkpoint,
         "mapped": planned.mapped,
     }
 
@@ -159,7 +161,7 @@ def _history(training: Training, cache: Cache) -> pl.DataFrame:
     frames = [
         pl.read_parquet(cache.path(planned.stage) / HISTORY).with_columns(network_id=pl.lit(planned.network_id))
         for planned in training.networks
-        if cache.has(planned.stage)
+        if planned.checkpoint is None and cache.has(planned.stage)
     ]
     return pl.concat(frames)
 

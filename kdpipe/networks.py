@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,10 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from kdpipe.errors import NetworkError
+
+_HEAD = "reused_head."
 
 
 class Architecture(Protocol):
@@ -45,34 +46,34 @@ class Architecture(Protocol):
 
 
 @dataclass(frozen=True)
-class Tap:
-    """A layer that is looked at.
+class Outputs:
+    """One forward pass of a batch.
 
     Attributes:
-        layer: timm's module name.
-        order: position among the taps, from 0.
-        relative_depth: order / (taps - 1), in [0, 1].
-        mac_share: share of the network's MACs spent up to and including it; None where unknown.
-        shape: (C, H, W) of its map.
+        logits: (B, K) float32.
+        maps: the tapped maps, each (B, C, H, W) float32.
+        pooled: (B, D) float32, what the classifier takes.
+        final: what the head takes before it pools, in the model's own layout and precision.
     """
-
-    layer: str
-    order: int
-    relative_depth: float
-    mac_share: float | None
-    shape: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """One forward pass: logits (B, K), and the tapped maps (B, C, H, W), both float32."""
 
     logits: Tensor
     maps: list[Tensor]
+    pooled: Tensor
+    final: Tensor
 
-    def rows(self, count: int) -> Outputs:
-        """The first ``count`` images of the batch."""
-        return Outputs(self.logits[:count], [part[:count] for part in self.maps])
+    def joined(self, more: Outputs) -> Outputs:
+        """This batch and another of the same network, one after the other."""
+        maps = [torch.cat(parts) for parts in zip(self.maps, more.maps, strict=True)]
+        return Outputs(
+            torch.cat([self.logits, more.logits]),
+            maps,
+            torch.cat([self.pooled, more.pooled]),
+            torch.cat([self.final, more.final]),
+        )
+
+    def logits_alone(self) -> Outputs:
+        """For those who read nothing else."""
+        return Outputs(self.logits, [], self.logits[:, :0], self.logits[:, :0])
 
 
 class Network(nn.Module):
@@ -91,14 +92,86 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.indices, self.names = model, indices, names
+        self.head: ReusedHead | None = None
+        self._seen_by_classifier: list[Tensor] = []
+        if isinstance(classifier := self.classifier, nn.Module):
+            classifier.register_forward_pre_hook(self._keep)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The last linear layer; None for models with several (distilled transformers)."""
+        found = self.model.get_classifier()  # type: ignore[operator]
+        return found if isinstance(found, nn.Module) and not isinstance(found, nn.ModuleList) else None
+
+    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._seen_by_classifier.append(inputs[0])
 
     def forward(self, images: Tensor) -> Outputs:
         normalised = (images - self.mean) / self.std
         final, maps = self.model.forward_intermediates(normalised, indices=self.indices)  # type: ignore[operator]
+        maps = [part.float() for part in maps]
+        if self.head is not None:
+            final = self.head.project(self.as_map(final, maps[-1]))
+            pooled, logits = self.head.classify(final)
+        else:
+            pooled, logits = self.classify(final)
+        return Outputs(logits.float(), maps, pooled.float(), final)
+
+    def classify(self, final: Tensor) -> tuple[Tensor, Tensor]:
+        """What the classifier takes, (B, D), and the logits (B, K), from what the head takes."""
+        self._seen_by_classifier.clear()
         logits = self.model.forward_head(final)  # type: ignore[operator]
-        return Outputs(logits.float(), [part.float() for part in maps])
+        seen = self._seen_by_classifier
+        pooled = seen.pop().flatten(1) if seen else final.flatten(2).mean(2) if final.ndim == 4 else final.mean(1)
+        return pooled, logits
+
+    def as_map(self, final: Tensor, last: Tensor) -> Tensor:
+        """What the head takes as (B, C, H, W): tokens are laid out like the last tapped map, prefix tokens dropped."""
+        if final.ndim == 4:
+            nhwc = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+            return final.permute(0, 3, 1, 2) if nhwc else final
+        tokens = final[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        return tokens.transpose(1, 2).unflatten(2, last.shape[2:])
+
+
+class ReusedHead(nn.Module):
+    """A projector onto another network's last map, and that network's frozen classifier on its mean.
+
+    The projector is SimKD's (Chen et al., 2022): 1x1, 3x3 and 1x1 convolutions, half as wide in between.
+
+    Args:
+        channels: of the map that comes in.
+        size: (H, W) that maps are pooled to where they are larger.
+        width: channels of the other network's last map.
+        classes: logits.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], width: int, classes: int) -> None:
+        super().__init__()
+        self.config = {"channels": channels, "size": list(size), "width": width, "classes": classes}
+        self.size, between = size, width // 2
+        self.projector = nn.Sequential(
+            *_convolution(channels, between, 1),
+            *_convolution(between, between, 3),
+            *_convolution(between, width, 1),
+        )
+        self.classifier = nn.Linear(width, classes).requires_grad_(False)
+
+    def project(self, final: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, width, at most size)."""
+        height, width = (min(own, wanted) for own, wanted in zip(final.shape[2:], self.size, strict=True))
+        return self.projector(nn.functional.adaptive_avg_pool2d(final, (height, width)))
+
+    def classify(self, final: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = final.mean((2, 3))
+        return pooled, self.classifier(pooled)
+
+
+def _convolution(channels: int, width: int, kernel: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
 
 
 def build(
@@ -114,7 +187,8 @@ def build(
     """Make the network of a teacher or student section.
 
     Args:
-        mean, std: of the dataset's channels; pretrained weights bring their own instead.
+        mean, std: of the dataset's channels; pretrained weights, and networks of another study, bring
+            their own instead.
         seed: of the initial weights. The global random state is left as it was.
         weights: False skips ``pretrained`` and ``checkpoint``, for those who want shapes alone.
 
@@ -127,11 +201,14 @@ def build(
             _small_stem(model, spec)
     indices, names = _choose_taps(model, spec)
     config = getattr(model, "pretrained_cfg", {}) if spec.pretrained else {}
+    if weights and spec.checkpoint is not None:
+        with suppress(OSError, SafetensorError, KeyError, ValueError):  # a plain state dict says nothing of it
+            config = read_header(Path(spec.checkpoint).expanduser())
     if len(config.get("mean", ())) == image_shape[0]:
         mean, std = config["mean"], config["std"]
     network = Network(model, indices, names, mean, std)
     if weights and spec.checkpoint is not None:
-        load_weights(network, Path(spec.checkpoint).expanduser())
+        load_weights(network, Path(spec.checkpoint).expanduser(), head=_as_it_comes(spec))
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(2, *image_shape))
@@ -231,57 +308,6 @@ def _is_stem(name: str) -> bool:
     return name in {"act1", "bn1", "conv1", "conv_stem", "features.norm0"} or name.startswith("stem")
 
 
-# ------------------------------------------------------------------------------------ what it costs
-
-
-def tap_table(network: Network, image_shape: tuple[int, int, int]) -> tuple[list[Tap], int]:
-    """The taps with their shapes and cumulative MAC shares, and the MACs of one image.
-
-    MACs are half of the FLOPs that ``torch.utils.flop_counter`` counts (convolutions and matrix
-    products; norms and activations are free there).
-    """
-    spent: dict[str, int] = {}
-    hooks = []
-    # Attention in its plain form: the counter does not see into the CPU's fused kernel.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        for name in network.names:
-
-            def record(module: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
-                spent[name] = counter.get_total_flops()
-
-            hooks.append(network.model.get_submodule(name).register_forward_hook(record))
-        device = network.mean.device
-        outputs = network.eval()(torch.zeros(1, *image_shape, device=device))
-        total = counter.get_total_flops()
-    for hook in hooks:
-        hook.remove()
-    last = max(len(network.names) - 1, 1)
-    taps = [
-        Tap(
-            layer=name,
-            order=order,
-            relative_depth=order / last,
-            mac_share=spent[name] / total if name in spent and total else None,
-            shape=(int(part.shape[1]), int(part.shape[2]), int(part.shape[3])),
-        )
-        for order, (name, part) in enumerate(zip(network.names, outputs.maps, strict=True))
-    ]
-    return taps, total // 2
-
-
-def parameter_count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
-def pair_by_depth(student: Sequence[Tap], teacher: Sequence[Tap]) -> list[int]:
-    """For each student tap, the index of the teacher tap nearest in relative depth (earlier on ties).
-
-    Depths are compared as integers, order x (taps - 1) of the other, as thirds and halves of floats tie by luck.
-    """
-    own, others = max(len(student) - 1, 1), max(len(teacher) - 1, 1)
-    return [min(range(len(teacher)), key=lambda j: abs(j * own - tap.order * others)) for tap in student]
-
-
 # ------------------------------------------------------------------------------------------ weights
 
 
@@ -312,9 +338,32 @@ def write_network(
         "classes": classes,
         "mean": network.mean.flatten().tolist(),
         "std": network.std.flatten().tolist(),
+        **({} if network.head is None else {"head": network.head.config}),
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.model.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _own_state(network).items()}
     save_file(state, path, {"kdpipe": json.dumps(header)})
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """What a safetensors file of kdpipe says about its network.
+
+    Raises:
+        OSError, SafetensorError: not a safetensors file.
+        KeyError: a safetensors file without such a header.
+        ValueError: a header that makes no sense.
+    """
+    with safe_open(path, framework="pt") as file:
+        header = json.loads((file.metadata() or {})["kdpipe"])
+    if not isinstance(header, dict):
+        raise ValueError("its header is no table")
+    for field, kind in {"arch": str, "arguments": dict, "mean": list, "std": list}.items():
+        if not isinstance(header.get(field, kind()), kind):
+            raise ValueError(f"its header's {field} is {header[field]!r}")
+    mean, std = header.get("mean", []), header.get("std", [])
+    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in [*mean, *std])
+    if len(mean) != len(std) or not numbers or any(value <= 0 for value in std):
+        raise ValueError(f"its header's mean {mean} and std {std} do not scale images")
+    return header
 
 
 def read_network(path: str | Path) -> Network:
@@ -324,24 +373,38 @@ def read_network(path: str | Path) -> Network:
         NetworkError: not a safetensors file that kdpipe wrote.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["kdpipe"])
+        header = read_header(path)
         shape, classes = tuple(header.pop("image_shape")), header.pop("classes")
         mean, std = header.pop("mean"), header.pop("std")
+        head = header.pop("head", None)
         spec = SavedArchitecture(**header)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise NetworkError(f"{path}: not a network that kdpipe wrote ({error}).") from None
     network = build(spec, image_shape=shape, classes=classes, mean=mean, std=std, seed=0, weights=False)
+    if head is not None:
+        give_head(network, ReusedHead(head["channels"], tuple(head["size"]), head["width"], head["classes"]))
     load_weights(network, Path(path), head=True)
     return network.eval()
+
+
+def give_head(network: Network, head: ReusedHead) -> None:
+    """Let a network end in another's classifier; its own is removed."""
+    network.model.reset_classifier(0)  # type: ignore[operator]
+    network.head = head
+
+
+def _own_state(network: Network) -> dict[str, Tensor]:
+    """All weights, those of a reused head under a prefix of their own."""
+    head = network.head.state_dict() if network.head is not None else {}
+    return {**network.model.state_dict(), **{f"{_HEAD}{name}": tensor for name, tensor in head.items()}}
 
 
 def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
     """Load a timm state dict from a local safetensors file.
 
     Args:
-        head: whether the classifier must be there and fit; otherwise one of another size, or none at
-            all, leaves the network's own.
+        head: whether the classifier must be there and fit, as in a network that is not trained any more;
+            otherwise one of another size, or none at all, leaves the network's own.
 
     Raises:
         NetworkError: not safetensors, missing, or tensors that do not fit.
@@ -357,21 +420,44 @@ def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
         raise NetworkError(f"checkpoint: there is no file {path}.") from None
     except (SafetensorError, OSError) as error:
         raise NetworkError(f"checkpoint: {path} is damaged or no safetensors file ({error}).") from None
-    own = network.model.state_dict()
-    classifier = getattr(network.model, "pretrained_cfg", {}).get("classifier") or ()
-    heads = () if head else (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    is_head = tuple(f"{name}." for name in heads)
+    own = _own_state(network)
+    _refuse_other_channels(network, own, state, path)
+    named = getattr(network.model, "pretrained_cfg", {}).get("classifier") or ()
+    classifiers = tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))
+    remedy = "use the architecture and arguments it was saved with."
+    untrained = "so the classifier would be new and untrained; train it (training.steps) or name another checkpoint."
     for name in list(state):
-        if name in own and state[name].shape != own[name].shape:
-            if name.startswith(is_head):
-                del state[name]
-                continue
+        if name not in own or state[name].shape == own[name].shape:
+            continue
+        if name.startswith(classifiers) and not head:
+            del state[name]
+            continue
+        raise NetworkError(
+            f"checkpoint: {path}: {name} has shape {tuple(state[name].shape)}, the network "
+            f"{tuple(own[name].shape)}{f', {untrained}' if name.startswith(classifiers) else f'; {remedy}'}"
+        )
+    missing = [name for name in own if name not in state and (head or not name.startswith(classifiers))]
+    if missing:
+        why = f", {untrained}" if missing[0].startswith(classifiers) else f"; {remedy}"
+        raise NetworkError(f"checkpoint: {path} lacks {missing[0]}{why}")
+    if unknown := [name for name in state if name not in own]:
+        raise NetworkError(f"checkpoint: {path} has {unknown[0]}, which the network has not; {remedy}")
+    network.model.load_state_dict({n: t for n, t in state.items() if not n.startswith(_HEAD)}, strict=False)
+    if network.head is not None:
+        network.head.load_state_dict({n.removeprefix(_HEAD): t for n, t in state.items() if n.startswith(_HEAD)})
+
+
+def _refuse_other_channels(network: Network, own: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
+    name = f"{getattr(network.model, 'pretrained_cfg', {}).get('first_conv')}.weight"
+    if name in own and name in state and own[name].ndim == state[name].ndim == 4:
+        mine, its = own[name].shape, state[name].shape
+        if mine[1] != its[1] and (mine[0], *mine[2:]) == (its[0], *its[2:]):
             raise NetworkError(
-                f"checkpoint: {path}: {name} has shape {tuple(state[name].shape)}, "
-                f"the network {tuple(own[name].shape)}; use the architecture and arguments it was saved with."
+                f"checkpoint: {path} takes images of {its[1]} channels and the study's have {mine[1]}; "
+                f"set data.channels = {its[1]} or name another checkpoint."
             )
-    missing = [name for name in own if name not in state and not name.startswith(is_head)]
-    if missing or (unknown := [name for name in state if name not in own]):
-        what = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, which the network has not"
-        raise NetworkError(f"checkpoint: {path} {what}; use the architecture and arguments it was saved with.")
-    network.model.load_state_dict(state, strict=False)
+
+
+def _as_it_comes(spec: Architecture) -> bool:
+    """Whether a network is used without training of its own: a teacher with no steps."""
+    return getattr(getattr(spec, "training", None), "steps", None) == 0

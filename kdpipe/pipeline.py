@@ -7,8 +7,8 @@ trained first, then what came out whole is embedded, measured and mapped.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from kdpipe.checks import Facts
 from kdpipe.data import SOURCES, fingerprint
 from kdpipe.engine import Cache, Context, Outcome, Stage
 from kdpipe.errors import KdpipeError, NetworkError, StudyError
-from kdpipe.files import sha256_of
+from kdpipe.files import canonical_json, sha256_of
 from kdpipe.measures import MEASURES
 from kdpipe.methods import METHODS
-from kdpipe.study import MethodSpec, StudentSpec, StudySpec
-from kdpipe.training_stages import RESULT, make_data, make_probe, make_students, make_teacher
+from kdpipe.study import ArchSpec, MethodSpec, StudentSpec, StudySpec, TeacherSpec, TrainingSpec
+from kdpipe.training_stages import LAST, RESULT, kept_weights, make_data, make_probe, make_students, make_teacher
 
 TRAINING_KINDS = ("data", "probe", "teacher", "student")
 ANALYSIS_KINDS = ("embedding", "measure", "similarity", "map")
@@ -35,31 +35,50 @@ TEACHER = "teacher"
 
 @dataclass(frozen=True)
 class Planned:
-    """A network of the study and the stage that trains it."""
+    """A network of the study and the stage that trains it.
+
+    Attributes:
+        student: its section of the study; None for teachers.
+        teacher: the network whose outputs its loss uses.
+        checkpoint: the step whose weights it has, where those are not the last ones.
+    """
 
     network_id: str
     role: str
     stage: Stage
+    recipe: TrainingSpec
     student: StudentSpec | None = None
     method: MethodSpec | None = None
+    teacher: Planned | None = None
     label_fraction: float = 1.0
     seed: int = 0
     init_seed: int = 0
     mapped: bool = False
+    checkpoint: int | None = None
+
+    @property
+    def weights(self) -> str:
+        """The file in the stage's output that holds its weights."""
+        return LAST if self.checkpoint is None else kept_weights(self.checkpoint)
 
 
 @dataclass(frozen=True)
 class Training:
-    """The first half of the plan."""
+    """The first half of the plan.
+
+    ``others`` are the teachers of controls, ``checkpoints`` networks that a student's stage leaves on its way.
+    """
 
     data: Stage
     probe: Stage
     teacher: Planned
+    others: list[Planned]
     students: list[Planned]
+    checkpoints: list[Planned]
 
     @property
     def networks(self) -> list[Planned]:
-        return [self.teacher, *self.students]
+        return [self.teacher, *self.others, *self.students, *self.checkpoints]
 
 
 @dataclass(frozen=True)
@@ -79,8 +98,8 @@ class Analysis:
 # ------------------------------------------------------------------------------------------ plans
 
 
-def plan_training(spec: StudySpec, root: Path, seeds: Sequence[int] | None = None) -> Training:
-    """Data, teacher and students of a study.
+def plan_training(spec: StudySpec, facts: Facts, root: Path, seeds: Sequence[int] | None = None) -> Training:
+    """Data, teachers and students of a study.
 
     Args:
         root: where relative data paths start.
@@ -93,33 +112,26 @@ def plan_training(spec: StudySpec, root: Path, seeds: Sequence[int] | None = Non
     if unknown := set(seeds or ()) - set(spec.seeds):
         raise StudyError(f"--seed {min(unknown)}: the study has seeds {', '.join(map(str, spec.seeds))}.")
     data = _data_stage(spec, root)
-    policy = spec.data.augmentation or SOURCES[spec.data.dataset].augmentation
-    teacher = _teacher_stage(spec, data, policy)
-    students = [
-        _student_stage(spec, data, teacher, policy, student, method, fraction, seed)
-        for seed in (seeds or spec.seeds)
-        for fraction in spec.label_fractions
-        for student in spec.students
-        for method in spec.methods
-    ]
+    planner = _Planner(spec, facts, data, spec.data.augmentation or SOURCES[spec.data.dataset].augmentation)
+    for seed in seeds or spec.seeds:
+        for fraction in spec.label_fractions:
+            for student in spec.students:
+                planner.add_students(student, fraction, seed)
     return Training(
         data,
         _probe_stage(spec, data),
-        Planned(TEACHER, "teacher", teacher, mapped=True, **_teacher_facts(spec)),
-        students,
+        planner.teacher,
+        [teacher for teacher in planner.teachers.values() if teacher is not planner.teacher],
+        planner.students,
+        planner.checkpoints,
     )
-
-
-def _teacher_facts(spec: StudySpec) -> dict[str, Any]:
-    seed = spec.teacher.seed
-    return {"label_fraction": spec.teacher.label_fraction, "seed": seed, "init_seed": seed}
 
 
 def _data_stage(spec: StudySpec, root: Path) -> Stage:
     source = SOURCES[spec.data.dataset]
     if source.needs_path and not spec.data.path:
         raise StudyError(f"data.path: dataset {source.name!r} needs the folder that holds it.")
-    described = spec.data.model_dump(mode="json", exclude=UNKEYED_DATA)
+    described = spec.data.keyed(UNKEYED_DATA)
     params = {"data": described, "content": fingerprint(source, spec.data, root)}
     return Stage("data", "data", make_data, params, runtime={"path": spec.data.path})
 
@@ -129,9 +141,9 @@ def _probe_stage(spec: StudySpec, data: Stage) -> Stage:
     return Stage("probe", "probe", make_probe, params, {"data": data})
 
 
-def _architecture(spec: Any, extra: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _architecture(spec: ArchSpec, extra: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Key parameters and runtime of a network: a checkpoint counts by content, not by path."""
-    described = spec.model_dump(mode="json", exclude={"checkpoint", *extra})
+    described = spec.keyed({"checkpoint", *extra})
     if spec.checkpoint is None:
         return {"network": described}, {}
     path = Path(spec.checkpoint).expanduser()
@@ -140,72 +152,149 @@ def _architecture(spec: Any, extra: set[str]) -> tuple[dict[str, Any], dict[str,
     return {"network": described, "checkpoint": sha256_of(path)}, {"checkpoint": str(path)}
 
 
-def _teacher_stage(spec: StudySpec, data: Stage, policy: str) -> Stage:
-    params, runtime = _architecture(spec.teacher, set())
-    recipe = spec.teacher.training
-    return Stage(
-        "teacher",
-        TEACHER,
-        make_teacher,
-        {**params, "augmentation": policy},
-        {"data": data},
-        runtime=runtime,
-        cost=recipe.steps * recipe.batch_size,
-    )
+class _Planner:
+    """Adds students to a plan, and the teachers that they need."""
 
+    def __init__(self, spec: StudySpec, facts: Facts, data: Stage, policy: str) -> None:
+        self.spec, self.facts, self.data, self.policy = spec, facts, data, policy
+        self.teachers: dict[str, Planned] = {}
+        self.students: list[Planned] = []
+        self.checkpoints: list[Planned] = []
+        self.teacher = self._teacher(TEACHER, spec.teacher, "teacher")
 
-def _student_stage(
-    spec: StudySpec,
-    data: Stage,
-    teacher: Stage,
-    policy: str,
-    student: StudentSpec,
-    method: MethodSpec,
-    fraction: float,
-    seed: int,
-) -> Planned:
-    record = METHODS[method.method]
-    init_seed = seed + SECOND_INITIALISATION * record.own_initialisation
-    architecture, runtime = _architecture(student, {"name"})
-    params = {
-        **architecture,
-        "method": method.method,
-        "method_version": record.version,
-        "method_parameters": record.resolved(method.parameters).model_dump(mode="json"),
-        "unlabelled": method.unlabelled,
-        "training": spec.training.model_dump(mode="json"),
-        "augmentation": policy,
-        "label_fraction": fraction,
-        "label_seed": seed,
-        "data_seed": seed,
-        "init_seed": init_seed,
-    }
-    name = f"{student.name}-{method.name}-l{fraction:g}-s{seed}"
-    stage = Stage(
-        "student",
-        name,
-        make_students,
-        params,
-        {"data": data, "teacher": teacher} if record.needs_teacher else {"data": data},
-        batch=f"{teacher.key}-{seed}-{fraction}",
-        batch_title=f"{fraction:.4g} of the labels, seed {seed}",
-        runtime=runtime,
-        cost=spec.training.steps * spec.training.batch_size,
-    )
-    first = seed == spec.seeds[0]
-    mapped = {"plain": seed in spec.seeds[: spec.maps.plain_seeds], "distilled": first}.get(record.role, False)
-    headline = spec.resolved_headline
-    return Planned(
-        network_id=name,
-        role=record.role,
-        stage=stage,
-        student=student,
-        method=method,
-        label_fraction=fraction,
-        seed=seed,
-        init_seed=init_seed,
-        mapped=mapped and student.name == headline.student and fraction == headline.label_fraction,
-    )
+    def _teacher(self, name: str, section: TeacherSpec, role: str) -> Planned:
+        """The teacher of that name, planned once."""
+        if name not in self.teachers:
+            params, runtime = _architecture(section, set())
+            recipe = section.training
+            stage = Stage(
+                "teacher",
+                name,
+                make_teacher,
+                {**params, "augmentation": self.policy},
+                {"data": self.data},
+                runtime=runtime,
+                cost=recipe.steps * recipe.batch_size,
+            )
+            blank = recipe.steps == 0 and section.checkpoint is None and not section.pretrained
+            fraction = 0.0 if blank else section.label_fraction
+            self.teachers[name] = Planned(
+                network_id=name,
+                role=role,
+                stage=stage,
+                recipe=recipe,
+                label_fraction=fraction,
+                seed=section.seed,
+                init_seed=section.seed,
+                mapped=role == "teacher",
+            )
+        return self.teachers[name]
+
+    def _teacher_for(self, kind: str | None, plain: Planned | None, fraction: float, seed: int) -> Planned | None:
+        kinds: dict[str | None, Callable[[], Planned | None]] = {
+            None: lambda: None,
+            "study": lambda: self.teacher,
+            "untrained": self._untrained,
+            "own-budget": lambda: self._own_budget(fraction, seed),
+            "self": lambda: plain,
+        }
+        return kinds[kind]()
+
+    def _untrained(self) -> Planned:
+        section = self.spec.teacher
+        recipe = section.training.model_copy(update={"steps": 0})
+        blank = {"training": recipe, "checkpoint": None, "pretrained": False}
+        return self._teacher("teacher-untrained", section.model_copy(update=blank), "control")
+
+    def _own_budget(self, fraction: float, seed: int) -> Planned:
+        """Everything the student has and no more: its labelled images (chosen by its seed) and its training."""
+        budget = {"label_fraction": fraction, "seed": seed, "training": self.spec.training}
+        blank = {"checkpoint": None, "pretrained": False}
+        section = self.spec.teacher.model_copy(update=budget | blank)
+        return self._teacher(f"teacher-l{fraction:g}-s{seed}", section, "control")
+
+    def add_students(self, student: StudentSpec, fraction: float, seed: int) -> None:
+        """All methods of one student, budget and seed; the plain student first, as it may be somebody's teacher."""
+        methods = sorted(self.spec.methods, key=lambda method: method.role != "plain")
+        plain: Planned | None = None
+        made = {}
+        for method in methods:
+            teacher = self._teacher_for(method.teacher_kind, plain, fraction, seed)
+            made[method.name] = self._student(student, method, teacher, fraction, seed)
+            plain = plain or made[method.name]
+        assert plain is not None, "a study has a plain student"
+        self.students += [made[method.name] for method in self.spec.methods]
+        for step in self._kept(plain.recipe):
+            name, role = f"{plain.network_id}-at{step}", "checkpoint"
+            self.checkpoints.append(replace(plain, network_id=name, role=role, checkpoint=step, mapped=False))
+
+    def _kept(self, recipe: TrainingSpec) -> list[int]:
+        """Steps after which the plain student's weights are kept."""
+        return sorted({max(round(share * recipe.steps), 1) for share in self.spec.checkpoints} - {recipe.steps})
+
+    def _student(
+        self, student: StudentSpec, method: MethodSpec, teacher: Planned | None, fraction: float, seed: int
+    ) -> Planned:
+        record = METHODS[method.method]
+        init_seed = seed + SECOND_INITIALISATION * record.own_initialisation
+        architecture, runtime = _architecture(student, {"name"})
+        recipe = self._recipe(student, method)
+        kept = self._kept(recipe) if method.role == "plain" else []
+        params = {
+            **architecture,
+            "method": method.method,
+            "method_version": record.version,
+            "method_parameters": record.resolved(method.parameters).model_dump(mode="json", exclude_none=True),
+            "unlabelled": method.sees_unlabelled,
+            "training": recipe.keyed(),
+            "augmentation": self.policy,
+            "label_fraction": fraction,
+            "label_seed": seed,
+            "data_seed": seed,
+            "init_seed": init_seed,
+            **({"keep_at": kept} if kept else {}),
+        }
+        name = f"{student.name}-{method.name}-l{fraction:g}-s{seed}"
+        # Those who have no teacher train beside those of the study's teacher.
+        beside = teacher or self.teacher
+        shared = canonical_json([beside.stage.key, seed, fraction, record.views, recipe.shared])
+        stage = Stage(
+            "student",
+            name,
+            make_students,
+            params,
+            {"data": self.data, "teacher": teacher.stage} if teacher else {"data": self.data},
+            batch=shared,
+            batch_title=f"{fraction:.4g} of the labels, seed {seed}",
+            runtime=runtime,
+            cost=recipe.steps * recipe.batch_size,
+        )
+        first = seed == self.spec.seeds[0]
+        drawn = {"plain": seed in self.spec.seeds[: self.spec.maps.plain_seeds], "distilled": first}
+        headline = self.spec.resolved_headline
+        return Planned(
+            network_id=name,
+            role=method.role,
+            stage=stage,
+            recipe=recipe,
+            student=student,
+            method=method,
+            teacher=teacher,
+            label_fraction=fraction,
+            seed=seed,
+            init_seed=init_seed,
+            mapped=drawn.get(method.role, False)
+            and student.name == headline.student
+            and fraction == headline.label_fraction,
+        )
+
+    def _recipe(self, student: StudentSpec, method: MethodSpec) -> TrainingSpec:
+        """The method's training; a control that trains longer gets the steps that a teacher's passes cost."""
+        recipe = method.recipe(self.spec.training)
+        if not METHODS[method.method].trains_longer:
+            return recipe
+        ratio = self.facts.teacher.macs / self.facts.students[student.name].macs
+        return recipe.model_copy(update={"steps": round(recipe.steps * (1 + ratio / 3))})
 
 
 def plan_analysis(spec: StudySpec, facts: Facts, training: Training, networks: Sequence[Planned]) -> Analysis:
@@ -216,7 +305,7 @@ def plan_analysis(spec: StudySpec, facts: Facts, training: Training, networks: S
             "embedding",
             f"embedding of {planned.network_id}",
             make_embeddings,
-            {"views": list(spec.views)},
+            {"views": list(spec.views), **({} if planned.checkpoint is None else {"weights": planned.weights})},
             {"probe": probe, "network": planned.stage},
             version=2,
             batch="all",
@@ -314,7 +403,7 @@ def run_study(
     Raises:
         KdpipeError: the data or the teacher failed, on which everything rests.
     """
-    training = plan_training(spec, context.data_root, seeds)
+    training = plan_training(spec, facts, context.data_root, seeds)
     # All the rest is for nothing without these, so they come first and end the run if they fail.
     base = [training.data, training.probe, training.teacher.stage]
     base_alone = bool(only) and set(only) <= {stage.kind for stage in base}

@@ -68,8 +68,8 @@ TABLES: dict[str, Table] = {
             ("network_id",),
             {
                 "network_id": Column(TEXT, "readable and unique within the study"),
-                "role": Column(TEXT, "teacher, plain, distilled or control"),
-                "student": Column(TEXT, "name of the architecture in the study file"),
+                "role": Column(TEXT, "teacher, plain, distilled, control or checkpoint (a plain student on its way)"),
+                "student": Column(TEXT, "name of the architecture in the study file; teacher for every teacher"),
                 "arch": Column(TEXT, "timm model name"),
                 "arch_arguments": Column(TEXT, "keyword arguments and stem, as JSON"),
                 "method": Column(TEXT, "as in methods.parquet; supervised for the teacher"),

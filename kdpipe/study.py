@@ -9,19 +9,20 @@ field with its place, what is allowed and the closest match.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from kdpipe.checkpoints import complete
 from kdpipe.data import AUGMENTATIONS, SOURCES
 from kdpipe.errors import StudyError
 from kdpipe.maps import PROJECTORS
 from kdpipe.measures import MEASURES
 from kdpipe.methods import METHODS
-from kdpipe.spec_errors import explain, place_of, unknown_name
+from kdpipe.spec_errors import Where, explain, place_of, unknown_name
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -32,6 +33,19 @@ class Spec(BaseModel):
     """Base of all parts: unknown fields are errors, types are not coerced, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    def keyed(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """JSON values for a stage's key.
+
+        Fields named in ``later`` came after networks had been trained; at their default they stay out,
+        so that those networks are still known.
+        """
+        fields = type(self).model_fields
+        same = {name for name in self.later if getattr(self, name) == fields[name].default}
+        described = self.model_dump(mode="json", exclude={*exclude, *same})
+        parts = ((name, getattr(self, name)) for name in described)
+        return described | {name: part.keyed() for name, part in parts if isinstance(part, Spec)}
 
 
 class DataSpec(Spec):
@@ -82,6 +96,7 @@ class ArchSpec(Spec):
 class TrainingSpec(Spec):
     """SGD with Nesterov momentum for a fixed number of steps."""
 
+    later = frozenset({"teacher_cache"})
     steps: Annotated[int, Field(ge=0)] = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
     lr: Annotated[float, Field(gt=0.0)] = 0.1
@@ -93,6 +108,13 @@ class TrainingSpec(Spec):
     unlabelled_batch_size: Positive = 128
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool = True
+    teacher_cache: bool = Field(default=False, description="keep the teacher's logits of every view of every image")
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What students that train beside each other must have in common."""
+        own = {"lr", "momentum", "weight_decay", "schedule", "warmup"}
+        return self.model_dump(mode="json", exclude=own)
 
 
 class TeacherSpec(ArchSpec):
@@ -116,6 +138,10 @@ class MethodSpec(Spec):
     label: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")] | None = None
     parameters: dict[str, Any] = {}
     unlabelled: bool = False
+    teacher: Literal["study", "untrained", "own-budget", "self"] | None = Field(
+        default=None, description="another teacher than the method's own"
+    )
+    training: dict[str, Any] = Field(default={}, description="fields that differ from the study's training")
 
     @field_validator("method")
     @classmethod
@@ -129,14 +155,53 @@ class MethodSpec(Spec):
         except ValidationError as error:
             model = METHODS[self.method].parameters
             raise ValueError(explain(error, model, lambda where: f"parameters.{where[0]}")) from None
-        if self.unlabelled and not METHODS[self.method].needs_teacher:
+        record = METHODS[self.method]
+        if self.unlabelled and not record.needs_teacher:
             raise ValueError(f"unlabelled images need a teacher's term, and method {self.method!r} has none")
+        if self.unlabelled and record.uses_labels:
+            raise ValueError(f"the teacher's term of method {self.method!r} needs labels; unlabelled images have none")
+        if self.teacher is not None and not record.needs_teacher:
+            raise ValueError(f"method {self.method!r} has no teacher that another could stand in for")
         return self
+
+    @model_validator(mode="after")
+    def _training_fits(self) -> MethodSpec:
+        try:
+            TrainingSpec.model_validate(self.training)
+        except ValidationError as error:
+            raise ValueError(explain(error, TrainingSpec, lambda where: f"training.{where[0]}")) from None
+        return self
+
+    @property
+    def sees_unlabelled(self) -> bool:
+        """Whether its batches hold unlabelled images too, with their labels or without."""
+        return self.unlabelled or METHODS[self.method].reveals_labels
+
+    @property
+    def teacher_kind(self) -> str | None:
+        """Which teacher it learns from; None for none."""
+        return self.teacher or METHODS[self.method].teacher
+
+    @property
+    def role(self) -> str:
+        """What its networks are in a study.
+
+        A distillation with a stand-in for its teacher is a control, and so is a plain student with a
+        training of its own: there is one plain student to compare with.
+        """
+        record = METHODS[self.method]
+        other_teacher = self.teacher not in (None, record.teacher)
+        return "control" if other_teacher or (record.role == "plain" and self.training) else record.role
+
+    def recipe(self, training: TrainingSpec) -> TrainingSpec:
+        """The study's training with this method's own fields."""
+        return TrainingSpec.model_validate({**training.model_dump(), **self.training})
 
     @property
     def name(self) -> str:
         """How this configuration is called in the study; the method's name unless a label is given."""
-        return self.label or (self.method + ("-unlabelled" if self.unlabelled else ""))
+        stand_in = f"-{self.teacher}-teacher" if self.teacher else ""
+        return self.label or (self.method + stand_in + ("-unlabelled" if self.unlabelled else ""))
 
 
 class MapsSpec(Spec):
@@ -187,6 +252,9 @@ class StudySpec(Spec):
     label_fractions: Annotated[list[Fraction], Field(min_length=1)] = [1.0]
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     training: TrainingSpec = TrainingSpec()
+    checkpoints: list[Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
+        default=[], description="shares of the steps after which plain students are looked at too"
+    )
     views: Annotated[list[Literal["gap", "projection"]], Field(min_length=1)] = ["gap", "projection"]
     maps: MapsSpec = MapsSpec()
     measures: MeasuresSpec = MeasuresSpec()
@@ -199,6 +267,7 @@ class StudySpec(Spec):
         _refuse_repeats("seeds", self.seeds)
         _refuse_repeats("label_fractions", self.label_fractions)
         _refuse_repeats("views", list(self.views))
+        _refuse_repeats("checkpoints", self.checkpoints)
         _refuse_repeats("maps.projectors", self.maps.projectors)
         _refuse_repeats("measures.names", self.measures.names)
         if self.training.steps == 0:
@@ -209,7 +278,10 @@ class StudySpec(Spec):
                 f"two networks would be called {repeated[0]!r}; change a student's name, a method's label or one of "
                 "the label_fractions"
             )
-        if "plain" not in {method.method for method in self.methods}:
+        plain = [method for method in self.methods if method.role == "plain"]
+        if len(plain) > 1:
+            raise ValueError(f"methods: {plain[1].name!r} is 'plain' once more; give it a training of its own")
+        if not plain:
             raise ValueError("methods: every comparison needs the student without distillation; add 'plain'")
         if self.maps.projectors and self.maps.view not in self.views:
             raise ValueError(f"maps.view: maps need the view {self.maps.view!r}, which views leaves out; add it there")
@@ -229,7 +301,7 @@ class StudySpec(Spec):
         """The headline, or by default the first distillation at the smallest budget."""
         if self.headline is not None:
             return self.headline
-        distilled = [m.name for m in self.methods if METHODS[m.method].role == "distilled"]
+        distilled = [m.name for m in self.methods if m.role == "distilled"]
         method = distilled[0] if distilled else self.methods[0].name
         return HeadlineSpec(student=self.students[0].name, method=method, label_fraction=min(self.label_fractions))
 
@@ -290,6 +362,8 @@ def read_study(path: Path, overrides: Iterable[str] = ()) -> StudyFile:
     for override in chosen:
         _apply(raw, override)
         _spell_out_methods(raw)
+    if problems := _complete_architectures(raw):
+        raise StudyError("\n".join(f"{place_of(path, text, chosen, where)}: {said}" for where, said in problems))
     try:
         return StudyFile(path, text, chosen, StudySpec.model_validate(raw))
     except ValidationError as error:
@@ -300,6 +374,15 @@ def _spell_out_methods(raw: dict[str, Any]) -> None:
     """``methods = ["plain", "kd"]`` is short for two tables with defaults."""
     if isinstance(raw.get("methods"), list):
         raw["methods"] = [{"method": entry} if isinstance(entry, str) else entry for entry in raw["methods"]]
+
+
+def _complete_architectures(raw: dict[str, Any]) -> list[tuple[Where, str]]:
+    """A checkpoint that kdpipe wrote is short for its whole architecture; what contradicts it is returned."""
+    students = raw.get("students")
+    places: list[tuple[Where, Any]] = [(("teacher",), raw.get("teacher"))]
+    places += [(("students", i), student) for i, student in enumerate(students if isinstance(students, list) else ())]
+    sections = [(where, section) for where, section in places if isinstance(section, dict)]
+    return [((*where, field), said) for where, section in sections for field, said in complete(section)]
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

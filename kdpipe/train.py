@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from kdpipe.data import Batches, as_input, derive_seed
+from kdpipe.lessons import Lessons, Shares, Shown, TeacherLogits
 from kdpipe.methods import Method, Step
-from kdpipe.networks import Network, Outputs
+from kdpipe.networks import Network
 from kdpipe.sources import Split
 from kdpipe.study import TrainingSpec
 
@@ -70,6 +71,9 @@ class Learner:
 
     Attributes:
         stream: names the learner's own randomness (dropout); independent of its companions.
+        recipe: its own learning rate, schedule and decay; the group's where it is None. What a group
+            must share (steps, batches, precision) is the group's in any case.
+        keep_at: steps after which its weights are kept, in ``kept``.
         history: (step, quantity, value) rows.
     """
 
@@ -80,6 +84,9 @@ class Learner:
     extras: nn.Module | None
     stream: str
     unlabelled: bool = False
+    recipe: TrainingSpec | None = None
+    keep_at: tuple[int, ...] = ()
+    kept: dict[int, State] = field(default_factory=dict)
     history: list[tuple[int, str, float]] = field(default_factory=list)
     best: Best = field(default_factory=Best)
     diverged_step: int | None = None
@@ -87,6 +94,7 @@ class Learner:
 
     def prepare(self, recipe: TrainingSpec, device: torch.device) -> None:
         """Move to the device and make the optimiser; weight decay spares norms, biases and scalars."""
+        self.recipe = recipe = self.recipe or recipe
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         modules: list[nn.Module] = [self.network]
@@ -102,40 +110,60 @@ class Learner:
         self._since = 0
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
 
-    def learn(self, images: Tensor, target: Tensor, teacher: Outputs | None, step: int, lr: float, half: bool) -> None:
+    def learn(
+        self, shown: Shown, teacher: Network | None, step: int, progress: float, half: bool, clock: Shares
+    ) -> None:
         """One step of SGD on the sum of the method's terms."""
-        device = images.device
+        assert self.recipe is not None
+        device, target = shown.images.device, shown.labels
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = learning_rate(self.recipe, step)
         self.network.train()
         if self.extras is not None:
             self.extras.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive_seed("step", self.stream, step))
             with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                outputs = self.network(images)
-                terms = self.method.terms(Step(outputs, teacher, target, self.parameters, self.extras))
-                loss = torch.stack([term.float() for term in terms.values()]).sum()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-        self.optimizer.step()
+                with clock.part("student"):
+                    outputs = self.network(shown.images)
+                with clock.part("loss"):
+                    terms = self.method.terms(
+                        Step(
+                            student=outputs,
+                            teacher=shown.teacher,
+                            target=target,
+                            index=shown.index,
+                            progress=progress,
+                            parameters=self.parameters,
+                            extras=self.extras,
+                            student_network=self.network,
+                            teacher_network=teacher if self.method.needs_teacher else None,
+                        )
+                    )
+                    loss = torch.stack([term.float() for term in terms.values()]).sum()
+            with clock.part("student"):
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self.optimizer.step()
         with torch.no_grad():
             bad = ~torch.isfinite(loss) & (self._first_bad < 0)
             self._first_bad = torch.where(bad, step, self._first_bad)
-            correct = (outputs.logits[: len(target)].argmax(1) == target).float().mean()
-            sums = {"loss": loss, "train_accuracy": correct, **{f"loss/{name}": term for name, term in terms.items()}}
+            sums = {"loss": loss, **{f"loss/{name}": term for name, term in terms.items()}}
+            if self.method.views == "shared":  # a mixed image has no one label
+                sums["train_accuracy"] = (outputs.logits[: len(target)].argmax(1) == target).float().mean()
             for name, value in sums.items():
                 self._sums[name] = self._sums.get(name, torch.zeros((), device=device)) + value.detach().float()
             self._since += 1
 
-    def log(self, step: int, lr: float) -> None:
+    def log(self, step: int) -> None:
         """Add the means since the last log to the history, and notice divergence."""
+        assert self.recipe is not None
         first_bad = int(self._first_bad)
         if first_bad >= 0:
             self.diverged_step = first_bad + 1
             return
         self.history += [(step, name, float(value) / self._since) for name, value in self._sums.items()]
-        self.history.append((step, "lr", lr))
+        self.history.append((step, "lr", learning_rate(self.recipe, step - 1)))
         self._sums, self._since = {}, 0
 
     def check_end(self, validation: Split, step: int, half: bool) -> None:
@@ -160,6 +188,7 @@ class Learner:
             "history": self.history,
             "best": (self.best.step, self.best.accuracy, self.best.state),
             "val_accuracy": self.val_accuracy,
+            "kept": self.kept,
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -170,6 +199,7 @@ class Learner:
         self.history = [(int(step), str(name), float(value)) for step, name, value in saved["history"]]
         self.best = Best(*saved["best"])
         self.val_accuracy = saved["val_accuracy"]
+        self.kept = saved["kept"]
 
 
 class Resume:
@@ -222,7 +252,7 @@ def train(
     device: torch.device,
     resume: Resume | None = None,
     advance: Callable[[int, str], None] = lambda steps, note: None,
-) -> None:
+) -> dict[str, float]:
     """Train all learners on one stream of batches, in place.
 
     A learner whose loss is no longer finite is stopped and marked (``diverged_step``); the others go
@@ -230,7 +260,11 @@ def train(
     step once.
 
     Args:
+        recipe: what the group shares; learners may have their own learning rate, schedule and decay.
         advance: told how many steps were done, and a note for people.
+
+    Returns:
+        shares of the time that went into data, teacher, student and loss; empty if nothing was timed.
     """
     starts: dict[int, list[Learner]] = {}
     for learner in learners:
@@ -239,27 +273,30 @@ def train(
         if saved is not None:
             learner.restore(saved)
         starts.setdefault(saved["step"] if saved else 0, []).append(learner)
+    half, shares = use_half(recipe, device), Shares(device)
+    cache = None
     if teacher is not None:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         teacher.to(device=device, memory_format=layout).eval().requires_grad_(False)  # type: ignore[call-overload]
+        if recipe.teacher_cache and any(learner.method.needs == ("logits",) for learner in learners):
+            cache = TeacherLogits(teacher, labelled, half)
+    (views,) = {learner.method.views for learner in learners}
+    lessons = Lessons(labelled, unlabelled, teacher, views, half, recipe.channels_last, shares, cache)
     for start, group in sorted(starts.items()):
         advance(start * len(group), "resumed" if start else "")
-        _train_from(start, group, teacher, labelled, unlabelled, validation, recipe, device, resume, advance)
+        _train_from(start, group, lessons, validation, recipe, resume, advance)
+    return shares.fractions
 
 
 def _train_from(
     start: int,
     group: list[Learner],
-    teacher: Network | None,
-    labelled: Batches,
-    unlabelled: Batches | None,
+    lessons: Lessons,
     validation: Split,
     recipe: TrainingSpec,
-    device: torch.device,
     resume: Resume | None,
     advance: Callable[[int, str], None],
 ) -> None:
-    half = use_half(recipe, device)
     if recipe.steps == 0:
         for learner in group:
             learner.evaluate(validation, 0)
@@ -270,61 +307,29 @@ def _train_from(
         if not alive:
             advance((recipe.steps - step) * len(group), "")
             return
-        lr = learning_rate(recipe, step)
-        _one_step(alive, teacher, labelled, unlabelled, step, lr, half, recipe.channels_last)
+        lesson = lessons.at(step)
+        for learner in alive:
+            shown = lesson.shown(learner.method, learner.unlabelled)
+            learner.learn(shown, lessons.teacher, step, step / recipe.steps, lessons.half, lessons.shares)
         done = step + 1
         last = done == recipe.steps
         if done % every == 0 or last:
             for learner in alive:
-                learner.log(done, lr)
+                learner.log(done)
                 if last and learner.diverged_step is None:
-                    learner.check_end(validation, done, half)
+                    learner.check_end(validation, done, lessons.half)
             alive = [learner for learner in alive if learner.diverged_step is None]
         if done % evaluate_every == 0 or last:
             for learner in alive:
                 learner.evaluate(validation, done)
+        for learner in alive:
+            if done in learner.keep_at:
+                learner.kept[done] = snapshot(learner.network)
         if resume and done % every == 0 and not last and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             for learner in alive:
                 resume.save(learner.name, learner.checkpoint(done))
             saved_at = time.monotonic()
         advance(len(group), _note(alive))
-
-
-def _one_step(
-    alive: list[Learner],
-    teacher: Network | None,
-    labelled: Batches,
-    unlabelled: Batches | None,
-    step: int,
-    lr: float,
-    half: bool,
-    channels_last: bool,
-) -> None:
-    """Show one batch to the teacher once, and to every learner."""
-    images, target = labelled(step)
-    if not channels_last:
-        images = images.contiguous()
-    seen = _frozen(teacher, images, half)
-    wider, wider_seen = images, seen
-    if unlabelled is not None and any(learner.unlabelled for learner in alive):
-        # The teacher sees the two parts apart, as its output must not depend on whether the
-        # unlabelled part is there: kernels may round differently for another batch size.
-        more, _ = unlabelled(step)
-        more_seen = _frozen(teacher, more, half)
-        wider = torch.cat([images, more])
-        if seen is not None and more_seen is not None:
-            maps = [torch.cat(pair) for pair in zip(seen.maps, more_seen.maps, strict=True)]
-            wider_seen = Outputs(torch.cat([seen.logits, more_seen.logits]), maps)
-    for learner in alive:
-        batch, outputs = (wider, wider_seen) if learner.unlabelled else (images, seen)
-        learner.learn(batch, target, outputs if learner.method.needs_teacher else None, step, lr, half)
-
-
-def _frozen(teacher: Network | None, images: Tensor, half: bool) -> Outputs | None:
-    if teacher is None:
-        return None
-    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-        return teacher(images)
 
 
 def _note(alive: list[Learner]) -> str:

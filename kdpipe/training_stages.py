@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
+from kdpipe.anatomy import Anatomy, dissect
 from kdpipe.data import AUGMENTATIONS, Batches, Dataset, label_budget, prepare, probe_set
 from kdpipe.engine import Context, Task
 from kdpipe.errors import TrainingError
 from kdpipe.files import write_atomic
 from kdpipe.methods import METHODS, Pair
-from kdpipe.networks import Network, Tap, build, parameter_count, read_network, tap_table, write_network
+from kdpipe.networks import Network, build, read_network, write_network
 from kdpipe.sources import SOURCES, Split, no_tick
 from kdpipe.study import DataSpec, StudentSpec, TeacherSpec, TrainingSpec
 from kdpipe.train import Learner, Resume, accuracy, train, use_half
 
 RESULT, LAST, SELECTED, HISTORY = "result.json", "last.safetensors", "selected.safetensors", "history.parquet"
+
+
+def kept_weights(step: int) -> str:
+    """File name of the weights after a step on the way."""
+    return f"step-{step:06d}.safetensors"
 
 
 def make_data(tasks: Sequence[Task], context: Context) -> None:
@@ -63,7 +70,7 @@ def make_teacher(tasks: Sequence[Task], context: Context) -> None:
         spec = TeacherSpec.model_validate({**params["network"], "checkpoint": task.stage.runtime.get("checkpoint")})
         dataset = Dataset.read(task.inputs["data"])
         network = _new(spec, dataset, spec.seed)
-        taps, macs = tap_table(network, dataset.image_shape)
+        anatomy = dissect(network, dataset.image_shape)
         chosen = label_budget(dataset.train.labels, spec.label_fraction, spec.seed)
         learner = Learner("teacher", network, METHODS["plain"], METHODS["plain"].resolved({}), None, task.stage.key)
         _train_together([learner], [task], None, dataset, chosen, spec.training, spec.seed, params, context)
@@ -72,43 +79,69 @@ def make_teacher(tasks: Sequence[Task], context: Context) -> None:
                 f"the teacher diverged at step {learner.diverged_step} (its loss is no longer finite); "
                 "lower teacher.training.lr or lengthen its warmup."
             )
-        _write_result(task, learner, spec, dataset, taps, macs, len(chosen), context)
+        labelled = len(chosen) if spec.training.steps else 0
+        _write_result(task, learner, spec, dataset, anatomy, labelled, context)
 
 
 def make_students(tasks: Sequence[Task], context: Context) -> None:
-    """Train all students of one seed and budget together, on one stream of views and one teacher."""
+    """Train students of one seed, budget and teacher together, on one stream of views."""
     first = tasks[0].stage.params
     dataset = Dataset.read(tasks[0].inputs["data"])
     chosen = label_budget(dataset.train.labels, first["label_fraction"], first["label_seed"])
     # The batch's name holds the teacher's key, so those who have a teacher have the same one.
     taught = [task.inputs["teacher"] for task in tasks if "teacher" in task.inputs]
     teacher = read_network(taught[0] / LAST) if taught else None
-    teacher_taps = tap_table(teacher, dataset.image_shape)[0] if teacher is not None else []
+    master = dissect(teacher, dataset.image_shape) if teacher is not None else None
     learners: list[Learner] = []
-    costs: list[tuple[list[Tap], int]] = []
+    anatomies: list[Anatomy] = []
     for task in tasks:
-        params = task.stage.params
-        spec = _student(task)
-        network = _new(spec, dataset, params["init_seed"])
-        costs.append(tap_table(network, dataset.image_shape))
-        method = METHODS[params["method"]]
-        parameters = method.resolved(params["method_parameters"])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(params["init_seed"])
-            pair = Pair(costs[-1][0], teacher_taps, len(dataset.class_names))
-            extras = method.extras(pair, parameters) if method.needs_teacher else None
-        learners.append(
-            Learner(task.stage.name, network, method, parameters, extras, task.stage.key, params["unlabelled"])
-        )
-    recipe = TrainingSpec.model_validate(first["training"])
+        learner = _learner(task, dataset, chosen, teacher, master)
+        learners.append(learner)
+        anatomies.append(dissect(learner.network, dataset.image_shape))
+    recipe = learners[0].recipe
+    assert recipe is not None
     _train_together(learners, tasks, teacher, dataset, chosen, recipe, first["data_seed"], first, context)
-    for task, learner, (taps, macs) in zip(tasks, learners, costs, strict=True):
+    for task, learner, anatomy in zip(tasks, learners, anatomies, strict=True):
         if learner.diverged_step is not None:
             context.reporter.warn(
                 f"{learner.name} diverged at step {learner.diverged_step} (its loss is no longer finite); "
                 "the others went on. Lower training.lr, or the weight of its method."
             )
-        _write_result(task, learner, _student(task), dataset, taps, macs, len(chosen), context)
+        revealed = learner.method.reveals_labels
+        labelled = len(dataset.train.labels) if revealed else len(chosen)
+        _write_result(task, learner, _student(task), dataset, anatomy, labelled, context)
+
+
+def _learner(
+    task: Task, dataset: Dataset, chosen: np.ndarray, teacher: Network | None, master: Anatomy | None
+) -> Learner:
+    """A student at its initial weights, with what its method adds."""
+    params = task.stage.params
+    network = _new(_student(task), dataset, params["init_seed"])
+    method = METHODS[params["method"]]
+    parameters = method.resolved(params["method_parameters"])
+    extras = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(params["init_seed"])
+        if method.needs_teacher:
+            assert teacher is not None and master is not None, "the plan gives such a method its teacher"
+            labels = dataset.train.labels[chosen].tolist()
+            if params["unlabelled"]:
+                labels += [-1] * (len(dataset.train.labels) - len(chosen))
+            pair = Pair(dissect(network, dataset.image_shape), master, len(dataset.class_names), tuple(labels))
+            extras = method.extras(pair, parameters)
+            method.adapt(network, teacher, pair, parameters)
+    return Learner(
+        task.stage.name,
+        network,
+        method,
+        parameters,
+        extras,
+        task.stage.key,
+        unlabelled=params["unlabelled"],
+        recipe=TrainingSpec.model_validate(params["training"]),
+        keep_at=tuple(params.get("keep_at", ())),
+    )
 
 
 def _student(task: Task) -> StudentSpec:
@@ -159,7 +192,7 @@ def _train_together(
     title = learners[0].name if len(learners) == 1 else f"{len(learners)} students, {tasks[0].stage.batch_title}"
     started = time.perf_counter()
     with context.reporter.track(f"training {title}", recipe.steps * len(learners)) as bar:
-        train(
+        shares = train(
             learners,
             teacher=teacher,
             labelled=labelled,
@@ -176,7 +209,9 @@ def _train_together(
             "seconds": seconds,
             "students_together": len(learners),
             "steps": recipe.steps,
+            "steps_per_second": recipe.steps / seconds,
             "images_per_second": recipe.steps * recipe.batch_size / seconds,
+            "shares": {name: round(share, 4) for name, share in shares.items()},
             "device": str(device),
             "threads": torch.get_num_threads(),
             "half": use_half(recipe, device),
@@ -190,27 +225,28 @@ def _write_result(
     learner: Learner,
     spec: TeacherSpec | StudentSpec,
     dataset: Dataset,
-    taps: list[Tap],
-    macs: int,
+    anatomy: Anatomy,
     labelled_images: int,
     context: Context,
 ) -> None:
     """Publish a trained network: its last and its selected weights, its history and its numbers."""
     network = learner.network
+    kept: dict[str, dict[str, float]] = {}
     result: dict[str, Any] = {
         "status": "trained" if learner.diverged_step is None else "diverged",
         "diverged_step": learner.diverged_step,
-        "params": parameter_count(network),
-        "macs": macs,
+        "params": anatomy.params,
+        "macs": anatomy.macs,
         "labelled_images": labelled_images,
-        "taps": [tap.__dict__ for tap in taps],
+        "taps": [tap.__dict__ for tap in anatomy.taps],
     }
     history = pl.DataFrame(
         learner.history, schema={"step": pl.Int32, "quantity": pl.String, "value": pl.Float32}, orient="row"
     )
     history.write_parquet(task.folder / HISTORY)
     if learner.diverged_step is None:
-        write_network(task.folder / LAST, network, spec, dataset.image_shape, len(dataset.class_names))
+        keep = partial(write_network, spec=spec, image_shape=dataset.image_shape, classes=len(dataset.class_names))
+        keep(task.folder / LAST, network)
         result |= {
             "val_accuracy": learner.val_accuracy,
             "test_accuracy": accuracy(network, dataset.test),
@@ -218,8 +254,15 @@ def _write_result(
             "selected_val_accuracy": learner.best.accuracy,
         }
         network.load_state_dict(learner.best.state, strict=False)
-        write_network(task.folder / SELECTED, network, spec, dataset.image_shape, len(dataset.class_names))
+        keep(task.folder / SELECTED, network)
         result["selected_test_accuracy"] = accuracy(network, dataset.test)
+        for step, state in learner.kept.items():
+            network.load_state_dict(state, strict=False)
+            keep(task.folder / kept_weights(step), network)
+            numbers = {"val_accuracy": accuracy(network, dataset.validation)}
+            kept[str(step)] = numbers | {"test_accuracy": accuracy(network, dataset.test)}
+        if kept:
+            result["kept"] = kept
     write_atomic(task.folder / RESULT, json.dumps(result))
     task.finish()
     Resume(context.scratch / "resume", {learner.name: task.stage.key}).clear(learner.name)

@@ -26,6 +26,7 @@ from kdpipe.data import (
     Dataset,
     augment,
     derive_seed,
+    draw_views,
     label_budget,
     prepare,
     probe_set,
@@ -186,9 +187,25 @@ def test_a_step_gives_the_same_bits_whatever_ran_before():
     stream = batches(split, policy)
     for step in (0, 1, 20, 3, 7):
         torch.rand(step + 1)
-        images, labels = stream(step)
-    assert torch.equal(images, alone[0]) and torch.equal(labels, alone[1])
-    assert not torch.equal(stream(8)[0], images)
+        batch = stream(step)
+    for part in ("images", "labels", "positions", "views"):
+        assert torch.equal(getattr(batch, part), getattr(alone, part))
+    assert not torch.equal(stream(8).images, batch.images)
+
+
+def test_a_view_is_known_by_its_number():
+    """What a cache keyed by (image, view) rests on: the same number gives the same pixels at every step."""
+    split = Split(np.random.default_rng(0).integers(0, 255, (20, 3, 8, 8), np.uint8), np.arange(20) % 5)
+    policy = AUGMENTATIONS["flip-shift2"]
+    stream = batches(split, policy)
+    assert policy.views == 50
+    for step in (0, 5, 11):
+        batch = stream(step)
+        for row in range(len(batch.images)):
+            again = stream.render(batch.positions[row : row + 1], int(batch.views[row]))
+            assert torch.equal(again[0], batch.images[row])
+    every = torch.cat([stream.render(torch.tensor([3]), view) for view in range(policy.views)])
+    assert len(every.flatten(1).unique(dim=0)) == policy.views
 
 
 @given(st.integers(3, 60), st.integers(1, 70))
@@ -204,7 +221,9 @@ def test_each_epoch_shows_every_image_once(count, batch_size):
 
 def test_labels_stay_with_their_images():
     split = numbered(100)
-    images, labels = batches(split)(2)
+    batch = batches(split)(2)
+    images, labels = batch.images, batch.labels
+    assert torch.equal(torch.from_numpy(split.labels)[batch.positions], labels)
     which = (images[:, 0, 0, 0] * 255).round().long() * 256 + (images[:, 0, 0, 1] * 255).round().long()
     assert (which % 4 == labels).all()
     assert len(set(which.tolist())) == 16
@@ -224,7 +243,7 @@ def test_views_are_shifts_and_flips_of_the_image_and_all_of_them_occur(name):
             if policy.flip:
                 allowed.setdefault(np.ascontiguousarray(crop[:, :, ::-1]).tobytes(), (top, left, True))
     many = torch.from_numpy(np.repeat(padded[None], 3000, 0))
-    views = augment(many, (10, 10), policy, torch.Generator().manual_seed(0))
+    views = augment(many, (10, 10), policy, draw_views(3000, policy, torch.Generator().manual_seed(0)))
     seen = Counter(allowed[view.contiguous().numpy().tobytes()] for view in views)  # KeyError: not a legal view
     assert len(seen) == (2 * m + 1) ** 2 * (2 if policy.flip else 1)
     if policy.flip:
@@ -239,7 +258,7 @@ def test_labelled_and_unlabelled_streams_never_meet():
     theirs = batches(split, indices=rest, stream="unlabelled")
 
     def seen(stream):
-        images = torch.cat([stream(step)[0] for step in range(30)])
+        images = torch.cat([stream(step).images for step in range(30)])
         return set((images[:, 0, 0, 0] * 255 * 256 + images[:, 0, 0, 1] * 255).round().long().tolist())
 
     assert seen(ours) == set(labelled.tolist())

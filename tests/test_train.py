@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,9 +13,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from kdpipe import train as training
+from kdpipe.anatomy import dissect
 from kdpipe.data import AUGMENTATIONS, Batches
+from kdpipe.lessons import TeacherLogits, frozen, mixup
 from kdpipe.methods import METHODS, Pair
-from kdpipe.networks import build, tap_table
+from kdpipe.networks import build
 from kdpipe.sources import Split
 from kdpipe.train import Learner, Resume, accuracy, learning_rate, predict, snapshot, train, use_half
 
@@ -29,6 +32,11 @@ STUDENTS = {
     "fitnet": ("fitnet", 1, False),
     "second-seed": ("second-seed", 2, False),
     "kd-unlabelled": ("kd", 1, True),
+    "supervised": ("supervised-on-the-same-images", 1, True),
+    "crd-unlabelled": ("crd", 1, True),
+    "rkd": ("rkd", 1, False),
+    "label-smoothing": ("label-smoothing", 1, False),
+    "shuffled-teacher": ("shuffled-teacher", 1, False),
 }
 
 
@@ -43,7 +51,14 @@ def one_thread():
 
 def recipe(**more):
     defaults = {"steps": STEPS, "batch_size": 16, "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.2}
-    more = {"schedule": "onecycle", "evaluations": 3, "precision": "float32", "channels_last": True, **more}
+    more = {
+        "schedule": "onecycle",
+        "evaluations": 3,
+        "precision": "float32",
+        "channels_last": True,
+        "teacher_cache": False,
+        **more,
+    }
     return SimpleNamespace(**defaults | more)
 
 
@@ -64,14 +79,18 @@ def trained_teacher():
     return made
 
 
-def learner(name: str, teacher, parameters=None, drop: float = 0.2, student=None) -> Learner:
+def learner(name: str, teacher, parameters=None, drop: float = 0.2, student=None, **more) -> Learner:
     method_name, seed, unlabelled = student or STUDENTS[name]
     method, made = METHODS[method_name], network(seed, drop_rate=drop)
-    resolved = method.resolved(parameters or {})
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        extras = method.extras(Pair(tap_table(made, SHAPE)[0], tap_table(teacher, SHAPE)[0], 10), resolved)
-    return Learner(name, made, method, resolved, extras, f"stream of {name}", unlabelled)
+    resolved, extras = method.resolved(parameters or {}), None
+    labels = (*TRAIN.labels[:200].tolist(), *[-1] * (200 if unlabelled else 0))
+    if method.needs_teacher:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            pair = Pair(dissect(made, SHAPE), dissect(teacher, SHAPE), 10, labels)
+            extras = method.extras(pair, resolved)
+            method.adapt(made, teacher, pair, resolved)
+    return Learner(name, made, method, resolved, extras, f"stream of {name}", unlabelled, **more)
 
 
 def fit(learners, teacher, recipe=recipe(), resume=None, **more):  # noqa: B008
@@ -181,7 +200,7 @@ def test_the_first_step_without_a_finite_loss_is_the_one_that_is_named(teacher, 
         def forward(self, images):
             outputs = self.inner(images)
             self.calls += self.training
-            return outputs if self.calls < at else type(outputs)(outputs.logits * math.nan, outputs.maps)
+            return outputs if self.calls < at else replace(outputs, logits=outputs.logits * math.nan)
 
     made = learner("plain", teacher)
     made.network = Poisoned(made.network)
@@ -339,3 +358,93 @@ def test_bfloat16_trains_with_float32_weights_and_losses(teacher):
     (made,) = fit([learner("kd", teacher)], teacher, recipe(precision="bfloat16", steps=3))
     assert all(p.dtype == torch.float32 for p in made.network.parameters())
     assert use_half(recipe(precision="auto"), torch.device("cuda")) and not use_half(recipe(precision="auto"), CPU)
+
+
+# ------------------------------------------------------------------------------- what a group shares
+
+
+def test_weights_on_the_way_are_those_of_a_shorter_look(teacher):
+    """Kept weights are the network as it was: training on changes nothing about them, keeping changes nothing."""
+    (kept,) = fit([learner("plain", teacher, keep_at=(4, 9))], teacher)
+    (without,) = fit([learner("plain", teacher)], teacher)
+    assert same(snapshot(kept.network), snapshot(without.network))
+    assert sorted(kept.kept) == [4, 9]
+    assert not same(kept.kept[4], kept.kept[9]) and not same(kept.kept[9], snapshot(kept.network))
+
+
+def test_kept_weights_survive_a_resume(tmp_path, monkeypatch, teacher):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    resume = Resume(tmp_path, {"plain": "plain"})
+    interrupted([learner("plain", teacher, keep_at=(4, 9))], teacher, resume, 7)
+    (again,) = fit([learner("plain", teacher, keep_at=(4, 9))], teacher, resume=resume)
+    (whole,) = fit([learner("plain", teacher, keep_at=(4, 9))], teacher)
+    assert all(same(again.kept[step], whole.kept[step]) for step in (4, 9))
+
+
+def test_a_learner_may_have_a_learning_rate_of_its_own(teacher, group):
+    own = recipe(lr=0.01)
+    fast, slow = fit([learner("plain", teacher), learner("kd", teacher, recipe=own)], teacher)
+    assert same(snapshot(fast.network), snapshot(group["plain"].network))
+    assert not same(snapshot(slow.network), snapshot(group["kd"].network))
+    rates = [{step: v for step, name, v in made.history if name == "lr"} for made in (fast, slow)]
+    assert rates[1] == {step: pytest.approx(rate / 5) for step, rate in rates[0].items()}
+
+
+def test_revealed_labels_are_learned_from(teacher, group):
+    """Supervised on the same images: the unlabelled rows count in the loss and in the accuracy."""
+    rows = {(step, name): v for step, name, v in group["supervised"].history}
+    plain = {(step, name): v for step, name, v in group["plain"].history}
+    assert rows[1, "train_accuracy"] * 32 == pytest.approx(round(rows[1, "train_accuracy"] * 32))
+    assert rows[1, "loss"] != plain[1, "loss"]
+
+
+def test_the_cache_of_teacher_logits_says_what_the_teacher_says(teacher):
+    """Exact but for half precision; only methods that read nothing but logits use it, alone or not."""
+    few = SimpleNamespace(**vars(recipe()) | {"teacher_cache": True})
+    cached, fitnet = fit([learner("kd", teacher, drop=0.0), learner("fitnet", teacher)], teacher, few)
+    (alone,) = fit([learner("kd", teacher, drop=0.0)], teacher, few)
+    (direct,) = fit([learner("kd", teacher, drop=0.0)], teacher)
+    assert same(snapshot(alone.network), snapshot(cached.network))
+    for name, tensor in snapshot(direct.network).items():
+        torch.testing.assert_close(snapshot(alone.network)[name], tensor, rtol=5e-3, atol=5e-3)
+    assert not same(snapshot(direct.network), snapshot(alone.network))  # it was used
+    (untouched,) = fit([learner("fitnet", teacher)], teacher)
+    assert same(snapshot(untouched.network), snapshot(fitnet.network))
+
+
+def test_cached_logits_belong_to_the_view_that_is_shown(teacher):
+    policy = AUGMENTATIONS["shift1"]
+    stream = Batches(TRAIN, np.arange(50), batch_size=16, seed=0, policy=policy, device=CPU)
+    recalled = TeacherLogits(teacher.eval(), stream, half=False)
+    for step in (0, 3):
+        batch = stream(step)
+        said = frozen(teacher, batch.images, half=False).logits
+        torch.testing.assert_close(recalled(batch), said, rtol=2e-3, atol=2e-3)
+        other = frozen(teacher, stream(step + 1).images, half=False).logits
+        assert (recalled(batch) - other).abs().max() > 0.05
+
+
+def test_each_image_is_mixed_with_the_next_one():
+    images = torch.rand(6, 1, 4, 4)
+    mixed = mixup(images, seed=1)
+    for row in range(6):
+        mine, next_one = images[row].flatten(), images[row - 1].flatten()
+        share = ((mixed[row].flatten() - next_one) / (mine - next_one)).median()
+        torch.testing.assert_close(mixed[row].flatten(), share * mine + (1 - share) * next_one, rtol=1e-4, atol=1e-5)
+        assert 0 <= share <= 1
+    assert torch.equal(mixed, mixup(images, seed=1)) and not torch.equal(mixed, mixup(images, seed=2))
+
+
+def test_the_time_of_a_training_is_shared_out(teacher):
+    told = {}
+
+    def keep(learners, **more):
+        told.update(train(learners, **more))
+
+    stream = Batches(TRAIN, np.arange(200), batch_size=16, seed=0, policy=AUGMENTATIONS["shift1"], device=CPU)
+    keep(
+        [learner("kd", teacher)], teacher=teacher, labelled=stream, unlabelled=None,
+        validation=VALIDATION, recipe=recipe(), device=CPU,
+    )  # fmt: skip
+    assert set(told) == {"data", "teacher", "student", "loss"}
+    assert sum(told.values()) == pytest.approx(1.0) and min(told.values()) > 0

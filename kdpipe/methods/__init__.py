@@ -4,11 +4,71 @@
 >>> loss = kd_loss(logits_student, logits_teacher, temperature=4.0)   # doctest: +SKIP
 """
 
+from kdpipe.methods import (
+    classifiers,
+    consistency,
+    contrastive,
+    controls,
+    explanation,
+    features,
+    logits,
+    pyramids,
+    relations,
+    selectivity,
+)
 from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
-from kdpipe.methods.controls import PLAIN, SECOND_SEED
-from kdpipe.methods.features import FITNET, fitnet_loss
-from kdpipe.methods.logits import KD, kd_loss
+from kdpipe.methods.classifiers import catkd_loss, ofa_loss, simkd_loss
+from kdpipe.methods.contrastive import ContrastiveMemory, crd_loss
+from kdpipe.methods.explanation import e2kd_loss, grad_cam
+from kdpipe.methods.features import at_loss, fitnet_loss, vid_loss
+from kdpipe.methods.logits import dkd_loss, kd_loss, lskd_loss, nkd_loss, wttm_loss
+from kdpipe.methods.logits_relational import dist_loss, mlkd_loss
+from kdpipe.methods.pyramids import reviewkd_loss
+from kdpipe.methods.relations import cc_loss, pkt_loss, rkd_loss, sp_loss
+from kdpipe.methods.selectivity import nst_loss
 
-METHODS: dict[str, Method] = {method.name: method for method in (PLAIN, SECOND_SEED, KD, FITNET)}
+_FAMILIES = (
+    controls,
+    logits,
+    features,
+    pyramids,
+    classifiers,
+    relations,
+    selectivity,
+    contrastive,
+    explanation,
+    consistency,
+)
+METHODS: dict[str, Method] = {method.name: method for family in _FAMILIES for method in family.METHODS}
 
-__all__ = ["METHODS", "Method", "Pair", "Parameters", "Step", "Terms", "fitnet_loss", "kd_loss"]
+__all__ = [
+    "METHODS",
+    "ContrastiveMemory",
+    "Method",
+    "Pair",
+    "Parameters",
+    "Step",
+    "Terms",
+    "at_loss",
+    "catkd_loss",
+    "cc_loss",
+    "crd_loss",
+    "dist_loss",
+    "dkd_loss",
+    "e2kd_loss",
+    "fitnet_loss",
+    "grad_cam",
+    "kd_loss",
+    "lskd_loss",
+    "mlkd_loss",
+    "nkd_loss",
+    "nst_loss",
+    "ofa_loss",
+    "pkt_loss",
+    "reviewkd_loss",
+    "rkd_loss",
+    "simkd_loss",
+    "sp_loss",
+    "vid_loss",
+    "wttm_loss",
+]

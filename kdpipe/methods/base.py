@@ -4,29 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import wraps
+from typing import Annotated, Any, Literal, ParamSpec
 
-from pydantic import BaseModel, ConfigDict
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from kdpipe.networks import Outputs, Tap
+from kdpipe.anatomy import Anatomy, Tap, pair_by_depth
+from kdpipe.networks import Network, Outputs
 
 Terms = dict[str, Tensor]
+Need = Literal["logits", "maps", "pooled", "classifier", "index", "second-order gradients"]
+Teacher = Literal["study", "untrained", "own-budget", "self"]
+
+
+Arguments = ParamSpec("Arguments")
+
+
+def full_precision(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
+    """A loss outside of autocast, which would take its matrix products to half precision."""
+
+    @wraps(loss)
+    def outside(*tensors: Arguments.args, **parameters: Arguments.kwargs) -> Tensor:
+        first = tensors[0] if tensors else next(iter(parameters.values()))
+        example = first if isinstance(first, Tensor) else first[0]  # type: ignore[index]
+        with torch.autocast(example.device.type, enabled=False):
+            return loss(*tensors, **parameters)
+
+    return outside
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """At least float32: half precision goes up, float64 stays."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 class Parameters(BaseModel):
     """A method's parameters with their published defaults; unknown ones are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class LayerParameters(Parameters):
+    """Parameters of a method on several layers; ``pairs`` names them, by default all student layers by depth."""
+
+    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None = Field(
+        default=None, min_length=1, description="[student layer, teacher layer] for each pair"
+    )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A student and its teacher as shapes: what extras are built from and refusals rest on."""
+    """A student and its teacher as shapes: what extras are built from and refusals rest on.
 
-    student: list[Tap]
-    teacher: list[Tap]
+    Attributes:
+        classes: number of classes.
+        labels: class of each training image that the student may see, -1 where it has no label;
+            an image's place here is its ``index`` in a :class:`Step`. Empty while only shapes are known.
+    """
+
+    student: Anatomy
+    teacher: Anatomy
     classes: int
+    labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,19 +78,40 @@ class Step:
     Attributes:
         student, teacher: outputs on one and the same views; the teacher's carry no gradient.
         target: labels (L,) of the first L rows; the rest of the batch has none.
+        index: (B,) which training image each row is, as a place in ``Pair.labels``.
+        progress: share of the training that is done, in [0, 1).
         extras: the method's own trainable modules, if it has any.
+        student_network, teacher_network: for methods that ask more of them than outputs.
     """
 
     student: Outputs
     teacher: Outputs | None
     target: Tensor
+    index: Tensor
+    progress: float
     parameters: Any
     extras: nn.Module | None
+    student_network: Network
+    teacher_network: Network | None
 
     @property
     def of_teacher(self) -> Outputs:
         assert self.teacher is not None, "the registry says that this method needs no teacher"
         return self.teacher
+
+    @property
+    def labelled(self) -> Tensor:
+        """The student's logits (L, K) of the labelled rows."""
+        return self.student.logits[: len(self.target)]
+
+    @property
+    def cross_entropy(self) -> Tensor:
+        """The plain student's loss."""
+        return F.cross_entropy(self.labelled, self.target)
+
+    def ramp(self, warmup: float) -> float:
+        """A weight that rises linearly to 1 over the first ``warmup`` of the training."""
+        return 1.0 if warmup == 0 else min(self.progress / warmup, 1.0)
 
 
 def _no_extras(pair: Pair, parameters: Any) -> nn.Module | None:
@@ -59,6 +122,10 @@ def _fits(pair: Pair, parameters: Any) -> str | None:
     return None
 
 
+def _as_it_is(student: Network, teacher: Network, pair: Pair, parameters: Any) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Method:
     """A way to train a student.
@@ -66,25 +133,85 @@ class Method:
     Attributes:
         role: what its networks are in a study.
         terms: weighted, named terms of the loss, whose sum is minimised and which reach the history.
+        needs: what the terms read of the two networks and of the data.
+        teacher: which teacher it learns from; None for none.
         extras: builds trainable modules from shapes; they are dropped after training.
-        refuse: says why a pair cannot be served, or None.
+        refuse: says why a pair cannot be served, or None. Asked before ``extras``.
+        adapt: changes the student before training, for good.
+        views: how the shared views are changed for both networks: "mixup" mixes pairs of images.
+        uses_labels: the teacher's term needs labels, so unlabelled images are of no use to it.
+        reveals_labels: unlabelled images come with their labels after all.
         own_initialisation: the student starts from other weights than its companions of the seed.
+        trains_longer: the steps are multiplied by what the teacher's passes would have cost.
+        differs: where this form departs from the paper or from published code, for people.
     """
 
     name: str
     title: str
     role: Literal["plain", "distilled", "control"]
+    family: Literal["control", "logits", "features", "relations", "contrastive", "explanation", "consistency"]
     terms: Callable[[Step], Terms]
-    needs_teacher: bool
     formula: str
     summary: str
     citation: str
+    needs: tuple[Need, ...] = ("logits",)
+    teacher: Teacher | None = "study"
     parameters: type[Parameters] = Parameters
     extras: Callable[[Pair, Any], nn.Module | None] = _no_extras
     refuse: Callable[[Pair, Any], str | None] = _fits
+    adapt: Callable[[Network, Network, Pair, Any], None] = _as_it_is
+    views: Literal["shared", "mixup"] = "shared"
+    uses_labels: bool = False
+    reveals_labels: bool = False
     own_initialisation: bool = False
+    trains_longer: bool = False
+    differs: str = ""
     version: int = 1
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.teacher is not None
 
     def resolved(self, parameters: Mapping[str, Any]) -> Parameters:
         """Typed parameters, the defaults filled in."""
         return self.parameters.model_validate(dict(parameters))
+
+
+# ------------------------------------------------------------------------------------------ layers
+
+
+def paired_layers(pair: Pair, parameters: LayerParameters) -> list[tuple[int, int]]:
+    """Indices (student tap, teacher tap): those that ``pairs`` names, or every student tap by relative depth."""
+    if parameters.pairs is None:
+        return list(enumerate(pair_by_depth(pair.student.taps, pair.teacher.taps)))
+    student, teacher = ([tap.layer for tap in anatomy.taps] for anatomy in (pair.student, pair.teacher))
+    return [(student.index(own), teacher.index(other)) for own, other in parameters.pairs]
+
+
+def refuse_names(pair: Pair, parameters: LayerParameters) -> str | None:
+    """Which named layer is not among the layers of the study."""
+    for own, other in parameters.pairs or ():
+        for name, anatomy, whose in ((own, pair.student, "student"), (other, pair.teacher, "teacher")):
+            known = [tap.layer for tap in anatomy.taps]
+            if name not in known:
+                return f"parameters.pairs names layer {name!r}, but the {whose}'s layers are {', '.join(known)}"
+    return None
+
+
+def refuse_points(taps: list[Tap]) -> str | None:
+    """Why a spatial method cannot use these taps: a map under 2x2 has no space left in it."""
+    for tap in taps:
+        if min(tap.shape[1:]) < 2:
+            return (
+                f"layer {tap.layer} has a {tap.shape[1]}x{tap.shape[2]} map, on which a spatial method means "
+                "nothing; use stem = 'small', larger images or an earlier layer"
+            )
+    return None
+
+
+def refuse_layers(pair: Pair, parameters: LayerParameters) -> str | None:
+    """:func:`refuse_names`, then :func:`refuse_points` on every layer that takes part."""
+    if reason := refuse_names(pair, parameters):
+        return reason
+    chosen = paired_layers(pair, parameters)
+    return refuse_points([tap for own, other in chosen for tap in (pair.student.taps[own], pair.teacher.taps[other])])

@@ -1,22 +1,26 @@
-"""Training without distillation: the student that every comparison needs, and its controls."""
+"""What a gain of distillation is held against: the plain student, and students that say where a gain may come from."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
+from pydantic import Field
 
-from kdpipe.methods.base import Method, Step, Terms
+from kdpipe.methods.base import Method, Parameters, Step, Terms
+from kdpipe.methods.logits import KD, KdParameters, kd_loss
 
 
 def _ce_terms(step: Step) -> Terms:
-    return {"ce": F.cross_entropy(step.student.logits[: len(step.target)], step.target)}
+    return {"ce": step.cross_entropy}
 
 
 PLAIN = Method(
     name="plain",
     title="Plain student",
     role="plain",
+    family="control",
     terms=_ce_terms,
-    needs_teacher=False,
+    needs=(),
+    teacher=None,
     formula="CE",
     summary="The student trained on its labels alone.",
     citation="-",
@@ -26,10 +30,140 @@ SECOND_SEED = Method(
     name="second-seed",
     title="Plain student, second initialisation",
     role="control",
+    family="control",
     terms=_ce_terms,
-    needs_teacher=False,
+    needs=(),
+    teacher=None,
     own_initialisation=True,
     formula="CE",
     summary="The plain student from other initial weights on the same batches: what another start alone changes.",
     citation="-",
+)
+
+PLAIN_LONG = Method(
+    name="plain-long",
+    title="Plain student, trained longer",
+    role="control",
+    family="control",
+    terms=_ce_terms,
+    needs=(),
+    teacher=None,
+    trains_longer=True,
+    formula="CE, (1 + t/3) times the steps, t = MACs of the teacher / MACs of the student",
+    summary="The plain student with the extra compute that a teacher's forward passes cost a distilled one.",
+    citation="-",
+    differs="A step of the student counts as three of its forward passes.",
+)
+
+SUPERVISED = Method(
+    name="supervised-on-the-same-images",
+    title="Supervised on the same images",
+    role="control",
+    family="control",
+    terms=_ce_terms,
+    needs=(),
+    teacher=None,
+    reveals_labels=True,
+    formula="CE on the labelled and the unlabelled images, all with their labels",
+    summary="Sees every image that an unlabelled distillation sees, with true labels: an upper bound for its data.",
+    citation="-",
+)
+
+
+class SmoothingParameters(Parameters):
+    epsilon: float = Field(default=0.1, ge=0.0, lt=1.0)
+
+
+def _smoothing_terms(step: Step) -> Terms:
+    chosen: SmoothingParameters = step.parameters
+    return {"ce": F.cross_entropy(step.labelled, step.target, label_smoothing=chosen.epsilon)}
+
+
+LABEL_SMOOTHING = Method(
+    name="label-smoothing",
+    title="Label smoothing",
+    role="control",
+    family="control",
+    terms=_smoothing_terms,
+    needs=(),
+    teacher=None,
+    parameters=SmoothingParameters,
+    formula="CE with targets (1 - e) y + e/K, e = 0.1",
+    summary="Soft targets without a teacher: what softness alone does.",
+    citation="Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016",
+)
+
+RANDOM_TEACHER = Method(
+    name="random-teacher",
+    title="KD from an untrained teacher",
+    role="control",
+    family="control",
+    terms=KD.terms,
+    teacher="untrained",
+    parameters=KdParameters,
+    formula="as kd, the teacher at its initial weights",
+    summary="Distillation from a network that knows nothing: what the form of the loss alone does.",
+    citation="-",
+)
+
+
+def _shuffled_terms(step: Step) -> Terms:
+    """Each image gets the logits of the one before it; batches are in random order, so that is any other image."""
+    chosen: KdParameters = step.parameters
+    others = step.of_teacher.logits.roll(1, 0)
+    return {
+        "ce": chosen.ce_weight * step.cross_entropy,
+        "kd": chosen.kd_weight * kd_loss(step.student.logits, others, chosen.temperature),
+    }
+
+
+SHUFFLED_TEACHER = Method(
+    name="shuffled-teacher",
+    title="KD from another image's logits",
+    role="control",
+    family="control",
+    terms=_shuffled_terms,
+    parameters=KdParameters,
+    formula="as kd, the teacher's logits exchanged between the images of a batch",
+    summary="The teacher's logits without their images: what their distribution alone does.",
+    citation="-",
+)
+
+OWN_BUDGET_TEACHER = Method(
+    name="own-budget-teacher",
+    title="KD from a teacher with the student's labels",
+    role="control",
+    family="control",
+    terms=KD.terms,
+    teacher="own-budget",
+    parameters=KdParameters,
+    formula="as kd, the teacher trained on the student's own labelled images, for the student's number of steps",
+    summary="No label reaches the student through the teacher that it has not itself: distillation without smuggling.",
+    citation="-",
+)
+
+SELF_DISTILLATION = Method(
+    name="self-distillation",
+    title="Self-distillation",
+    role="control",
+    family="control",
+    terms=KD.terms,
+    teacher="self",
+    own_initialisation=True,
+    parameters=KdParameters,
+    formula="as kd, the teacher a plain student of the same seed",
+    summary="Born again: the teacher is the plain student itself, so it knows nothing that plain does not.",
+    citation="Furlanello et al., Born Again Neural Networks, 2018",
+)
+
+METHODS = (
+    PLAIN,
+    SECOND_SEED,
+    PLAIN_LONG,
+    SUPERVISED,
+    LABEL_SMOOTHING,
+    RANDOM_TEACHER,
+    SHUFFLED_TEACHER,
+    OWN_BUDGET_TEACHER,
+    SELF_DISTILLATION,
 )

@@ -1,0 +1,181 @@
+#!/usr/bin/env python
+"""Give every method of a study the same three configurations, and choose one of them on validation images.
+
+``scripts/tune.py studies/methods.toml --seed 100 --steps 300 --data-root DATA`` trains each method of the
+registry three times with a seed that the study does not report, writes all results to
+``studies/methods-tuning.csv`` and the winners into the study file's ``methods``. A method varies the weight
+of its teacher's term by 1/4, 1 and 4 of the published value; a method without such a weight varies the
+learning rate by 1/2, 1 and 2. Controls that are the plain student or KD with one thing changed take what
+those got. The test images have no say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: see scripts/precompute.py
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import polars as pl  # noqa: E402
+import torch  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from kdpipe.checks import examine  # noqa: E402
+from kdpipe.console import RichReporter  # noqa: E402
+from kdpipe.engine import Cache, Context  # noqa: E402
+from kdpipe.hardware import describe_hardware, resolve_device  # noqa: E402
+from kdpipe.methods import METHODS  # noqa: E402
+from kdpipe.pipeline import run_study  # noqa: E402
+from kdpipe.study import StudyFile, StudySpec, read_study  # noqa: E402
+from kdpipe.training_stages import RESULT  # noqa: E402
+
+WEIGHTS, RATES = (0.25, 1.0, 4.0), (0.5, 1.0, 2.0)
+# Controls that change one thing about another method, and so take its configuration.
+FOLLOWS = {
+    "second-seed": "plain",
+    "plain-long": "plain",
+    "supervised-on-the-same-images": "plain",
+    "random-teacher": "kd",
+    "shuffled-teacher": "kd",
+    "own-budget-teacher": "kd",
+    "self-distillation": "kd",
+}
+
+
+def weight_of(method: str) -> str | None:
+    """The weight of the teacher's term, if the loss has more than one term."""
+    fields = METHODS[method].parameters.model_fields
+    if "ce_weight" not in fields:
+        return None
+    return next(name for name in fields if name.endswith("_weight") and name != "ce_weight")
+
+
+def configurations(method: str, lr: float) -> list[dict[str, Any]]:
+    """Three entries for a study's ``methods``."""
+    name = weight_of(method)
+    if method == "label-smoothing":
+        return [_entry(method, {"epsilon": epsilon}, {}, index) for index, epsilon in enumerate((0.05, 0.1, 0.2))]
+    if name is None:
+        return [_entry(method, {}, {} if rate == 1 else {"lr": lr * rate}, i) for i, rate in enumerate(RATES)]
+    published = getattr(METHODS[method].resolved({}), name)
+    return [_entry(method, {name: published * factor}, {}, i) for i, factor in enumerate(WEIGHTS)]
+
+
+def _entry(method: str, parameters: dict[str, Any], training: dict[str, Any], index: int) -> dict[str, Any]:
+    return {"method": method, "label": f"{method}.{index}", "parameters": parameters, "training": training}
+
+
+def tuning_study(study: StudyFile, seed: int, steps: int) -> StudySpec:
+    """The study with every configuration, one unreported seed and fewer steps."""
+    if seed in study.spec.seeds:
+        sys.exit(f"--seed {seed} is one of the seeds that the study reports; choose another.")
+    tuned = [name for name in METHODS if name not in FOLLOWS]
+    lr = study.spec.training.lr
+    described = study.spec.model_dump(exclude={"headline"})
+    described |= {
+        "name": f"{study.spec.name}-tuning",
+        "seeds": [seed],
+        "methods": [entry for name in tuned for entry in configurations(name, lr)],
+        "training": {**described["training"], "steps": steps},
+    }
+    return StudySpec.model_validate(described)
+
+
+def train_all(study: StudyFile, spec: StudySpec, root: Path, cache: Cache, device: str) -> pl.DataFrame:
+    """Validation accuracy of every configuration."""
+    facts = examine(StudyFile(study.path, study.text, (), spec), root)
+    reporter = RichReporter(Console(stderr=True))
+    context = Context(device, root, reporter, cache.root / "scratch", describe_hardware(device))
+    result = run_study(spec, facts, cache, context, only=["student"])
+    rows = []
+    for planned in result.training.students:
+        assert planned.method is not None
+        found = json.loads((cache.path(planned.stage) / RESULT).read_text())
+        rows.append(
+            {
+                "method": planned.method.method,
+                "parameters": json.dumps(planned.method.parameters),
+                "training": json.dumps(planned.method.training),
+                "val_accuracy": found.get("val_accuracy"),
+                "status": found["status"],
+                "seed": planned.seed,
+                "steps": planned.recipe.steps,
+                "base_lr": spec.training.lr,
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def chosen(table: pl.DataFrame) -> list[dict[str, Any]]:
+    """The best configuration of each method, and what follows from it, as entries of a study's ``methods``."""
+    best = table.filter(status="trained").sort("val_accuracy", descending=True, maintain_order=True)
+    best = best.unique("method", keep="first", maintain_order=True)
+    found = {
+        row["method"]: {"parameters": json.loads(row["parameters"]), "training": json.loads(row["training"])}
+        for row in best.iter_rows(named=True)
+    }
+    # The plain student's training is the study's own, so what it got stands in [training].
+    entries = []
+    for name in METHODS:
+        source = FOLLOWS.get(name, name)
+        entries.append({"method": name, **found[source]})
+    return entries
+
+
+def as_toml(entries: list[dict[str, Any]], lr: float) -> tuple[str, float]:
+    """``methods`` of a study file, and the study's learning rate: the plain student's."""
+    plain = entries[0]["training"].get("lr", lr)
+    lines = []
+    for entry in entries:
+        own = entry["training"].get("lr", lr)
+        fields = [f'method = "{entry["method"]}"']
+        changed = {name: value for name, value in entry["parameters"].items() if value != _published(entry, name)}
+        if changed:
+            fields.append("parameters = { " + ", ".join(f"{n} = {v}" for n, v in changed.items()) + " }")
+        if own != plain:
+            fields.append(f"training = {{ lr = {own} }}")
+        lines.append("    { " + ", ".join(fields) + " }," if len(fields) > 1 else f'    "{entry["method"]}",')
+    return "methods = [\n" + "\n".join(lines) + "\n]", plain
+
+
+def _published(entry: dict[str, Any], name: str) -> Any:
+    return getattr(METHODS[entry["method"]].resolved({}), name)
+
+
+def rewritten(text: str, table: pl.DataFrame) -> str:
+    """The study file with the chosen configurations in it."""
+    methods, plain = as_toml(chosen(table), table["base_lr"][0])
+    text = re.sub(r"^methods = \[.*?^\]", methods, text, flags=re.MULTILINE | re.DOTALL)
+    head, mark, rest = text.partition("\n[training]\n")
+    return head + mark + re.sub(r"^lr = .*$", f"lr = {plain}", rest, count=1, flags=re.MULTILINE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--cache", type=Path, default=ROOT / "cache")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    study = read_study(given.study)
+    spec = tuning_study(study, given.seed, given.steps)
+    table = train_all(study, spec, given.data_root, Cache(given.cache), resolve_device(given.device))
+    table.write_csv(given.study.with_name(f"{given.study.stem}-tuning.csv"))
+    given.study.write_text(rewritten(study.text, table))
+    print(table.sort("method", "val_accuracy", descending=[False, True]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Small real pairs of networks, and one real training step of a method on them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+from kdpipe.anatomy import Anatomy, dissect
+from kdpipe.methods import METHODS, Pair, Step
+from kdpipe.methods.base import Method
+from kdpipe.networks import Network, build
+from kdpipe.study import ArchSpec
+
+SHAPE, CLASSES = (3, 32, 32), 10
+VIT = {"img_size": 32, "patch_size": 8, "depth": 3, "num_heads": 2}
+ARCHITECTURES = {
+    "cnn": {"arch": "resnet18", "arguments": {"channels": [8, 12, 16, 24], "layers": [1, 1, 1, 1]}, "stem": "small"},
+    "wide-cnn": {"arch": "resnet18", "arguments": {"channels": [16, 24, 32, 40], "layers": [1] * 4}, "stem": "small"},
+    "mobile": {"arch": "mobilenetv3_small_050", "stem": "small"},
+    "vit": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 24}},
+    "vit-mean": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 32, "global_pool": "avg"}},
+}
+# (student, teacher): other widths, other depths, other kinds.
+PAIRS = [("cnn", "wide-cnn"), ("cnn", "vit"), ("vit", "wide-cnn"), ("mobile", "wide-cnn"), ("vit-mean", "wide-cnn")]
+
+
+def network(kind: str, seed: int = 0) -> Network:
+    spec = ArchSpec.model_validate(ARCHITECTURES[kind])
+    return build(spec, image_shape=SHAPE, classes=CLASSES, mean=[0.5] * 3, std=[0.25] * 3, seed=seed)
+
+
+@lru_cache
+def anatomy(kind: str) -> Anatomy:
+    return dissect(network(kind), SHAPE)
+
+
+def pair(student: str, teacher: str, images: int = 64) -> Pair:
+    return Pair(anatomy(student), anatomy(teacher), CLASSES, tuple(i % CLASSES for i in range(images)))
+
+
+def setting(name: str, student: str, teacher: str, **parameters) -> SimpleNamespace:
+    """A method with everything it needs on a pair: networks, extras, an optimiser's parameters."""
+    method: Method = METHODS[name]
+    resolved, shapes = method.resolved(parameters), pair(student, teacher)
+    learner, master = network(student, 1), network(teacher, 2).eval().requires_grad_(False)
+    torch.manual_seed(3)
+    extras: nn.Module | None = method.extras(shapes, resolved)
+    method.adapt(learner, master, shapes, resolved)
+    return SimpleNamespace(
+        method=method, parameters=resolved, pair=shapes, student=learner, teacher=master, extras=extras
+    )
+
+
+def terms(made: SimpleNamespace, rows: int = 8, labelled: int = 8, seed: int = 0, progress: float = 0.5):
+    """The named terms of one step on random images, of which the first ``labelled`` have a label."""
+    generator = torch.Generator().manual_seed(seed)
+    # Drawn for the largest batch, so that fewer rows are the first rows of more.
+    images = torch.rand(max(rows, 16), *SHAPE, generator=generator)[:rows]
+    index = torch.randperm(len(made.pair.labels), generator=generator)[:rows]
+    target = torch.tensor(made.pair.labels)[index][:labelled]
+    with torch.no_grad():
+        seen = made.teacher(images) if made.method.needs_teacher else None
+    step = Step(
+        student=made.student.train()(images),
+        teacher=seen,
+        target=target,
+        index=index,
+        progress=progress,
+        parameters=made.parameters,
+        extras=made.extras,
+        student_network=made.student,
+        teacher_network=made.teacher if made.method.needs_teacher else None,
+    )
+    return made.method.terms(step)

@@ -1,0 +1,134 @@
+"""Every method of the registry in real training: on all kinds of pairs, in company, after a resume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pairs
+import pytest
+import torch
+
+from kdpipe import train as training
+from kdpipe.data import AUGMENTATIONS, Batches
+from kdpipe.methods import METHODS
+from kdpipe.sources import Split
+from kdpipe.study import TrainingSpec
+from kdpipe.train import Learner, Resume, snapshot, train
+
+STEPS, CPU = 5, torch.device("cpu")
+RANDOM = np.random.default_rng(0)
+DATA = Split(RANDOM.integers(0, 256, (96, *pairs.SHAPE), dtype=np.uint8), np.arange(96) % pairs.CLASSES)
+RECIPE = TrainingSpec(steps=STEPS, batch_size=8, lr=0.02, evaluations=1)
+
+
+def learner(name: str, student: str, teacher: str) -> Learner:
+    made = pairs.setting(name, student, teacher)
+    if not made.method.needs_teacher:
+        made.extras = None
+    return Learner(name, made.student, made.method, made.parameters, made.extras, name, made.method.reveals_labels)
+
+
+def fit(learners: list[Learner], teacher: str, **more) -> list[Learner]:
+    def stream(indices, name):
+        policy = AUGMENTATIONS["flip-shift2"]
+        return Batches(DATA, indices, batch_size=8, seed=0, policy=policy, device=CPU, stream=name)
+
+    train(
+        learners,
+        teacher=pairs.network(teacher, 2),
+        labelled=stream(np.arange(64), "labelled"),
+        unlabelled=stream(np.arange(64, 96), "unlabelled"),
+        validation=Split(DATA.images[:16], DATA.labels[:16]),
+        recipe=RECIPE,
+        device=CPU,
+        **more,
+    )
+    return learners
+
+
+def refusal(name: str, student: str, teacher: str) -> str | None:
+    method = METHODS[name]
+    return method.refuse(pairs.pair(student, teacher), method.resolved({})) if method.needs_teacher else None
+
+
+def served(student: str, teacher: str) -> list[str]:
+    return [name for name in METHODS if refusal(name, student, teacher) is None]
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("student", "teacher"), pairs.PAIRS)
+def test_every_method_serves_a_pair_or_says_why_not(student, teacher):
+    """One training of all that serve it; whoever is refused gets a reason that names what is in the way."""
+    able = served(student, teacher)
+    for views in ("shared", "mixup"):
+        learners = [learner(name, student, teacher) for name in able if METHODS[name].views == views]
+        for made in fit(learners, teacher):
+            assert made.diverged_step is None, made.name
+            assert {"loss", "val_accuracy"} <= {quantity for _, quantity, _ in made.history}
+    for name in set(METHODS) - set(able):
+        assert len(refusal(name, student, teacher)) > 20
+
+
+def test_convolutional_pairs_are_served_by_every_method():
+    assert served("cnn", "wide-cnn") == list(METHODS)
+
+
+def test_only_methods_on_what_a_transformer_lacks_refuse_it():
+    """Class-activation maps and Grad-CAM want a head on the mean of the last map."""
+    assert set(METHODS) - set(served("vit", "wide-cnn")) == {"catkd", "e2kd"}
+    assert set(METHODS) - set(served("cnn", "vit")) == {"catkd", "e2kd", "simkd"}
+
+
+@pytest.fixture(scope="module")
+def company():
+    names = [name for name, method in METHODS.items() if method.views == "shared"]
+    return {made.name: made for made in fit([learner(name, "cnn", "wide-cnn") for name in names], "wide-cnn")}
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.views == "shared"])
+def test_a_method_gets_the_same_bits_alone_and_among_all_others(name, company):
+    (alone,) = fit([learner(name, "cnn", "wide-cnn")], "wide-cnn")
+    assert same(snapshot(alone.network), snapshot(company[name].network))
+    assert alone.history == company[name].history
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_resumes_to_the_same_bits(name, tmp_path, monkeypatch):
+    """Banks of negatives, regressors, log-scales and reused heads are put back as they were."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    (whole,) = fit([learner(name, "cnn", "wide-cnn")], "wide-cnn")
+
+    class StoppedError(Exception):
+        pass
+
+    done = 0
+
+    def stop(amount, note):
+        nonlocal done
+        done += amount
+        if done == 3:
+            raise StoppedError
+
+    resume = Resume(tmp_path, {name: name})
+    with pytest.raises(StoppedError):
+        fit([learner(name, "cnn", "wide-cnn")], "wide-cnn", resume=resume, advance=stop)
+    assert resume.load(name)["step"] == 3 or resume.load(name)["step"] == 2
+    (again,) = fit([learner(name, "cnn", "wide-cnn")], "wide-cnn", resume=resume)
+    assert same(snapshot(whole.network), snapshot(again.network))
+    assert whole.history == again.history
+
+
+def test_the_teacher_stays_as_it_was(company):
+    """Frozen, in eval mode, its statistics untouched, whatever the methods ask of it."""
+    teacher = pairs.network("wide-cnn", 2)
+    before = snapshot(teacher)
+    learners = [learner(name, "cnn", "wide-cnn") for name in ("e2kd", "simkd", "crd", "catkd", "ofa")]
+    stream = Batches(DATA, np.arange(64), batch_size=8, seed=0, policy=AUGMENTATIONS["none"], device=CPU)
+    train(
+        learners, teacher=teacher, labelled=stream, unlabelled=None,
+        validation=Split(DATA.images[:16], DATA.labels[:16]), recipe=RECIPE, device=CPU,
+    )  # fmt: skip
+    assert same(before, snapshot(teacher)) and not teacher.training
+    assert all(p.grad is None for p in teacher.parameters())
