@@ -33,8 +33,8 @@ from kdpipe.store import study_hash, write_study
 from kdpipe.study import StudySpec
 from kdpipe.training_stages import HISTORY, RESULT
 
-SUPERVISED = "supervised"
-EXPORT_VERSION = 2  # raised when the same outputs would be assembled differently
+SUPERVISED, UNTRAINED = "supervised", "untrained"
+EXPORT_VERSION = 3  # raised when the same outputs would be assembled differently
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "polars", "openTSNE", "ivis", "tensorflow", "scikit-learn")
 LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
 
@@ -107,7 +107,8 @@ def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
     architecture = planned.student or spec.teacher
     method = planned.method
     record = METHODS[method.method] if method else None
-    taught = planned.teacher
+    taught, step = planned.teacher, planned.checkpoint
+    supervised = SUPERVISED if planned.label_fraction else UNTRAINED
     return {
         "network_id": planned.network_id,
         "role": planned.role,
@@ -116,8 +117,8 @@ def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
         "arch_arguments": canonical_json(
             {"arguments": architecture.arguments, "stem": architecture.stem, "stem_stride": architecture.stem_stride}
         ),
-        "method": method.method if method else SUPERVISED,
-        "method_label": method.name if method else SUPERVISED,
+        "method": method.method if method else supervised,
+        "method_label": (method.name if method else supervised) + ("" if step is None else f"-at{step}"),
         "method_parameters": canonical_json(
             record.resolved(method.parameters).model_dump(mode="json") if record and method else {}
         ),
@@ -129,7 +130,7 @@ def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
         "init_seed": planned.init_seed,
         "data_seed": planned.seed,
         "label_seed": planned.seed,
-        "checkpoint_step": planned.recipe.steps if planned.checkpoint is None else planned.checkpoint,
+        "checkpoint_step": planned.recipe.steps if step is None else step,
         "mapped": planned.mapped,
     }
 

@@ -72,7 +72,7 @@ TABLES: dict[str, Table] = {
                 "student": Column(TEXT, "name of the architecture in the study file; teacher for every teacher"),
                 "arch": Column(TEXT, "timm model name"),
                 "arch_arguments": Column(TEXT, "keyword arguments and stem, as JSON"),
-                "method": Column(TEXT, "as in methods.parquet; supervised for the teacher"),
+                "method": Column(TEXT, "as in methods.parquet; supervised or untrained for teachers"),
                 "method_label": Column(TEXT, "the method's name in this study, unique per configuration"),
                 "method_parameters": Column(TEXT, "resolved parameters, as JSON"),
                 "teacher_id": Column(TEXT, "whose outputs the loss used", nullable=True),

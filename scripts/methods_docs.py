@@ -31,13 +31,15 @@ Every method is one pure loss on tensors and one record that says what it needs.
 methods = ["plain", "kd", { method = "dkd", parameters = { beta = 2.0 } }, { method = "kd", unlabelled = true }]
 ```
 
-- **Layers** are paired by relative depth. Methods on several layers take `pairs = [["layer2", "layer3"], ...]`, student's
-  layer first, out of the layers that the study looks at. Maps of different size meet at the smaller of the two.
-- **`unlabelled = true`** shows the teacher's term images without labels too, beside the same labelled images. Methods whose
-  teacher's term needs labels refuse it.
-- **`teacher`** puts another teacher in the place of the study's: `"untrained"`, `"own-budget"` (trained on the student's own
-  labels for the student's steps) or `"self"` (the plain student). Such networks are controls.
+- **Layers** are paired by relative depth. Methods on several layers take `pairs = [["layer2", "layer3"], ...]`,
+  student's layer first, out of the layers that the study looks at. Maps of different size meet at the smaller one.
+- **`unlabelled = true`** shows the teacher's term images without labels too, beside the same labelled images.
+  Methods whose teacher's term needs labels refuse it.
+- **`teacher`** puts another teacher in the place of the study's: `"untrained"`, `"own-budget"` (trained on the
+  student's own labels for the student's steps) or `"self"` (the plain student). Such networks are controls.
 - **`training = { lr = 0.05 }`** gives a method a learning rate, schedule or number of steps of its own.
+- **`[training] teacher_cache = true`** keeps the teacher's logits of every view of every labelled image, for methods
+  that read nothing else; it pays where labels are few, and `validate` refuses it where it would not.
 - Warm-ups that papers give in epochs are shares of the training here, because steps are what is held equal.
 - A method that cannot serve a pair of networks says so at `validate`, with the reason.
 """

@@ -34,7 +34,7 @@ from kdpipe.engine import Cache, Context  # noqa: E402
 from kdpipe.hardware import describe_hardware, resolve_device  # noqa: E402
 from kdpipe.methods import METHODS  # noqa: E402
 from kdpipe.pipeline import run_study  # noqa: E402
-from kdpipe.study import StudyFile, StudySpec, read_study  # noqa: E402
+from kdpipe.study import MethodSpec, StudyFile, StudySpec, read_study  # noqa: E402
 from kdpipe.training_stages import RESULT  # noqa: E402
 
 WEIGHTS, RATES = (0.25, 1.0, 4.0), (0.5, 1.0, 2.0)
@@ -78,15 +78,15 @@ def tuning_study(study: StudyFile, seed: int, steps: int) -> StudySpec:
     if seed in study.spec.seeds:
         sys.exit(f"--seed {seed} is one of the seeds that the study reports; choose another.")
     tuned = [name for name in METHODS if name not in FOLLOWS]
-    lr = study.spec.training.lr
-    described = study.spec.model_dump(exclude={"headline"})
-    described |= {
+    entries = [entry for name in tuned for entry in configurations(name, study.spec.training.lr)]
+    changed = {
         "name": f"{study.spec.name}-tuning",
         "seeds": [seed],
-        "methods": [entry for name in tuned for entry in configurations(name, lr)],
-        "training": {**described["training"], "steps": steps},
+        "methods": [MethodSpec.model_validate(entry) for entry in entries],
+        "training": study.spec.training.model_copy(update={"steps": steps, "evaluations": 2}),
+        "headline": None,
     }
-    return StudySpec.model_validate(described)
+    return study.spec.model_copy(update=changed)
 
 
 def train_all(study: StudyFile, spec: StudySpec, root: Path, cache: Cache, device: str) -> pl.DataFrame:
