@@ -1,0 +1,196 @@
+"""Controls, through the real command line: who learns from whom, on which images, for how many steps."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import TINY, CommandLine
+
+from kdpipe.checks import examine
+from kdpipe.data import Dataset, label_budget
+from kdpipe.methods import METHODS
+from kdpipe.networks import read_network
+from kdpipe.pipeline import plan_training
+from kdpipe.study import read_study
+from kdpipe.train import accuracy
+
+METHODS_LINE = 'methods = ["plain", "kd", "fitnet", "second-seed"]'
+CONTROLS = """
+checkpoints = [0.25, 0.5]
+methods = [
+    "plain", "kd", "plain-long", "label-smoothing", "random-teacher", "shuffled-teacher", "own-budget-teacher",
+    "self-distillation", "supervised-on-the-same-images", "simkd", "crd", "funmatch",
+    { method = "kd", unlabelled = true },
+    { method = "fitnet", teacher = "own-budget" },
+    { method = "plain", label = "plain-slow", training = { lr = 0.01 } },
+]
+"""
+
+
+def study_text(**changes: str) -> str:
+    text = TINY.replace(METHODS_LINE, CONTROLS).replace("steps = 30", "steps = 12").replace('"tsne", ', "")
+    assert CONTROLS in text
+    return text
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    made = CommandLine(tmp_path_factory.mktemp("controls"))
+    made.study.write_text(study_text())
+    made.result = made()
+    assert made.result.code == 0, made.result.err + made.result.out
+    return made
+
+
+@pytest.fixture(scope="module")
+def networks(line):
+    return pl.read_parquet(line.artifacts / "tiny" / "networks.parquet")
+
+
+def row(networks: pl.DataFrame, label: str, seed: int = 0) -> dict:
+    return networks.filter(method_label=label, seed=seed).row(0, named=True)
+
+
+def test_every_student_names_its_teacher(networks):
+    teachers = {
+        r["method_label"]: r["teacher_id"] for r in networks.filter(seed=1, student="small").iter_rows(named=True)
+    }
+    assert {label for label, teacher in teachers.items() if teacher is None} == {
+        "plain", "plain-long", "label-smoothing", "supervised-on-the-same-images", "plain-slow",
+        "plain-at3", "plain-at6",
+    }  # fmt: skip
+    assert teachers["kd"] == teachers["shuffled-teacher"] == teachers["kd-unlabelled"] == "teacher"
+    assert teachers["random-teacher"] == "teacher-untrained"
+    assert teachers["own-budget-teacher"] == teachers["fitnet-own-budget-teacher"] == "teacher-l0.2-s1"
+    assert teachers["self-distillation"] == "small-plain-l0.2-s1"
+    assert set(filter(None, teachers.values())) <= set(networks["network_id"])
+
+
+def test_what_a_teacher_knew_is_recorded(networks):
+    known = {r["teacher_id"]: r["teacher_label_fraction"] for r in networks.iter_rows(named=True)}
+    assert known["teacher"] == 1.0 and known["teacher-untrained"] == 0.0
+    assert known["teacher-l0.2-s0"] == known["small-plain-l0.2-s0"] == pytest.approx(0.2)
+    assert networks.filter(role="teacher").height == 1  # the teachers of controls are controls
+    untrained = networks.filter(network_id="teacher-untrained").row(0, named=True)
+    assert untrained["labelled_images"] == 0 and untrained["method"] == "untrained"
+
+
+def test_roles(networks):
+    roles = dict(networks.select("method_label", "role").iter_rows())
+    assert roles["plain"] == "plain" and roles["kd"] == roles["simkd"] == roles["kd-unlabelled"] == "distilled"
+    assert roles["fitnet-own-budget-teacher"] == roles["plain-slow"] == roles["plain-long"] == "control"
+    assert roles["plain-at3"] == "checkpoint"
+
+
+def test_steps_are_equal_but_for_the_student_that_trains_longer(line, networks):
+    study = read_study(line.study)
+    facts = examine(study, line.root)
+    longer = 1 + facts.teacher.macs / facts.students["small"].macs / 3
+    for r in networks.filter(student="small").iter_rows(named=True):
+        expected = {"plain-long": round(12 * longer), "plain-at3": 3, "plain-at6": 6}.get(r["method_label"], 12)
+        assert r["checkpoint_step"] == expected, r["method_label"]
+    history = pl.read_parquet(line.artifacts / "tiny" / "history.parquet")
+    assert history.filter(network_id="small-plain-long-l0.2-s0")["step"].max() == round(12 * longer)
+
+
+def test_supervised_on_the_same_images_had_all_labels_and_the_others_their_budget(networks, line):
+    (data,) = line.stages("data")
+    dataset = Dataset.read(line.cache / "stages" / "data" / data)
+    count = len(label_budget(dataset.train.labels, 0.2, 0))
+    images = dict(networks.filter(student="small", seed=0).select("method_label", "labelled_images").iter_rows())
+    assert images.pop("supervised-on-the-same-images") == len(dataset.train.labels)
+    assert set(images.values()) == {count}
+
+
+def test_the_own_budget_teacher_learned_from_the_students_own_images(line):
+    """Same images, same number of steps: its plan says so, and its budget is drawn by the student's seed."""
+    study = read_study(line.study)
+    plan = plan_training(study.spec, examine(study, line.root), line.root)
+    for teacher in plan.others:
+        if teacher.network_id == "teacher-untrained":
+            continue
+        params = teacher.stage.params["network"]
+        students = [s for s in plan.students if s.teacher is teacher]
+        assert {s.method.name for s in students} == {"own-budget-teacher", "fitnet-own-budget-teacher"}
+        for student in students:
+            assert (params["label_fraction"], params["seed"]) == (
+                student.stage.params["label_fraction"],
+                student.stage.params["label_seed"],
+            )
+            assert params["training"] == student.stage.params["training"]
+
+
+def test_weights_are_those_that_the_row_speaks_of(line, networks):
+    """Checkpoints, the reused head of SimKD, teachers of controls: the file scores what the table says."""
+    (data,) = line.stages("data")
+    dataset = Dataset.read(line.cache / "stages" / "data" / data)
+    for name in ("small-plain-l0.2-s0", "small-plain-l0.2-s0-at3", "small-simkd-l0.2-s1", "teacher-l0.2-s1"):
+        network = read_network(line.weights / "tiny" / f"{name}.safetensors")
+        known = networks.filter(network_id=name)["test_accuracy"][0]
+        assert accuracy(network, dataset.test) == pytest.approx(known, abs=1e-6), name
+
+
+def test_simkd_is_charged_for_its_projector(networks):
+    plain, simkd = row(networks, "plain"), row(networks, "simkd")
+    assert simkd["macs"] > plain["macs"] and simkd["params"] > plain["params"]
+
+
+def test_every_network_is_embedded_and_measured(line, networks):
+    measured = set(pl.read_parquet(line.artifacts / "tiny" / "layer_measures.parquet")["network_id"])
+    assert measured == set(networks["network_id"])
+
+
+def test_named_terms_and_shares_of_time_are_kept(line):
+    history = pl.read_parquet(line.artifacts / "tiny" / "history.parquet")
+    quantities = set(history.filter(network_id="small-crd-l0.2-s0")["quantity"])
+    assert {"loss", "loss/ce", "loss/crd", "lr", "val_accuracy", "train_accuracy"} <= quantities
+    assert "train_accuracy" not in set(history.filter(network_id="small-funmatch-l0.2-s0")["quantity"])
+    timings = json.loads((line.artifacts / "tiny" / "timings.json").read_text())
+    speed = timings["training"]["small-kd-l0.2-s0"]
+    assert set(speed["shares"]) == {"data", "teacher", "student", "loss"}
+    assert sum(speed["shares"].values()) == pytest.approx(1.0, abs=1e-3)
+    assert speed["steps_per_second"] > 0 and speed["images_per_second"] > 0
+
+
+def test_adding_a_method_trains_nothing_else(line):
+    """Not even where it changes who trains beside whom."""
+    before = line.stages("student")
+    line.study.write_text(study_text().replace('"simkd", ', '"simkd", "dkd", '))
+    assert line("--only", "student").code == 0
+    assert len(line.stages("student") - before) == 2
+    assert METHODS["dkd"].version == 1
+
+
+def test_the_labelled_images_of_two_seeds_differ_but_not_within_one():
+    labels = np.repeat(np.arange(5), 40)
+    assert not np.array_equal(label_budget(labels, 0.2, 0), label_budget(labels, 0.2, 1))
+    assert np.array_equal(label_budget(labels, 0.2, 1), label_budget(labels, 0.2, 1))
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ('{ method = "dkd", unlabelled = true }', "needs labels"),
+        ('{ method = "plain", teacher = "self" }', "no teacher"),
+        ('{ method = "kd", teacher = "myself" }', "teacher"),
+        ('{ method = "kd", training = { stepps = 3 } }', "training.stepps"),
+        ('{ method = "kd", training = { lr = -1.0 } }', "training.lr"),
+        ('{ method = "plain", label = "again" }', "once more"),
+        ('{ method = "at", parameters = { pairs = [["layer9", "layer1"]] } }', "layer9"),
+        ('{ method = "kd", parameters = { temperature = inf } }', "temperature"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(command_line, entry, said):
+    command_line.study.write_text(TINY.replace('"second-seed"', entry))
+    found = command_line.here(command="validate")
+    assert found.code == 2 and said in found.err and "Traceback" not in found.err
+    assert "line 6" in found.err or "methods" in found.err
+
+
+def test_a_cache_that_would_not_pay_is_refused(command_line):
+    said = command_line.here("training.teacher_cache=true", "label_fractions=[1.0]", command="validate")
+    assert said.code == 2 and "teacher_cache" in said.err and "more than it saves" in said.err
+    assert command_line.here("training.teacher_cache=true", "data.augmentation=none", command="validate").code == 0
