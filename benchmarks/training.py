@@ -223,6 +223,8 @@ def throughput(recipe: TrainingSpec, device: torch.device) -> list[str]:
         lines.append(f"| {name} | {seen / training_seconds([name], teacher, recipe, device):,.0f} |")
     first = recipe.model_copy(update={"channels_last": False})
     lines.append(f"| kd, channels first | {seen / training_seconds(['kd'], teacher, first, device):,.0f} |")
+    compiled = recipe.model_copy(update={"compile": True})
+    lines.append(f"| kd, compiled | {seen / training_seconds(['kd'], teacher, compiled, device):,.0f} |")
     if device.type == "cuda":
         for precision in ("float32", "bfloat16"):
             chosen = recipe.model_copy(update={"precision": precision})

@@ -7,6 +7,7 @@ a class. All of it is found here, from shapes, and reported at once.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,11 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
     if wider and round(max(spec.label_fractions) * train) >= train:
         yield ("label_fractions",), f"with all labels no unlabelled image is left for method {wider!r}."
     yield from _cache_problems(spec, train)
+    if spec.training.compile and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        yield (
+            ("training", "compile"),
+            "torch.compile needs a C++ compiler, and there is none; install g++ or leave it out.",
+        )
     k = spec.measures.k
     if k >= spec.data.probe_size:
         yield ("measures", "k"), f"{k} neighbours need more than {spec.data.probe_size} probe images."

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdpipe.data import Batch, Batches, derive_seed
 from kdpipe.methods import Method
-from kdpipe.networks import Network, Outputs
+from kdpipe.networks import Forward, Network, Outputs, forward
 
 CACHE_BATCH = 512
 
@@ -56,10 +56,10 @@ class Shares:
         return {name: seconds / whole for name, seconds in self.seconds.items()} if whole else {}
 
 
-def frozen(teacher: Network, images: Tensor, half: bool) -> Outputs:
+def frozen(teacher: Network, images: Tensor, half: bool, through: Forward = forward) -> Outputs:
     """What a teacher says of images, without gradients."""
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-        return teacher(images)
+        return through(teacher, images)
 
 
 class TeacherLogits:
@@ -98,6 +98,7 @@ class Lessons:
     half: bool
     channels_last: bool
     shares: Shares
+    forward: Forward = forward
     cache: TeacherLogits | None = None
 
     def at(self, step: int) -> Lesson:
@@ -171,7 +172,7 @@ class Lesson:
     def _ask(self, batch: Batch) -> Outputs:
         assert self._of.teacher is not None, "a learner asks for a teacher that the group has not"
         with self._of.shares.part("teacher"):
-            return frozen(self._of.teacher, batch.images, self._of.half)
+            return frozen(self._of.teacher, batch.images, self._of.half, self._of.forward)
 
 
 def mixup(images: Tensor, seed: int) -> Tensor:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -134,6 +135,19 @@ class Network(nn.Module):
             return final.permute(0, 3, 1, 2) if nhwc else final
         tokens = final[:, getattr(self.model, "num_prefix_tokens", 0) :]
         return tokens.transpose(1, 2).unflatten(2, last.shape[2:])
+
+
+Forward = Callable[[Network, Tensor], Outputs]
+
+
+def forward(network: Network, images: Tensor) -> Outputs:
+    return network(images)
+
+
+@lru_cache
+def compiled_forward() -> Forward:
+    """A compiled forward pass; networks of one architecture share one compilation, whatever their weights."""
+    return torch.compile(forward, dynamic=False)
 
 
 class ReusedHead(nn.Module):

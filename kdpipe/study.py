@@ -96,7 +96,7 @@ class ArchSpec(Spec):
 class TrainingSpec(Spec):
     """SGD with Nesterov momentum for a fixed number of steps."""
 
-    later = frozenset({"teacher_cache"})
+    later = frozenset({"teacher_cache", "compile"})
     steps: Annotated[int, Field(ge=0)] = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
     lr: Annotated[float, Field(gt=0.0)] = 0.1
@@ -108,6 +108,7 @@ class TrainingSpec(Spec):
     unlabelled_batch_size: Positive = 128
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     channels_last: bool = True
+    compile: bool = Field(default=False, description="torch.compile the forward passes; see docs/BENCHMARKS.md")
     teacher_cache: bool = Field(default=False, description="keep the teacher's logits of every view of every image")
 
     @property

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from kdpipe.data import Batches, as_input, derive_seed
 from kdpipe.lessons import Lessons, Shares, Shown, TeacherLogits
 from kdpipe.methods import Method, Step
-from kdpipe.networks import Network
+from kdpipe.networks import Network, compiled_forward, forward
 from kdpipe.sources import Split
 from kdpipe.study import TrainingSpec
 
@@ -110,12 +110,10 @@ class Learner:
         self._since = 0
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
 
-    def learn(
-        self, shown: Shown, teacher: Network | None, step: int, progress: float, half: bool, clock: Shares
-    ) -> None:
+    def learn(self, shown: Shown, lessons: Lessons, step: int, progress: float) -> None:
         """One step of SGD on the sum of the method's terms."""
         assert self.recipe is not None
-        device, target = shown.images.device, shown.labels
+        device, target, clock = shown.images.device, shown.labels, lessons.shares
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, step)
         self.network.train()
@@ -123,9 +121,9 @@ class Learner:
             self.extras.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive_seed("step", self.stream, step))
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            with torch.autocast(device.type, torch.bfloat16, enabled=lessons.half):
                 with clock.part("student"):
-                    outputs = self.network(shown.images)
+                    outputs = lessons.forward(self.network, shown.images)
                 with clock.part("loss"):
                     terms = self.method.terms(
                         Step(
@@ -137,7 +135,7 @@ class Learner:
                             parameters=self.parameters,
                             extras=self.extras,
                             student_network=self.network,
-                            teacher_network=teacher if self.method.needs_teacher else None,
+                            teacher_network=lessons.teacher if self.method.needs_teacher else None,
                         )
                     )
                     loss = torch.stack([term.float() for term in terms.values()]).sum()
@@ -281,7 +279,8 @@ def train(
         if recipe.teacher_cache and any(learner.method.needs == ("logits",) for learner in learners):
             cache = TeacherLogits(teacher, labelled, half)
     (views,) = {learner.method.views for learner in learners}
-    lessons = Lessons(labelled, unlabelled, teacher, views, half, recipe.channels_last, shares, cache)
+    through = compiled_forward() if recipe.compile else forward
+    lessons = Lessons(labelled, unlabelled, teacher, views, half, recipe.channels_last, shares, through, cache)
     for start, group in sorted(starts.items()):
         advance(start * len(group), "resumed" if start else "")
         _train_from(start, group, lessons, validation, recipe, resume, advance)
@@ -310,7 +309,7 @@ def _train_from(
         lesson = lessons.at(step)
         for learner in alive:
             shown = lesson.shown(learner.method, learner.unlabelled)
-            learner.learn(shown, lessons.teacher, step, step / recipe.steps, lessons.half, lessons.shares)
+            learner.learn(shown, lessons, step, step / recipe.steps)
         done = step + 1
         last = done == recipe.steps
         if done % every == 0 or last:
