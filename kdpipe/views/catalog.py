@@ -11,8 +11,12 @@ from kdpipe.errors import ArtifactError
 from kdpipe.store import Study
 
 VIEWS = {"gap": "channel means (gap)", "projection": "whole map (projection)"}
-ROLES = ("teacher", "plain", "control", "distilled")
-TRAINED_STUDENT = (pl.col("role") != "teacher") & (pl.col("status") == "trained")
+ROLES = ("teacher", "plain", "control", "distilled", "checkpoint")
+# A study's one teacher has that role; teachers of controls, and plain students on their way, are no students.
+OTHER_TEACHER = (pl.col("role") != "teacher") & (pl.col("student") == "teacher")
+STUDENT = pl.col("role").is_in(["plain", "control", "distilled"]) & (pl.col("student") != "teacher")
+TRAINED_STUDENT = STUDENT & (pl.col("status") == "trained")
+MOST_NAMED = 6  # more methods are counted in a sentence, not named
 FEW_SEEDS = 8  # below this many paired seeds the study prints estimates and judges nothing
 
 
@@ -22,26 +26,51 @@ def budget(fraction: float) -> str:
 
 
 def networks(study: Study) -> pl.DataFrame:
-    """All networks in reading order, with ``series`` (one colour each), ``budget`` and a unique ``label``."""
+    """All networks in reading order, with what pages call them.
+
+    Returns:
+        The networks table and series (one colour each), budget, a unique label, rank (of the role; other
+        teachers last) and null (whether it is plain again from other initial weights: what chance moves).
+    """
     frame = study.networks.with_columns(
-        series=pl.when(pl.col("role") == "teacher")
-        .then(pl.lit("teacher"))
-        .when((pl.col("role") == "control") & (pl.col("method") == pl.col("method_label")))
-        .then(pl.col("method").replace(_titles(study)))
-        .otherwise("method_label"),
         budget=pl.col("label_fraction").map_elements(budget, pl.String),
-        rank=pl.col("role").replace_strict({role: i for i, role in enumerate(ROLES)}, default=len(ROLES)),
+        null=(pl.col("role") == "control") & (pl.col("method") == "second-seed"),
     )
-    several = frame.filter(pl.col("role") != "teacher")["student"].n_unique() > 1
+    frame = frame.with_columns(
+        series=_series(frame, _titles(study)),
+        rank=pl.when(OTHER_TEACHER).then(len(ROLES)).otherwise(
+            pl.col("role").replace_strict({role: i for i, role in enumerate(ROLES)}, default=len(ROLES))
+        ),
+    )  # fmt: skip
+    several = frame.filter(STUDENT)["student"].n_unique() > 1
     student = pl.concat_str(pl.col("student"), pl.lit(" ")) if several else pl.lit("")
-    name = pl.concat_str(student, "series", pl.lit(", "), "budget", pl.lit(", seed "), "seed")
-    teachers = frame.filter(pl.col("role") == "teacher").height
-    teacher = pl.lit("teacher") if teachers == 1 else pl.concat_str(pl.lit("teacher "), "network_id")
-    frame = frame.with_columns(label=pl.when(pl.col("role") == "teacher").then(teacher).otherwise(name))
+    frame = frame.with_columns(
+        label=pl.when(pl.col("role") == "teacher").then("series")
+        .when(OTHER_TEACHER & (pl.col("label_fraction") == 0)).then("series")
+        .when(OTHER_TEACHER).then(pl.concat_str("series", pl.lit(", seed "), "seed"))
+        .otherwise(pl.concat_str(student, "series", pl.lit(", "), "budget", pl.lit(", seed "), "seed"))
+    )  # fmt: skip
     unique = pl.when(pl.col("label").is_duplicated()).then(pl.concat_str("label", pl.lit(" · "), "network_id"))
+    on_its_way = pl.when(pl.col("role") == "checkpoint").then("checkpoint_step").otherwise(0)
     return frame.with_columns(label=unique.otherwise("label")).sort(
-        "rank", "student", "label_fraction", "series", "seed", maintain_order=True
+        "rank", "student", "label_fraction", on_its_way, "series", "seed", maintain_order=True
     )
+
+
+def _series(frame: pl.DataFrame, titles: dict[str, str]) -> pl.Expr:
+    """What a configuration is called; a control by its method's title, with what its label adds."""
+    title, added = pl.col("method").replace(titles), pl.col("method_label").str.strip_prefix(pl.col("method"))
+    control = pl.concat_str(title, pl.lit(" ("), added.str.strip_chars_start("-"), pl.lit(")"))
+    step = pl.col("checkpoint_step").cast(pl.String)
+    return (
+        pl.when(pl.col("role") == "teacher").then(pl.lit("teacher"))
+        .when(OTHER_TEACHER & (pl.col("label_fraction") == 0)).then(pl.lit("untrained teacher"))
+        .when(OTHER_TEACHER).then(pl.concat_str(pl.lit("teacher on "), "budget"))
+        .when(pl.col("role") == "checkpoint").then(pl.concat_str(pl.lit("plain at step "), step))
+        .when((pl.col("role") == "control") & (added == "")).then(title)
+        .when(pl.col("role") == "control").then(control)
+        .otherwise("method_label")
+    )  # fmt: skip
 
 
 def _titles(study: Study) -> dict[str, str]:
@@ -50,7 +79,13 @@ def _titles(study: Study) -> dict[str, str]:
         named = study.methods.select("method", "title").rows()
     except ArtifactError:
         return {}
-    return {method: title[:1].lower() + title[1:] for method, title in named}
+    return {method: in_sentence(title) for method, title in named}
+
+
+def in_sentence(title: str) -> str:
+    """A title without its capital, unless the first word has others: ``KD from …``, ``FitNet hints``."""
+    first = title.split(" ")[0]
+    return title if first[1:] != first[1:].lower() else title[:1].lower() + title[1:]
 
 
 def view_in_words(view: str) -> str:
@@ -64,21 +99,24 @@ def series_of(frame: pl.DataFrame) -> list[tuple[str, str]]:
 
 
 def headline(study: Study, frame: pl.DataFrame) -> pl.DataFrame:
-    """The networks of the study's headline comparison (all seeds), without those that diverged."""
+    """The networks of the study's headline comparison (all seeds), without those that diverged.
+
+    They are the teacher, plain, plain from other initial weights, and one method: for one student and budget.
+    """
     wanted = study.record.get("headline") or {}
     trained = frame.filter(pl.col("status") == "trained")
-    students = trained.filter(pl.col("role") != "teacher")
+    students = trained.filter(STUDENT)
     if students.filter(pl.col("student") == wanted.get("student", "")).height:
         students = students.filter(pl.col("student") == wanted["student"])
     if students.height:
         fractions = students["label_fraction"].unique().to_list()
         target = wanted.get("label_fraction", 1.0)
         students = students.filter(pl.col("label_fraction") == min(fractions, key=lambda f: abs(f - target)))
-    distilled = students.filter(pl.col("role") == "distilled")
     label = wanted.get("method_label") or wanted.get("method", "")
-    if distilled.filter(pl.col("series") == label).is_empty() and distilled.height:
-        label = distilled["series"][0]
-    kept = students.filter((pl.col("role") != "distilled") | (pl.col("series") == label))
+    distilled = students.filter(pl.col("role") == "distilled")["method_label"].to_list()
+    if label not in students["method_label"].to_list() and distilled:
+        label = distilled[0]
+    kept = students.filter((pl.col("role") == "plain") | pl.col("null") | (pl.col("method_label") == label))
     return pl.concat([trained.filter(pl.col("role") == "teacher"), kept])
 
 
@@ -149,12 +187,13 @@ def nearest_layer(layers: pl.DataFrame, network_id: str, place: int, count: int)
 
 
 def study_in_words(study: Study, frame: pl.DataFrame) -> str:
-    """One paragraph: dataset, teacher, students, methods, budgets, seeds."""
+    """One paragraph: dataset, teacher, students, methods, budgets, seeds, and what else there is."""
     data: dict[str, Any] = study.record.get("data") or {}
-    students = frame.filter(pl.col("role") != "teacher")
+    students = frame.filter(STUDENT)
     teachers = _architectures(frame.filter(pl.col("role") == "teacher"))
     archs = _architectures(students)
-    methods = _listed(students.filter(pl.col("role") == "distilled")["series"].unique(maintain_order=True).to_list())
+    methods = students.filter(pl.col("role") == "distilled")["series"].unique(maintain_order=True).to_list()
+    named = _listed(methods) if len(methods) <= MOST_NAMED else f"{len(methods)} methods"
     budgets = _listed(students.sort("label_fraction")["budget"].unique(maintain_order=True).to_list())
     seeds = students.filter(pl.col("status") == "trained")["seed"].n_unique()
     size = " by ".join(str(n) for n in (data.get("image_shape") or [])[1:])
@@ -163,9 +202,22 @@ def study_in_words(study: Study, frame: pl.DataFrame) -> str:
         f"{f', {size} pixels' if size else ''}; {data.get('train', '?')} to train, {data.get('test', '?')} to test, "
         f"of which {data.get('probe', '?')} probe images are followed through every layer). "
         f"Teacher: **{teachers or 'none'}**. Student: **{archs or 'none'}**, plain and distilled with "
-        f"**{methods or 'no method'}**, on {budgets or 'no labels'}"
-        f"{f', with {seeds} seed' + 's' * (seeds != 1) + ' each' if seeds else ''}."
+        f"**{named or 'no method'}**, on {budgets or 'no labels'}"
+        f"{f', with {seeds} seed' + 's' * (seeds != 1) + ' each' if seeds else ''}.{_beside(frame)}"
     )
+
+
+def _beside(frame: pl.DataFrame) -> str:
+    """The networks that are neither teacher, plain, its second start nor distilled, counted in a sentence."""
+    controls = frame.filter(STUDENT & (pl.col("role") == "control") & ~pl.col("null"))["series"].n_unique()
+    counts = {
+        "other control": controls,
+        "other teacher": frame.filter(OTHER_TEACHER).height,
+        "plain student on its way": frame.filter(pl.col("role") == "checkpoint").height,
+    }
+    plural = {"plain student on its way": "plain students on their way"}
+    said = [f"{n} {what if n == 1 else plural.get(what, what + 's')}" for what, n in counts.items() if n]
+    return f" Beside these: {_listed(said)}." if said else ""
 
 
 def _architectures(frame: pl.DataFrame) -> str:
