@@ -31,10 +31,12 @@ class Shares:
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
     timing: bool = False
 
     def start(self, step: int) -> None:
         self.timing = step % 10 == 5
+        self.steps += self.timing
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -51,9 +53,9 @@ class Shares:
         return time.perf_counter()
 
     @property
-    def fractions(self) -> dict[str, float]:
-        whole = sum(self.seconds.values())
-        return {name: seconds / whole for name, seconds in self.seconds.items()} if whole else {}
+    def a_step(self) -> dict[str, float]:
+        """Seconds a step by part; empty if nothing was timed."""
+        return {name: seconds / self.steps for name, seconds in self.seconds.items()} if self.steps else {}
 
 
 def frozen(teacher: Network, images: Tensor, half: bool, through: Forward = forward) -> Outputs:

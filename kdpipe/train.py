@@ -87,6 +87,7 @@ class Learner:
     recipe: TrainingSpec | None = None
     keep_at: tuple[int, ...] = ()
     kept: dict[int, State] = field(default_factory=dict)
+    clock: Shares | None = None
     history: list[tuple[int, str, float]] = field(default_factory=list)
     best: Best = field(default_factory=Best)
     diverged_step: int | None = None
@@ -106,14 +107,15 @@ class Learner:
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+        self.clock = Shares(device)
         self._sums: dict[str, Tensor] = {}
         self._since = 0
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
 
     def learn(self, shown: Shown, lessons: Lessons, step: int, progress: float) -> None:
         """One step of SGD on the sum of the method's terms."""
-        assert self.recipe is not None
-        device, target, clock = shown.images.device, shown.labels, lessons.shares
+        assert self.recipe is not None and self.clock is not None
+        device, target, clock = shown.images.device, shown.labels, self.clock
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, step)
         self.network.train()
@@ -262,7 +264,7 @@ def train(
         advance: told how many steps were done, and a note for people.
 
     Returns:
-        shares of the time that went into data, teacher, student and loss; empty if nothing was timed.
+        seconds a step that went into data and teacher; what went into each student is on its ``clock``.
     """
     starts: dict[int, list[Learner]] = {}
     for learner in learners:
@@ -284,7 +286,7 @@ def train(
     for start, group in sorted(starts.items()):
         advance(start * len(group), "resumed" if start else "")
         _train_from(start, group, lessons, validation, recipe, resume, advance)
-    return shares.fractions
+    return shares.a_step
 
 
 def _train_from(
@@ -308,6 +310,8 @@ def _train_from(
             return
         lesson = lessons.at(step)
         for learner in alive:
+            assert learner.clock is not None
+            learner.clock.start(step)
             shown = lesson.shown(learner.method, learner.unlabelled)
             learner.learn(shown, lessons, step, step / recipe.steps)
         done = step + 1

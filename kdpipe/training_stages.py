@@ -192,7 +192,7 @@ def _train_together(
     title = learners[0].name if len(learners) == 1 else f"{len(learners)} students, {tasks[0].stage.batch_title}"
     started = time.perf_counter()
     with context.reporter.track(f"training {title}", recipe.steps * len(learners)) as bar:
-        shares = train(
+        common = train(
             learners,
             teacher=teacher,
             labelled=labelled,
@@ -204,7 +204,12 @@ def _train_together(
             advance=bar.advance,
         )
     seconds = time.perf_counter() - started
-    for task in tasks:
+    clocks = [learner.clock for learner in learners if learner.clock is not None]
+    whole = sum(common.values()) + sum(sum(clock.a_step.values()) for clock in clocks)
+    for task, learner in zip(tasks, learners, strict=True):
+        own = learner.clock.a_step if learner.clock else {}
+        together = {part: sum(c.a_step.get(part, 0.0) for c in clocks) for part in ("student", "loss")}
+        shares = {name: value / whole for name, value in (common | together).items()} if whole else {}
         speed = {
             "seconds": seconds,
             "students_together": len(learners),
@@ -212,6 +217,7 @@ def _train_together(
             "steps_per_second": recipe.steps / seconds,
             "images_per_second": recipe.steps * recipe.batch_size / seconds,
             "shares": {name: round(share, 4) for name, share in shares.items()},
+            "seconds_a_step": {name: round(value, 6) for name, value in (common | own).items()},
             "device": str(device),
             "threads": torch.get_num_threads(),
             "half": use_half(recipe, device),

@@ -22,6 +22,8 @@ FEW_SEEDS = 8  # below this many paired seeds the study prints estimates and jud
 
 def budget(fraction: float) -> str:
     """A share of the training labels in words: ``10% of labels``."""
+    if fraction == 0:
+        return "no labels"
     return "all labels" if fraction > 0.9999 else f"{100 * fraction:.3g}% of labels"
 
 
@@ -37,7 +39,7 @@ def networks(study: Study) -> pl.DataFrame:
         null=(pl.col("role") == "control") & (pl.col("method") == "second-seed"),
     )
     frame = frame.with_columns(
-        series=_series(frame, _titles(study)),
+        series=_series(_titles(study)),
         rank=pl.when(OTHER_TEACHER).then(len(ROLES)).otherwise(
             pl.col("role").replace_strict({role: i for i, role in enumerate(ROLES)}, default=len(ROLES))
         ),
@@ -57,7 +59,7 @@ def networks(study: Study) -> pl.DataFrame:
     )
 
 
-def _series(frame: pl.DataFrame, titles: dict[str, str]) -> pl.Expr:
+def _series(titles: dict[str, str]) -> pl.Expr:
     """What a configuration is called; a control by its method's title, with what its label adds."""
     title, added = pl.col("method").replace(titles), pl.col("method_label").str.strip_prefix(pl.col("method"))
     control = pl.concat_str(title, pl.lit(" ("), added.str.strip_chars_start("-"), pl.lit(")"))

@@ -9,12 +9,11 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import catalog, maps, theme
+from kdpipe.views import catalog, maps, page, theme
 from kdpipe.views.images import strip
 
 CHART = "maps_chart"
 _MARKED = "marked_sample"
-_PROJECTORS = {"tsne": "t-SNE", "ivis": "ivis", "pca": "PCA"}
 _NEIGHBOURS = 10
 
 
@@ -34,16 +33,15 @@ class MapChoice:
 def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
     """Show the controls and return what they ask for; None (and words why) if nothing can be drawn."""
     mapped = networks.filter("mapped")
-    kinds = study.scan("maps").select("projector").unique().collect()["projector"].to_list()
-    projectors = [name for name in _PROJECTORS if name in kinds] + sorted(set(kinds) - _PROJECTORS.keys())
+    projectors = maps.projectors_of(study)
     if mapped.is_empty() or not projectors:
-        st.info("This study has no maps. Its measures are on the measures page.")
+        st.info(page.NO_MAPS)
         return None
     rows = _pick_networks(study, mapped)
     chosen = rows["network_id"].to_list()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         projector = st.segmented_control(
-            "Projector", projectors, format_func=lambda name: _PROJECTORS.get(name, name), default=projectors[0],
+            "Projector", projectors, format_func=lambda name: maps.PROJECTORS.get(name, name), default=projectors[0],
             required=True, key="projector", bind="query-params",
         )  # fmt: skip
         by = st.segmented_control(
@@ -83,7 +81,7 @@ def _pick_networks(study: Study, mapped: pl.DataFrame) -> pl.DataFrame:
 
 
 def _pick_columns(rows: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
-    students = rows.filter(pl.col("role") != "teacher")["network_id"].to_list() or rows["network_id"].to_list()
+    students = rows.filter(catalog.STUDENT)["network_id"].to_list() or rows["network_id"].to_list()
     columns = catalog.columns_of(layers, students)
     names = columns["layer"].to_list()
     picked = st.pills(

@@ -20,6 +20,7 @@ from kdpipe.views.theme import GREY, MARKED, OTHER, RIGHT, WRONG
 
 Spec = dict[str, Any]
 PICK = "pick"
+PROJECTORS = {"tsne": "t-SNE", "ivis": "ivis", "pca": "PCA"}
 COLOURINGS = ("class", "prediction", "correctness")
 _PAGE_WIDTH, _GAP = 800, 12  # what a window of 1280 px leaves beside the sidebar
 _SUBTITLES = {"trustworthiness": "trustworthiness", "continuity": "continuity", "knn_recall": "neighbours kept"}
@@ -78,6 +79,12 @@ def panels_of(
             mine = scores.filter((pl.col("network_id") == network_id) & (pl.col("layer") == found))
             panels.append(Panel(network_id, label, found, row, column, dict(mine.select("measure", "value").rows())))
     return panels
+
+
+def projectors_of(study: Study) -> list[str]:
+    """The projectors that maps were made with, t-SNE first."""
+    kinds = study.scan("maps").select("projector").unique().collect()["projector"].to_list()
+    return [name for name in PROJECTORS if name in kinds] + sorted(set(kinds) - PROJECTORS.keys())
 
 
 def settings_of(study: Study, projector: str) -> pl.DataFrame:

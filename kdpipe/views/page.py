@@ -25,6 +25,10 @@ from kdpipe.views.images import PIXELS_CSS
 _PAGE, _LAST = "last_page", "last_study"
 # Streamlit leaves 80 px on either side: a tenth of a small screen, which the maps need.
 ROOM_CSS = "<style>.stMainBlockContainer { padding-left: 2.5rem; padding-right: 2.5rem; }</style>"
+NO_MAPS = (
+    "This study has no maps: name projectors under `[maps]` in the study file, such as `projectors = [\"tsne\"]`, and "
+    "run `scripts/precompute.py` on it again, which keeps the trained networks. The measures page needs no maps."
+)
 _LOG = logging.getLogger(__name__)
 _UNREADABLE = (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 

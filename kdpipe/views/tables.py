@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import polars as pl
 
@@ -25,8 +25,8 @@ def measures_of(study: Study, of: str, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def students(scope: pl.DataFrame) -> list[str]:
-    """Ids of all networks but the teacher."""
-    return scope.filter(pl.col("role") != "teacher")["network_id"].to_list()
+    """Ids of the students, without other teachers and checkpoints."""
+    return scope.filter(catalog.STUDENT)["network_id"].to_list()
 
 
 def _depths(layers: pl.DataFrame) -> pl.DataFrame:
@@ -53,9 +53,14 @@ def per_layer(curves: pl.DataFrame) -> pl.DataFrame:
 
 
 def by_class(
-    rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame, layer: str, class_names: Sequence[str]
+    rows: pl.DataFrame,
+    scope: pl.DataFrame,
+    layers: pl.DataFrame,
+    layer: str,
+    class_names: Sequence[str],
+    in_colour: Collection[str],
 ) -> tuple[pl.DataFrame, list[str], int]:
-    """Class means over seeds at one layer, the classes in order of gain, and how many are left out of it."""
+    """Class means over seeds at one layer, the classes by gain of the methods in colour, and how many are left out."""
     ordered = catalog.layers_in_order(layers)
     reference = next(who for who in [*students(scope), *scope["network_id"]] if layer in ordered.get(who, []))
     place, count = ordered[reference].index(layer), len(ordered[reference])
@@ -73,7 +78,8 @@ def by_class(
         .agg(value=pl.col("value").mean(), seeds=pl.len())
         .sort("rank", "series", "label")
     )  # fmt: skip
-    mean = {role: pl.col("value").filter(pl.col("role") == role).mean() for role in ("distilled", "plain")}
+    seen = pl.col("series").is_in(list(in_colour))
+    mean = {role: pl.col("value").filter(seen & (pl.col("role") == role)).mean() for role in ("distilled", "plain")}
     gains = values.group_by("class_name").agg(gain=mean["distilled"] - mean["plain"], first=pl.col("label").first())
     order = gains.sort("gain", "first", descending=[True, False], nulls_last=True)["class_name"].to_list()
     left_out = max(0, len(order) - MOST_CLASSES)
@@ -90,7 +96,8 @@ def to_teacher(similarity: pl.DataFrame, scope: pl.DataFrame) -> pl.DataFrame:
         {"network_id": "other_id", "other_id": "network_id", "layer": "other_layer", "other_layer": "layer"}
     ).select(similarity.columns)
     pairs = pl.concat([similarity, swapped])
-    return pairs.filter(pl.col("network_id").is_in(students(scope)) & pl.col("other_id").is_in(teachers))
+    others = scope.filter(pl.col("role") != "teacher")["network_id"].to_list()
+    return pairs.filter(pl.col("network_id").is_in(others) & pl.col("other_id").is_in(teachers))
 
 
 def matching_depth(pairs: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:

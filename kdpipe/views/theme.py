@@ -16,22 +16,23 @@ OTHER = "other classes"
 COLOURED_CLASSES = 8
 
 _ROLE_COLOURS = {"teacher": "#717581", "plain": "#3f90da", "control": "#92dadd"}
-_METHOD_COLOURS = ("#e76300", "#832db6", "#b9ac70", "#bd1f01", "#a96b59", "#ffa90e", "#94a4a2")
+_METHOD_COLOURS = ("#e76300", "#832db6", "#b9ac70", "#bd1f01", "#a96b59", "#ffa90e")  # none of them grey
+COLOURED_METHODS = len(_METHOD_COLOURS)
 
 
-def series_colours(series: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """A colour for each (role, method label); distilled methods take theirs in alphabetical order."""
-    colours: dict[str, str] = {}
-    distilled = sorted({label for role, label in series if role not in _ROLE_COLOURS})
-    controls = sorted({label for role, label in series if role == "control"})
-    for role, label in series:
-        if role == "control":
-            colours[label] = _ROLE_COLOURS["control"] if label == controls[0] else GREY
-        elif role in _ROLE_COLOURS:
-            colours[label] = _ROLE_COLOURS[role]
-        else:
-            colours[label] = _METHOD_COLOURS[distilled.index(label) % len(_METHOD_COLOURS)]
-    return colours
+def series_colours(base: Sequence[tuple[str, str]], kept: Sequence[str], chosen: Sequence[str]) -> dict[str, str]:
+    """The colours of the few series that have one; all others are grey.
+
+    Args:
+        base: (role, series) of teacher, plain and the control, which always have theirs.
+        kept: methods whose colour never goes to another, at most :data:`COLOURED_METHODS`.
+        chosen: methods in colour, at most as many.
+    """
+    own = dict(zip(kept, _METHOD_COLOURS, strict=False))
+    spare = [colour for colour in _METHOD_COLOURS if colour not in own.values()]
+    spare += [colour for label, colour in own.items() if label not in chosen]
+    colours = {label: _ROLE_COLOURS[role] for role, label in base}
+    return colours | {label: own.get(label) or spare.pop(0) for label in chosen}
 
 
 def class_colours(class_names: Sequence[str], chosen: Sequence[str] = ()) -> dict[str, str]:
