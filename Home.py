@@ -4,7 +4,7 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import catalog, charts, gains, maps, page, theme
+from kdpipe.views import catalog, charts, focus, gains, maps, page, theme
 
 POINTS = 800  # more are not told apart at this size, and this draws in about a second
 WAYS = (
@@ -25,16 +25,24 @@ def accuracy_section(study: Study, networks: pl.DataFrame) -> None:
     gains.tiles(summary, gains.paired(headline))
     st.caption(gains.caption(summary))
     page.data_note(study)
-    if (trained["role"] == "teacher").all():
+    if trained.filter(catalog.STUDENT).is_empty():
         return
-    kind = headline.filter(pl.col("role") != "teacher").select("student", "label_fraction").unique()
-    st.markdown(gains.in_words(of_all.join(kind, on=["student", "label_fraction"], how="semi")))
+    kind = headline.filter(catalog.STUDENT).select("student", "label_fraction").unique()
+    shown = of_all.join(kind, on=["student", "label_fraction"], how="semi", maintain_order="left")
+    colours = focus.colours(study, networks)
+    st.markdown(gains.in_words(shown, headline["series"].to_list()))
     gains.few_seeds(of_all)
-    chart = charts.accuracy_dots(trained, theme.series_colours(catalog.series_of(networks)))
+    chart = charts.accuracy_dots(trained, colours)
     st.altair_chart(chart, key="accuracy", alt="Test accuracy of each seed, by label budget and method")
-    st.caption("A dot is a seed, the bar the mean. The dashed line is the teacher, which may have had more labels.")
+    hidden = trained.filter(catalog.STUDENT & ~pl.col("series").is_in(list(colours)))["series"].n_unique()
+    st.caption(
+        "A dot is a seed, the bar the mean. The dashed line is the teacher, which may have had more labels."
+        + (f" The {hidden} other methods and controls are below." if hidden else "")
+    )
     if of_all.height:
         st.markdown("**Gain over the plain student of the same seed**, in points of test accuracy")
+        st.altair_chart(charts.gain_ranges(shown, colours), key="gains", alt="Gain of each method, the highest first")
+        st.caption(gains.about_chart(shown))
         gains.table(of_all)
     page.table_beside(catalog.accuracies(networks).drop("rank", "label_fraction"), f"{study.name}-accuracy")
 
@@ -59,31 +67,33 @@ def how_to_compare(rows: pl.DataFrame) -> str:
 def layers_section(study: Study, networks: pl.DataFrame) -> None:
     st.header("Layer by layer")
     rows = catalog.headline_rows(catalog.headline(study, networks))
-    settings = maps.settings_of(study, "tsne")
-    if rows.is_empty() or settings.is_empty():
-        st.info("This study has no t-SNE maps, so there is nothing to draw here. The measures page does not need maps.")
+    projectors = maps.projectors_of(study)
+    if rows.is_empty() or not projectors:
+        st.info(page.NO_MAPS)
         return
+    projector = projectors[0]
+    drawn_by = maps.PROJECTORS.get(projector, projector)
     st.markdown(
-        "Each panel is one layer's view of the same test images, drawn by t-SNE: every dot is an image, its colour "
+        f"Each panel is one layer's view of the same test images, drawn by {drawn_by}: every dot is an image, its colour "
         "the true class. Read a row from left to right and watch the classes come apart. "
         f"{how_to_compare(rows)}Faint dots are images that the map misplaces."
     )
-    chosen, setting = rows["network_id"].to_list(), settings.row(0, named=True)
+    chosen, setting = rows["network_id"].to_list(), maps.settings_of(study, projector).row(0, named=True)
     layers = study.frame("layers", network_id=chosen, view=setting["view"])
-    students = rows.filter(pl.col("role") != "teacher")["network_id"].to_list()
-    points = study.frame("maps", network_id=chosen, projector="tsne").filter(maps.same_setting(setting))
-    scores = study.frame("map_measures", network_id=chosen, projector="tsne").filter(maps.same_setting(setting))
+    students = rows.filter(catalog.STUDENT)["network_id"].to_list()
+    points = study.frame("maps", network_id=chosen, projector=projector).filter(maps.same_setting(setting))
+    scores = study.frame("map_measures", network_id=chosen, projector=projector).filter(maps.same_setting(setting))
     panels = maps.panels_of(rows, layers, catalog.columns_of(layers, students), points, scores)
     samples = study.samples.drop("image").filter(pl.col("display_rank") < POINTS)
     names = study.record["data"]["class_names"]
     colouring = maps.Colouring("class", theme.class_colours(names, names))
     table = maps.wide_table(panels, points, samples, study.frame("predictions", network_id=chosen), names, colouring)
     spec = maps.small_multiples(table, panels, colouring, scores=["trustworthiness"], clickable=False)
-    alt = f"t-SNE maps of each layer, a row each: {'; '.join(rows['label'])}"
+    alt = f"{drawn_by} maps of each layer, a row each: {'; '.join(rows['label'])}"
     st.vega_lite_chart(table, spec, key="layers", width="content", alt=alt)
     st.caption(
         f"{table.height} probe images; a layer's vector is its {catalog.view_in_words(setting['view'])}. "
-        "Each map was optimised alone and "
+        "Each map was made alone and "
         "rotated onto the teacher's. Trustworthiness: how far neighbours on the map are true neighbours (1 is best, "
         "about 0.5 is a random layout)."
     )

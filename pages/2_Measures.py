@@ -4,29 +4,9 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import catalog, charts, page, tables, theme
+from kdpipe.views import catalog, charts, page, scope, tables
 
 HALF = 380  # pixels of a legend in one of two columns
-
-
-def pick_scope(networks: pl.DataFrame, view_names: list[str]) -> tuple[pl.DataFrame, str]:
-    """The networks of one student and label budget with the teacher, and the view of their layers."""
-    students = networks.filter(pl.col("role") != "teacher")
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        names = students["student"].unique(maintain_order=True).to_list()
-        student = names[0]
-        if len(names) > 1:
-            student = st.selectbox("Student", names, key="student", bind="query-params", width=220)
-        budgets = students.filter(pl.col("student") == student)["budget"].unique(maintain_order=True).to_list()
-        budget = st.segmented_control(
-            "Labels", budgets, default=budgets[0], required=True, key="labels", bind="query-params"
-        )
-        view = st.segmented_control(
-            "How a layer's map became a vector", view_names, format_func=catalog.view_in_words,
-            default=view_names[-1], required=True, key="view", bind="query-params",
-        )  # fmt: skip
-    mine = (pl.col("student") == student) & (pl.col("budget") == budget)
-    return networks.filter((pl.col("role") == "teacher") | mine).filter(pl.col("status") == "trained"), view
 
 
 def depth_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:

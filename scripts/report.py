@@ -12,15 +12,23 @@ import polars as pl  # noqa: E402
 from kdpipe.store import ARTIFACTS, Study, open_study, study_names  # noqa: E402
 
 TARGET = ROOT / "docs" / "RESULTS.md"
+LAYERS = (
+    ("silhouette", "projection", "Silhouette of the true classes on the projected map"),
+    ("silhouette", "gap", "Silhouette of the true classes on the channel means"),
+    ("knn_accuracy", "gap", "kNN accuracy on the channel means"),
+)
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 INTRODUCTION = """# What the committed studies show
 
 Written by `scripts/report.py` from `artifacts/`; nothing here was typed in. Accuracy is that of the last training step
 on the whole test set. *Gain* is the mean over seeds of the difference to the plain student of the same seed, which
-shares its labels, batches and (but for `second-seed`) its initial weights; in brackets the lowest and the highest seed.
-With so few seeds these are estimates, not verdicts: compare every gain with that of `second-seed`, a plain student
-from other initial weights. In both studies the teacher had all labels, so a gain may be the teacher's labels as much as
-its way of teaching; controls that tell the two apart are not part of these studies.
+shares its labels, batches and (but for controls with an initialisation of their own) its initial weights; in brackets
+the lowest and the highest seed. With so few seeds these are estimates, not verdicts. *Against plain* says only this:
+*better* or *worse* if every seed lies on that side and the mean gain is larger than the largest that `second-seed`, a
+plain student from other initial weights, reached; *within the null spread* if it is not; *mixed* if seeds disagree.
+Where the teacher had all labels, a gain may be the teacher's labels as much as its way of teaching: compare
+`own-budget-teacher` and `supervised-on-the-same-images` where a study has them. *Time a step* is the student's own time
+and its teacher's pass, as a multiple of the plain student's in the same run.
 """
 
 
@@ -58,6 +66,11 @@ def spread(row: dict[str, float | None], column: str, form: str, factor: float =
 
 
 def accuracies(study: Study) -> str:
+    """Accuracy and gain of every configuration; those that learn from the plain student's labels by falling gain."""
+    found = gains(study.networks.filter(status="trained"), "test_accuracy")
+    null = found.filter(method_label="second-seed")
+    noise = max((abs(null[f"gain_{kind}"][0]) for kind in ("min", "max")), default=None) if null.height else None
+    cost = costs(study)
     rows = [
         {
             "role": row["role"],
@@ -67,14 +80,58 @@ def accuracies(study: Study) -> str:
             "seeds": row["seeds"],
             "test accuracy, %": spread(row, "test_accuracy", "{:.1f}", 100),
             "gain, points": "-" if row["role"] in ("teacher", "plain") else spread(row, "gain", "{:+.1f}", 100),
+            "against plain": "-" if row["role"] in ("teacher", "plain") else against(row, noise),
+            **cost.get(row["method_label"], dict.fromkeys(COSTS, "-")),
         }
-        for row in gains(study.networks.filter(status="trained"), "test_accuracy").iter_rows(named=True)
+        for row in found.sort("gain_mean", descending=True, nulls_last=False, maintain_order=True).iter_rows(named=True)
     ]
-    return markdown(pl.DataFrame(rows))
+    frame = pl.DataFrame(rows)
+    constant = [name for name in ("student", "labels", *COSTS) if frame[name].n_unique() == 1 and frame.height > 8]
+    return markdown(frame.drop(constant))
+
+
+COSTS = ("time a step", "MACs", "parameters")
+
+
+def costs(study: Study) -> dict[str, dict[str, str]]:
+    """What a student costs beside the plain one: time a step with its teacher's pass, inference MACs and parameters."""
+    speed = study.timings.get("training", {})
+    mine = study.networks.filter(pl.col("student") != "teacher", status="trained", seed=study.networks["seed"].min())
+    plain = mine.filter(role="plain").row(0, named=True)
+    base = _step_seconds(speed.get(plain["network_id"], {}), taught=False)
+    found = {}
+    for row in mine.iter_rows(named=True):
+        own = _step_seconds(speed.get(row["network_id"], {}), taught=row["teacher_id"] is not None)
+        found[row["method_label"]] = {
+            "time a step": f"{own / base:.1f}x" if own and base else "-",
+            "MACs": f"{row['macs'] / plain['macs']:.2f}x",
+            "parameters": f"{row['params'] / plain['params']:.2f}x",
+        }
+    return found
+
+
+def _step_seconds(speed: dict, taught: bool) -> float | None:
+    parts = speed.get("seconds_a_step")
+    if not parts:
+        return None
+    return sum(value for name, value in parts.items() if taught or name != "teacher")
+
+
+def against(row: dict, noise: float | None) -> str:
+    """In words: every seed on one side, and the mean beyond what another initialisation did at most."""
+    low, mean, high = row["gain_min"], row["gain_mean"], row["gain_max"]
+    if mean is None or row["method_label"] == "second-seed":
+        return "-"
+    beyond = noise is None or abs(mean) > noise
+    if low > 0 and beyond:
+        return "better"
+    if high < 0 and beyond:
+        return "worse"
+    return "within the null spread" if not beyond else "mixed"
 
 
 def by_layer(study: Study, measure: str, view: str) -> str:
-    """Gain over plain of a measure at every layer of the headline's student and budget, for each method.
+    """A measure at every layer of the headline's student and budget: plain's value, and gains over it.
 
     The teacher's value is that of its layer nearest in relative depth.
     """
@@ -86,19 +143,18 @@ def by_layer(study: Study, measure: str, view: str) -> str:
     mine = frame.filter(student=chosen["student"]).filter(
         (pl.col("label_fraction") - chosen["label_fraction"]).abs() < 1e-6
     )
-    rows = []
+    rows: dict[str, dict[str, str]] = {"teacher": {"method": "teacher"}}
     for order in sorted(mine["order"].unique()):
         here = mine.filter(order=order)
         depth = here["relative_depth"][0]
+        name = f"{here['layer'][0]} (depth {depth:.2f})"
         nearest = teacher.sort((pl.col("relative_depth") - depth).abs().round(5), maintain_order=True)
-        row = {"layer": here["layer"][0], "depth": f"{depth:.2f}", "teacher": f"{nearest['value'][0]:.3f}"}
+        rows["teacher"][name] = f"{nearest['value'][0]:.3f}"
         for found in gains(here, "value").iter_rows(named=True):
-            if found["role"] == "plain":
-                row[found["method_label"]] = spread(found, "value", "{:.3f}")
-            else:
-                row[f"{found['method_label']}, gain"] = spread(found, "gain", "{:+.3f}")
-        rows.append(row)
-    return markdown(pl.DataFrame(rows))
+            plain, label = found["role"] == "plain", found["method_label"]
+            row = rows.setdefault(label, {"method": label if plain else f"{label}, gain"})
+            row[name] = spread(found, "value", "{:.3f}") if plain else spread(found, "gain", "{:+.3f}")
+    return markdown(pl.DataFrame(list(rows.values())))
 
 
 def made(study: Study) -> str:
@@ -115,14 +171,17 @@ def section(study: Study) -> str:
     data = study.record["data"]
     counts = ", ".join(f"{data[split]:,} {name}" for split, name in SPLITS.items())
     facts = f"{data['dataset']}: {counts} images"
+    views = study.layers["view"].unique()
     parts = [
         f"## {study.title} (`{study.name}`)",
         f"{facts}; {data['probe']:,} probe images. {data['note']}".strip(),
         accuracies(study),
-        "Silhouette of the true classes on the projected map, by layer of the headline student:",
-        by_layer(study, "silhouette", "projection"),
-        "kNN accuracy on the channel means, by layer of the headline student:",
-        by_layer(study, "knn_accuracy", "gap"),
+        *(
+            part
+            for measure, view, what in LAYERS
+            if view in views
+            for part in (f"{what}, by layer of the headline student:", by_layer(study, measure, view))
+        ),
         made(study),
     ]
     return "\n\n".join(parts)

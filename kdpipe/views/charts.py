@@ -1,7 +1,11 @@
-"""Charts of numbers: accuracies, measures by depth, classes, similarity, training. Frame in, chart out."""
+"""Charts of numbers: accuracies, gains, measures by depth, classes, similarity, training. Frame in, chart out.
+
+``colours`` names the few series that are told apart; rows of any other series are drawn in grey behind them.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +18,7 @@ from kdpipe.views.theme import GREY
 CANVAS = {"embedOptions": {"renderer": "canvas", "actions": {"export": True, "source": False, "editor": False}}}
 Layered = alt.LayerChart | alt.FacetChart
 _DEPTH = alt.Axis(format=".0%", tickCount=5)
+LABEL = 340  # pixels of a method's name beside its row
 _PERCENT = ".1~%"  # a single dot makes its own value the tick, with all digits of a float
 
 
@@ -34,13 +39,20 @@ def series_colour(colours: Mapping[str, str], present: list[str], width: int = 7
     return alt.Color("series:N", scale=scale, legend=legend)
 
 
+def _in_colour(frame: pl.DataFrame, colours: Mapping[str, str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows that have a colour, and the grey context."""
+    known = pl.col("series").is_in(list(colours))
+    return frame.filter(known), frame.filter(~known)
+
+
 def accuracy_dots(networks: pl.DataFrame, colours: Mapping[str, str]) -> Layered:
     """A dot for each seed and a tick for each mean, by label budget; the teacher is the dashed line.
 
     Args:
         networks: series, role, budget, label_fraction, seed, label, test_accuracy of what was trained.
-        colours: a colour for each series.
+        colours: a colour for each series; others are not drawn.
     """
+    networks, _ = _in_colour(networks, colours)
     students = networks.filter(pl.col("role") != "teacher")
     teacher = networks.filter(pl.col("role") == "teacher")
     order = students.sort("label_fraction")["budget"].unique(maintain_order=True).to_list()
@@ -62,6 +74,71 @@ def accuracy_dots(networks: pl.DataFrame, colours: Mapping[str, str]) -> Layered
     return alt.layer(line, dots, means).properties(height=320, usermeta=CANVAS)
 
 
+def gain_ranges(gains: pl.DataFrame, colours: Mapping[str, str]) -> Layered:
+    """A row a method: its mean gain, a line from the lowest seed to the highest, before the control's band.
+
+    The band reaches as far to either side of zero as the control's furthest seed: a difference of two
+    starts has no sign of its own. Rows far below all others would press those together, so an arrow at
+    the edge and a number stand for them.
+
+    Args:
+        gains: rows of :func:`kdpipe.views.gains.paired` for one student and budget, in order.
+        colours: a colour for each series in colour; the others are grey.
+    """
+    chance = gains.filter("null")
+    reach = chance.select(pl.max_horizontal(pl.col("lowest", "highest").abs()).max()).item() or 0.0
+    edge = _edge(gains, reach)
+    shown = gains.select(
+        "series", "gain", "lowest", "highest", "pairs", kind=pl.col("role"), low=pl.col("lowest").clip(edge),
+        high=pl.col("highest").clip(edge), at=pl.col("gain").clip(edge),
+        colour=pl.col("series").replace_strict(dict(colours), default=GREY),
+        off=pl.lit(edge is not None) & (pl.col("gain") < (edge or 0)),
+    )  # fmt: skip
+    scale = alt.Scale(zero=True, nice=edge is None, domainMin=alt.Undefined if edge is None else edge)
+    title = "gain over the plain student of the same seed, in points of test accuracy"
+    bold = {"condition": {"test": f"indexof({json.dumps(list(colours))}, datum.value) >= 0", "value": "bold"}}
+    axis = alt.Axis(labelLimit=LABEL, labelOverlap=False, labelFontWeight={**bold, "value": "normal"})
+    x = {"scale": scale, "title": title, "axis": alt.Axis(format="+", orient="bottom")}
+    tooltip = [alt.Tooltip("series:N", title="network"), alt.Tooltip("kind:N")]
+    tooltip += [alt.Tooltip(f"{name}:Q", format="+.1f") for name in ("gain", "lowest", "highest")]
+    tooltip.append(alt.Tooltip("pairs:Q", title="seeds"))
+    base = alt.Chart(shown).encode(
+        y=alt.Y("series:N", sort=shown["series"].to_list(), title=None, axis=axis),
+        color=alt.Color("colour:N", scale=None),
+        tooltip=tooltip,
+    )
+    band = alt.Chart(pl.DataFrame({"from": [-reach], "to": [reach]})).mark_rect(color=GREY, opacity=0.22)
+    zero = alt.Chart(pl.DataFrame({"from": [0.0]})).mark_rule(color=GREY)
+    inside = base.transform_filter("!datum.off")
+    outside = base.transform_filter("datum.off")
+    shape = alt.Shape(
+        "kind:N",
+        scale=alt.Scale(domain=["distilled", "control"], range=["circle", "diamond"]),
+        legend=alt.Legend(orient="top", title=None, symbolStrokeWidth=0, symbolFillColor=GREY),
+    )
+    layers = [
+        band.encode(x=alt.X("from:Q", **x), x2="to:Q"),
+        zero.encode(x=alt.X("from:Q", **x)),
+        inside.mark_rule(strokeWidth=2.5, opacity=0.7).encode(x=alt.X("low:Q", **x), x2="high:Q"),
+        inside.mark_point(size=80, filled=True, opacity=1).encode(x=alt.X("at:Q", **x), shape=shape),
+        outside.mark_point(size=70, filled=True, opacity=1, shape="triangle-left", xOffset=6).encode(
+            x=alt.X("at:Q", **x)
+        ),
+        outside.mark_text(align="left", dx=16, fontSize=11).encode(
+            x=alt.X("at:Q", **x), text=alt.Text("gain:Q", format="+.1f")
+        ),
+    ]
+    return alt.layer(*layers).properties(height=110 + 22 * shown.height, usermeta=CANVAS)
+
+
+def _edge(gains: pl.DataFrame, reach: float) -> float | None:
+    """Where the axis ends if some rows lie far below the bulk; None if none does."""
+    quarter = gains["gain"].quantile(0.25, "linear")
+    top, foot = max(gains["highest"].to_list(), default=0.0), min(quarter or 0.0, -reach)
+    edge = foot - max(top - foot, 1.0)
+    return edge if (gains["gain"] < edge).any() else None
+
+
 def depth_curves(
     curves: pl.DataFrame,
     colours: Mapping[str, str],
@@ -72,9 +149,11 @@ def depth_curves(
 ) -> Layered:
     """Curves over relative depth: mean over seeds inside a band from the lowest to the highest seed.
 
+    Series without a colour are thin grey means, without a band.
+
     Args:
         curves: series, network_id, label, layer, relative_depth, value, chance (may be empty).
-        colours: a colour for each series.
+        colours: a colour for each series in colour.
         title: what the vertical axis measures.
         one_line_a_seed: draw each network instead of mean and band.
         limits: fixed range of the vertical axis.
@@ -82,15 +161,23 @@ def depth_curves(
     """
     scale = alt.Scale(domain=list(limits)) if limits else alt.Scale(zero=False)
     x = alt.X("relative_depth:Q", title="relative depth (first layer → last layer)", axis=_DEPTH)
-    colour = series_colour(colours, curves["series"].to_list(), width)
+    drawn, context = _in_colour(curves, colours)
+    colour = series_colour(colours, drawn["series"].to_list(), width)
+    layers: list[Any] = []
+    if context.height:
+        grey = alt.Chart(depth_means(context)).mark_line(strokeWidth=1, opacity=0.55, color=GREY)
+        layers.append(
+            grey.encode(x=x, y=alt.Y("mean:Q", title=title, scale=scale), detail="series:N",
+                        tooltip=[*_curve_tooltip("mean", "series"), "seeds:Q"])
+        )  # fmt: skip
     if one_line_a_seed:
-        lines = alt.Chart(curves).mark_line(strokeWidth=1.5, opacity=0.8, point=alt.OverlayMarkDef(size=30))
-        layers = [
+        lines = alt.Chart(drawn).mark_line(strokeWidth=1.5, opacity=0.8, point=alt.OverlayMarkDef(size=30))
+        layers.append(
             lines.encode(x=x, y=alt.Y("value:Q", title=title, scale=scale), color=colour, detail="network_id:N",
                          tooltip=_curve_tooltip("value", "label"))
-        ]  # fmt: skip
+        )  # fmt: skip
     else:
-        mean = depth_means(curves)
+        mean = depth_means(drawn)
         base = alt.Chart(mean).encode(x=x, color=colour)
         band = base.mark_area(opacity=0.18).encode(
             y=alt.Y("lowest:Q", title=title, scale=scale), y2="highest:Q", color=colour.copy()
@@ -98,7 +185,7 @@ def depth_curves(
         line = base.mark_line(strokeWidth=2.5, point=alt.OverlayMarkDef(size=55)).encode(
             y=alt.Y("mean:Q", title=title, scale=scale), tooltip=[*_curve_tooltip("mean", "series"), "seeds:Q"]
         )
-        layers = [band, line]
+        layers += [band, line]
     floor = curves.filter(pl.col("chance").is_not_null())
     if floor.height:
         floor = floor.group_by("relative_depth").agg(pl.col("chance").mean()).sort("relative_depth")
@@ -133,22 +220,28 @@ def _curve_tooltip(value: str, name: str) -> list[Any]:
 def class_dots(values: pl.DataFrame, colours: Mapping[str, str], order: list[str], title: str) -> Layered:
     """One line a class, one dot a series, so that the gap between two dots is the difference.
 
+    Series without a colour are small grey dots.
+
     Args:
         values: class_name, series, value (mean over seeds).
         order: class names from top to bottom.
     """
     y = alt.Y("class_name:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False))
-    base = alt.Chart(values)
+    drawn, context = _in_colour(values, colours)
+    base = alt.Chart(drawn)
+    place = alt.X("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8))
+    tooltip = ["class_name:N", "series:N", alt.Tooltip("value:Q", format=".3f"), "seeds:Q"]
     span = base.mark_rule(color=GREY, opacity=0.5).encode(
         y=y, x=alt.X("min(value):Q", title=title, axis=alt.Axis(tickCount=8)), x2="max(value):Q"
     )
     dots = base.mark_circle(size=90, opacity=0.9).encode(
         y=y,
-        x=alt.X("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8)),
-        color=series_colour(colours, values["series"].to_list()),
-        tooltip=["class_name:N", "series:N", alt.Tooltip("value:Q", format=".3f"), "seeds:Q"],
+        x=place,
+        color=series_colour(colours, drawn["series"].to_list()),
+        tooltip=tooltip,
     )
-    return alt.layer(span, dots).properties(height=110 + 24 * len(order), usermeta=CANVAS)
+    grey = alt.Chart(context).mark_circle(size=24, opacity=0.45, color=GREY).encode(y=y, x=place, tooltip=tooltip)
+    return alt.layer(span, *([grey] if context.height else []), dots).properties(height=110 + 24 * len(order), usermeta=CANVAS)
 
 
 def layer_heat(pairs: pl.DataFrame, rows: list[str], columns: list[str], title: str) -> Layered:
@@ -167,17 +260,14 @@ def layer_heat(pairs: pl.DataFrame, rows: list[str], columns: list[str], title: 
     return alt.layer(cells, text).properties(height=90 + 48 * len(rows), usermeta=CANVAS)
 
 
-def history_lines(history: pl.DataFrame, colours: Mapping[str, str], title: str) -> alt.Chart:
+def history_lines(history: pl.DataFrame, colours: Mapping[str, str], title: str) -> Layered:
     """One quantity over training steps, a line for each network, coloured by method."""
-    return (
-        alt.Chart(history)
-        .mark_line(strokeWidth=1.5, opacity=0.85)
-        .encode(
-            x=alt.X("step:Q", title="training step"),
-            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)),
-            color=series_colour(colours, history["series"].to_list()),
-            detail="network_id:N",
-            tooltip=["label:N", "step:Q", alt.Tooltip("value:Q", format=".4g")],
-        )
-        .properties(height=300, usermeta=CANVAS)
-    )
+    drawn, context = _in_colour(history, colours)
+    x = alt.X("step:Q", title="training step")
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
+    of = {"x": x, "y": y, "detail": "network_id:N"}
+    of["tooltip"] = ["label:N", "step:Q", alt.Tooltip("value:Q", format=".4g")]
+    colour = series_colour(colours, drawn["series"].to_list())
+    lines = alt.Chart(drawn).mark_line(strokeWidth=1.5, opacity=0.85).encode(**of, color=colour)
+    grey = alt.Chart(context).mark_line(strokeWidth=1, opacity=0.35, color=GREY).encode(**of)
+    return alt.layer(*([grey] if context.height else []), lines).properties(height=300, usermeta=CANVAS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 import streamlit as st
 
@@ -11,39 +13,43 @@ _PAIR = ["student", "label_fraction", "seed"]
 
 
 def paired(networks: pl.DataFrame) -> pl.DataFrame:
-    """Gain over plain in points of test accuracy, for each student, budget and method.
+    """Gain over plain in points of test accuracy, for each student, budget and method; the highest first.
 
     A pair is a network and the plain student of the same student, label_fraction and seed (so of the
-    same labels and batches). A network whose partner diverged is in no pair, and shifts no mean.
+    same labels and batches). A network whose partner diverged is in no pair, and shifts no mean. Other
+    teachers and checkpoints are no students, so they are in no pair either.
 
     Returns:
-        rank, role, student, series, label_fraction, budget, gain (mean over pairs), lowest, highest, pairs.
+        rank, role, null, student, series, label_fraction, budget, gain (mean over pairs), lowest, highest, pairs.
     """
-    done = networks.filter((pl.col("status") == "trained") & pl.col("test_accuracy").is_not_null())
+    done = networks.filter(catalog.TRAINED_STUDENT & pl.col("test_accuracy").is_not_null())
     plain = done.filter(pl.col("role") == "plain").unique(_PAIR, keep="first", maintain_order=True)
-    others = done.filter(~pl.col("role").is_in(["teacher", "plain"]))
+    others = done.filter(pl.col("role") != "plain")
     both = others.join(plain.select(*_PAIR, plain="test_accuracy"), on=_PAIR)
     gain = 100 * (pl.col("test_accuracy").cast(pl.Float64) - pl.col("plain").cast(pl.Float64))
     return (
-        both.group_by("rank", "role", "student", "series", "label_fraction", "budget", maintain_order=True)
+        both.group_by("rank", "role", "null", "student", "series", "label_fraction", "budget", maintain_order=True)
         .agg(gain=gain.mean(), lowest=gain.min(), highest=gain.max(), pairs=pl.len())
-        .sort("student", "label_fraction", pl.col("role") == "control", "series")
+        .sort("student", "label_fraction", "gain", descending=[False, False, True], maintain_order=True)
     )
 
 
-def in_words(gains: pl.DataFrame) -> str:
-    """The gains of one student and budget, methods first, and what the control's range means."""
+def in_words(gains: pl.DataFrame, headline: Sequence[str] = ()) -> str:
+    """The gains of one student and budget, methods first, and what the control's range means.
+
+    Args:
+        gains: rows of :func:`paired`.
+        headline: series that are named even where there are too many to name all.
+    """
     if gains.is_empty():
         return "No network here has a plain student of its own seed to be compared with, so there is no gain to show."
-    control = pl.col("role") == "control"
-    methods = "; ".join(map(_one, gains.filter(~control).rows(named=True)))
+    methods, chance = gains.filter(pl.col("role") == "distilled"), gains.filter("null")
     said = [
         "Each network is compared with the plain student **of its own seed** (same labels, same batches)"
-        + (f": {methods}." if methods else ".")
+        + (f": {_methods(methods, headline)}." if methods.height else ".")
     ]
-    chance = gains.filter(control)
     if chance.is_empty():
-        said.append("There is no control here, so nothing tells how much another initialisation alone moves.")
+        said.append("Plain was not trained again from other initial weights, so nothing tells how much that moves.")
     else:
         said.append(
             "The control is the plain student of the same seed again, **from other initial weights**: "
@@ -55,6 +61,16 @@ def in_words(gains: pl.DataFrame) -> str:
     return " ".join(said)
 
 
+def _methods(methods: pl.DataFrame, headline: Sequence[str]) -> str:
+    """Every method where they are few; of many the headline's, the first and the last."""
+    rows = methods.rows(named=True)
+    if len(rows) <= catalog.MOST_NAMED:
+        return "; ".join(map(_one, rows))
+    named = [f"{_one(row)} (the headline)" for row in rows if row["series"] in headline]
+    named += [f"the largest mean gain of {len(rows)} methods is {_one(rows[0])}", f"the smallest {_one(rows[-1])}"]
+    return "; ".join(named) + ". The largest of many is in part the luckiest"
+
+
 def _one(row: dict[str, object]) -> str:
     pairs = row["pairs"]
     spread = f" on average, from {row['lowest']:+.1f} to {row['highest']:+.1f} over {pairs} seeds"
@@ -62,15 +78,38 @@ def _one(row: dict[str, object]) -> str:
 
 
 def table(gains: pl.DataFrame) -> None:
-    """All gains, a row a method and budget."""
+    """All gains, a row a method and budget, beside the range of the control of the same student and budget."""
     several = gains["student"].n_unique() > 1
-    shown = gains.select(
-        *(["student"] if several else []), "series", "budget", "gain", "lowest", "highest", "pairs"
-    ).rename({"series": "method", "budget": "labels", "gain": "mean gain", "pairs": "seeds"})
+    kind = pl.when(pl.col("role") == "control").then(pl.lit("control")).otherwise(pl.lit("method"))
+    lowest, highest = (pl.format("{}{}", _sign(end), pl.col(end).abs().round(1)) for end in ("lowest", "highest"))
+    chance = gains.filter("null").group_by("student", "label_fraction").agg(
+        lowest=pl.col("lowest").min(), highest=pl.col("highest").max()
+    )  # fmt: skip
+    chance = chance.select("student", "label_fraction", pl.format("{} to {}", lowest, highest).alias("control's range"))
+    shown = gains.join(chance, on=["student", "label_fraction"], how="left", maintain_order="left").select(
+        *(["student"] if several else []), kind.alias("kind"), "series", "budget", "gain", "lowest", "highest", "pairs",
+        "control's range",
+    ).rename({"series": "method", "budget": "labels", "gain": "mean gain", "pairs": "seeds"})  # fmt: skip
     points = st.column_config.NumberColumn(format="%+.1f", help="points of test accuracy over the plain of that seed")
-    columns = {"method": st.column_config.TextColumn(width=260)}
+    columns: dict[str, object] = {"method": st.column_config.TextColumn(width=260)}
     columns |= dict.fromkeys(("mean gain", "lowest", "highest"), points)
+    columns["control's range"] = st.column_config.TextColumn(
+        help="lowest to highest seed of plain from other initial weights, over plain: what chance moves"
+    )
     st.dataframe(shown, hide_index=True, column_config=columns)
+
+
+def about_chart(gains: pl.DataFrame) -> str:
+    """How to read the chart of gains of one student and budget."""
+    said = [f"{gains['budget'][0][:1].upper()}{gains['budget'][0][1:]}. " if gains.height else ""]
+    said.append("Dot: mean over seeds, the highest first; line: lowest to highest seed; diamonds: controls. ")
+    if gains.filter("null").height:
+        said.append("Band: as far as plain from other initial weights lies from plain, in its furthest seed. ")
+    return "".join(said) + "An arrow with a number stands for a gain beyond the axis."
+
+
+def _sign(name: str) -> pl.Expr:
+    return pl.when(pl.col(name) < 0).then(pl.lit("-")).otherwise(pl.lit("+"))
 
 
 def tiles(summary: pl.DataFrame, gains: pl.DataFrame) -> None:
