@@ -215,6 +215,11 @@ def build(
             _small_stem(model, spec)
     indices, names = _choose_taps(model, spec)
     config = getattr(model, "pretrained_cfg", {}) if spec.pretrained else {}
+    if _as_it_comes(spec) and config.get("num_classes", classes) != classes:
+        raise NetworkError(
+            f"pretrained: the weights of {spec.arch!r} tell {config['num_classes']} classes apart, the data has "
+            f"{classes}, so the classifier would be new and untrained; give it steps (training.steps)."
+        )
     if weights and spec.checkpoint is not None:
         with suppress(OSError, SafetensorError, KeyError, ValueError):  # a plain state dict says nothing of it
             config = read_header(Path(spec.checkpoint).expanduser())
@@ -256,8 +261,9 @@ def _create(spec: Architecture, image_shape: tuple[int, int, int], classes: int,
             **spec.arguments,
         )
     except OSError as error:  # first, as the hub's "not in the cache" is a ValueError too
+        reason = str(error).split(". ")[0].splitlines()[0]
         raise NetworkError(
-            f"pretrained: the weights of {spec.arch!r} cannot be fetched ({error}); name a local file under checkpoint."
+            f"pretrained: the weights of {spec.arch!r} cannot be fetched ({reason}); name a local file under checkpoint."
         ) from None
     except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
         raise NetworkError(f"arguments: {spec.arch!r} cannot be built with {spec.arguments}: {error}") from None

@@ -15,6 +15,7 @@ from torch import nn
 from kdpipe.anatomy import Tap, dissect, pair_by_depth
 from kdpipe.errors import NetworkError
 from kdpipe.networks import Network, build, load_weights, read_network, write_network
+from kdpipe.study import TeacherSpec, TrainingSpec
 
 TINY = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 
@@ -321,3 +322,15 @@ def test_layers_are_paired_by_depth_the_earlier_on_ties():
     assert pair_by_depth(taps(3), taps(4)) == [0, 1, 3]  # 1/2 lies between 1/3 and 2/3
     assert pair_by_depth(taps(2), taps(5)) == [0, 4]
     assert pair_by_depth(taps(1), taps(3)) == [0]
+
+
+def test_a_pretrained_teacher_of_other_classes_is_not_taken_as_it_comes():
+    """Its classifier would be new: found from timm's description, before anything is fetched."""
+    spec = TeacherSpec(arch="resnet18", pretrained=True, training=TrainingSpec(steps=0))
+    shape = {"image_shape": (3, 64, 64), "mean": [0.5] * 3, "std": [0.5] * 3, "seed": 0, "weights": False}
+    with pytest.raises(NetworkError, match=r"1000 classes apart, the data has 10.*give it steps"):
+        build(spec, classes=10, **shape)
+    assert build(spec, classes=1000, **shape).model.num_classes == 1000
+    assert (
+        build(spec.model_copy(update={"training": TrainingSpec(steps=5)}), classes=10, **shape).model.num_classes == 10
+    )
