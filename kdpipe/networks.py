@@ -263,7 +263,7 @@ def _create(spec: Architecture, image_shape: tuple[int, int, int], classes: int,
     except OSError as error:  # first, as the hub's "not in the cache" is a ValueError too
         reason = str(error).split(". ")[0].splitlines()[0]
         raise NetworkError(
-            f"pretrained: the weights of {spec.arch!r} cannot be fetched ({reason}); name a local file under checkpoint."
+            f"pretrained: the weights of {spec.arch!r} cannot be fetched ({reason}); name a file under checkpoint."
         ) from None
     except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
         raise NetworkError(f"arguments: {spec.arch!r} cannot be built with {spec.arguments}: {error}") from None
