@@ -69,13 +69,13 @@ def layers_section(study: Study, networks: pl.DataFrame) -> None:
     rows = catalog.headline_rows(catalog.headline(study, networks))
     projectors = maps.projectors_of(study)
     if rows.is_empty() or not projectors:
-        st.info(page.NO_MAPS)
+        st.info(page.no_maps(study))
         return
     projector = projectors[0]
     drawn_by = maps.PROJECTORS.get(projector, projector)
     st.markdown(
-        f"Each panel is one layer's view of the same test images, drawn by {drawn_by}: every dot is an image, its colour "
-        "the true class. Read a row from left to right and watch the classes come apart. "
+        f"Each panel is one layer's view of the same test images, drawn by {drawn_by}: every dot is an image, its "
+        "colour the true class. Read a row from left to right and watch the classes come apart. "
         f"{how_to_compare(rows)}Faint dots are images that the map misplaces."
     )
     chosen, setting = rows["network_id"].to_list(), maps.settings_of(study, projector).row(0, named=True)

@@ -1,10 +1,13 @@
 """Numbers by depth, by class and by likeness to the teacher, for every method and seed."""
 
+from typing import Any
+
 import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import catalog, charts, page, scope, tables
+from kdpipe.views import catalog, charts, page, tables
+from kdpipe.views.scope import pick_scope
 
 HALF = 380  # pixels of a legend in one of two columns
 
@@ -14,7 +17,7 @@ def depth_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[st
     rows = study.frame("layer_measures", network_id=scope["network_id"].to_list(), view=view)
     measures = tables.measures_of(study, "layer", rows)
     if measures.is_empty():
-        st.info("This study has no measures of layers in this view.")
+        st.info(page.no_measures("layers"))
         return
     title = st.selectbox("Measure", measures["title"].to_list(), key="measure", bind="query-params", width=360)
     measure = measures.row(by_predicate=pl.col("title") == title, named=True)
@@ -24,15 +27,17 @@ def depth_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[st
     each = st.toggle("One line for each seed", key="each_seed", bind="query-params")
     chart = charts.depth_curves(curves, colours, title, each)
     st.altair_chart(chart, key="depth", alt=f"{title} by relative depth, a curve for each method")
-    seeds = scope.filter(pl.col("role") != "teacher")["seed"].n_unique()
+    seeds = scope.filter(catalog.STUDENT)["seed"].n_unique()
+    grey = scope.filter(~pl.col("series").is_in(list(colours)))["series"].n_unique()
     st.caption(
         f"{scope.height} network{'s' * (scope.height != 1)}"
         + (f", {seeds} seed{'s' * (seeds != 1)}. Line: mean over seeds. Band: from the lowest seed to the highest, "
            "not a confidence interval." if seeds else ".")
+        + (f" Grey: {grey} other methods and controls, mean alone; point at one for its name." if grey else "")
         + " Dots are layers. Grey dashes: what chance alone gives. Views and widths differ in scale: compare curves "
         "of one view and one architecture."
     )  # fmt: skip
-    table = tables.per_layer(curves)
+    table = tables.per_layer(curves.filter(pl.col("series").is_in(list(colours))))
     digits = st.column_config.NumberColumn(format="%.3f")
     st.dataframe(table, hide_index=True, column_config=dict.fromkeys(table.columns[1:], digits))
     page.downloads(curves, f"{study.name}-{measure['measure']}-{view}")
@@ -41,9 +46,9 @@ def depth_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[st
         class_part(study, scope, view, measure, colours)
 
 
-def class_part(study: Study, scope: pl.DataFrame, view: str, measure: dict, colours: dict[str, str]) -> None:
+def class_part(study: Study, scope: pl.DataFrame, view: str, measure: dict[str, Any], colours: dict[str, str]) -> None:
     st.subheader("Class by class")
-    name = measure["measure"]
+    name, names = measure["measure"], study.record["data"]["class_names"]
     rows = study.frame("class_measures", network_id=scope["network_id"].to_list(), view=view, measure=name)
     if rows.is_empty():
         st.caption(f"{measure['title']} has no value for a single class.")
@@ -51,13 +56,14 @@ def class_part(study: Study, scope: pl.DataFrame, view: str, measure: dict, colo
     drawn = tables.students(scope) or scope["network_id"].to_list()
     layers = catalog.columns_of(study.layers.filter(pl.col("view") == view), drawn)["layer"].to_list()
     layer = st.pills("Layer", layers, default=layers[-1], required=True, key="class_layer", bind="query-params")
-    values, order, left_out = tables.by_class(rows, scope, study.layers, layer, study.record["data"]["class_names"])
+    values, order, left_out = tables.by_class(rows, scope, study.layers, layer, names, colours)
     st.altair_chart(
         charts.class_dots(values, colours, order, measure["title"]), key="classes_chart",
         alt=f"{measure['title']} of each class at {layer}, a dot for each method",
     )  # fmt: skip
     st.caption(
-        "A dot is the mean over seeds. Classes are sorted by distilled (mean of the methods) less plain."
+        "A dot is the mean over seeds. Classes are sorted by distilled (mean of the methods in colour) less plain, or "
+        "stand in their own order without one."
         + (f" {left_out} classes in between are in the table only." if left_out else "")
     )
     page.table_beside(values, f"{study.name}-{measure['measure']}-{layer}-classes")
@@ -68,7 +74,7 @@ def similarity_section(study: Study, scope: pl.DataFrame, view: str, colours: di
     pairs = tables.to_teacher(study.similarity, scope)
     measures = tables.measures_of(study, "pair", pairs)
     if measures.is_empty():
-        st.info("This study compares no layers with its teacher's.")
+        st.info(page.no_measures("pairs of layers"))
         return
     title = st.selectbox("Similarity", measures["title"].to_list(), key="similarity", bind="query-params", width=360)
     measure = measures.row(by_predicate=pl.col("title") == title, named=True)
@@ -102,13 +108,18 @@ def history_section(study: Study, scope: pl.DataFrame, colours: dict[str, str]) 
     if not quantities:
         st.info("This study stored no training history.")
         return
-    quantities.sort(key=lambda name: (name != "val_accuracy", name))
+    of_chosen = scope.filter(pl.col("series").is_in(list(colours)))["network_id"]
+    held = history.filter(pl.col("network_id").is_in(of_chosen.to_list()))["quantity"].unique().to_list()
+    quantities.sort(key=lambda name: (name != "val_accuracy", name not in held, name))
     quantity = st.selectbox("Quantity", quantities, key="quantity", bind="query-params", width=360)
     names = scope.select("network_id", "label", "series")
     lines = history.filter(pl.col("quantity") == quantity).join(names, on="network_id")
     chart = charts.history_lines(lines, colours, quantity)
     st.altair_chart(chart, key="history", alt=f"{quantity} over training steps, a line for each network")
-    st.caption("A line for each network. loss/… are the terms of the loss as weighted; they add up to loss.")
+    st.caption(
+        "A line for each network, grey for those not in colour. loss/… are the terms of the loss as weighted; they "
+        "add up to loss."
+    )
     page.downloads(lines, f"{study.name}-history")
 
 
@@ -122,11 +133,10 @@ def main() -> None:
     )
     with page.section("The measures"):
         networks = catalog.networks(study)
-        if networks.filter(pl.col("role") != "teacher").is_empty():
+        if networks.filter(catalog.STUDENT).is_empty():
             st.info("This study has no students to measure.")
             return
-        colours = theme.series_colours(catalog.series_of(networks))
-        scope, view = pick_scope(networks, sorted(study.layers["view"].unique().to_list()) or ["projection"])
+        scope, view, colours = pick_scope(study, networks)
         page.lost_networks(networks)
         if not tables.students(scope) and networks.filter(catalog.TRAINED_STUDENT).height:
             st.info("No student was trained to the end on this label budget: what follows is the teacher.")

@@ -23,8 +23,14 @@ from kdpipe.schema import TABLES
 from kdpipe.store import write_study
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
-TITLES = {"second-seed": "Plain, second initialisation"}
-ADVANCE = {"teacher": 0.25, "plain": 0.0, "distilled": 0.15, "control": 0.0}
+TITLES = {
+    "plain": "Plain student",
+    "second-seed": "Plain, second initialisation",
+    "random-teacher": "KD from an untrained teacher",
+    "own-budget-teacher": "KD from a teacher with the student's labels",
+    "fitnet": "FitNet hints",
+}
+ADVANCE = {"teacher": 0.25, "plain": 0.0, "distilled": 0.15, "control": 0.0, "checkpoint": -0.1}
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,16 @@ class Recipe:
     seeds: Sequence[int] = (0, 1, 2)
     fractions: Sequence[float] = (0.1, 1.0)
     methods: Sequence[str] = ("kd", "rkd")
+    controls: Mapping[str, str] = field(default_factory=lambda: {"second-seed": "second-seed"})  # label: method
+    checkpoints: Sequence[int] = ()  # steps at which plain students are looked at too
+    other_teachers: bool = False
     student_layers: Sequence[str] = LAYERS
     maps: bool = True
     diverged: bool = True
     image_side: int = 8
     views: Sequence[str] = ("gap", "projection")
     map_view: str = "projection"
+    projectors: Sequence[str] = ("tsne", "ivis", "pca")
     all_diverged: bool = False
     lost: Sequence[tuple[str, int]] = ()  # (method label, seed) that diverged on the first budget
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -105,15 +115,23 @@ def _class_names(recipe: Recipe) -> list[str]:
 
 
 def _networks(recipe: Recipe) -> pl.DataFrame:
-    rows = [_network(recipe, "teacher", "supervised", "teacher", 1.0, 0, accuracy=0.97)]
+    rows = [_network(recipe, "teacher", "supervised", "supervised", 1.0, 0, accuracy=0.97)]
+    if recipe.other_teachers:
+        rows.append(_other_teacher(rows[0], "teacher-untrained", "untrained", 0.0, 0, 0.1))
+        of = [(fraction, seed) for fraction in recipe.fractions for seed in recipe.seeds]
+        rows += [_other_teacher(rows[0], f"teacher-l{f:g}-s{seed}", "supervised", f, seed, 0.9) for f, seed in of]
     for fraction in recipe.fractions:
         base = 0.75 + 0.15 * fraction
         for seed in recipe.seeds:
             jitter = 0.01 * np.sin(7 * seed + 10 * fraction)
-            rows.append(_network(recipe, "plain", "supervised", "plain", fraction, seed, base + jitter))
-            rows.append(_network(recipe, "control", "second-seed", "second-seed", fraction, seed, base - jitter))
+            plain = _network(recipe, "plain", "plain", "plain", fraction, seed, base + jitter)
+            rows.append(plain)
+            rows += [_checkpoint(plain, step) for step in recipe.checkpoints]
+            for label, method in recipe.controls.items():
+                accuracy = 0.2 if method == "random-teacher" else base - jitter
+                rows.append(_network(recipe, "control", method, label, fraction, seed, accuracy))
             for step, method in enumerate(recipe.methods):
-                accuracy = base + 0.06 - 0.02 * step + jitter
+                accuracy = base + 0.06 - 0.08 * step / len(recipe.methods) + jitter + 0.002 * np.sin(5 * seed + step)
                 rows.append(_network(recipe, "distilled", method, method, fraction, seed, accuracy))
     if recipe.all_diverged:
         return pl.DataFrame([rows[0], *map(_diverged, rows[1:])], infer_schema_length=None)
@@ -127,6 +145,21 @@ def _networks(recipe: Recipe) -> pl.DataFrame:
 def _diverged(row: dict[str, Any]) -> dict[str, Any]:
     numbers = {name: None for name in row if name.endswith("accuracy") or name == "selected_step"}
     return {**row, **numbers, "status": "diverged", "diverged_step": 31, "mapped": False}
+
+
+def _checkpoint(plain: dict[str, Any], step: int) -> dict[str, Any]:
+    accuracy = plain["test_accuracy"] * (1 - float(np.exp(-step / 40)))
+    name = {"network_id": f"{plain['network_id']}-at{step}", "method_label": f"plain-at{step}"}
+    now = {"checkpoint_step": step, "val_accuracy": accuracy, "test_accuracy": accuracy, "mapped": False}
+    return {**plain, **name, **now, "role": "checkpoint"}
+
+
+def _other_teacher(
+    teacher: dict[str, Any], network_id: str, method: str, fraction: float, seed: int, accuracy: float
+) -> dict[str, Any]:
+    name = {"network_id": network_id, "role": "control", "method": method, "method_label": method}
+    now = {"label_fraction": fraction, "seed": seed, "test_accuracy": accuracy, "mapped": False}
+    return {**teacher, **name, **now}
 
 
 def _network(
@@ -182,7 +215,7 @@ def _history(networks: pl.DataFrame) -> pl.DataFrame:
 
 
 def _methods(recipe: Recipe) -> pl.DataFrame:
-    names = ["supervised", "second-seed", *recipe.methods]
+    names = list({"plain": 0, **dict.fromkeys(recipe.controls.values()), **dict.fromkeys(recipe.methods)})
     return pl.DataFrame(
         {
             "method": names,
@@ -245,7 +278,7 @@ def _layer_tables(recipe: Recipe, networks: pl.DataFrame, samples: pl.DataFrame)
     rng = np.random.default_rng(0)
     for network in networks.filter(pl.col("status") == "trained").iter_rows(named=True):
         parts.setdefault("predictions", []).append(_predictions(recipe, network, samples, rng))
-        layers = LAYERS if network["role"] == "teacher" else tuple(recipe.student_layers)
+        layers = LAYERS if network["student"] == "teacher" else tuple(recipe.student_layers)
         for order, layer in enumerate(layers):
             depth = order / max(len(layers) - 1, 1)
             signal = 0.15 + 0.75 * min(depth + ADVANCE[network["role"]], 1.0)
@@ -257,7 +290,7 @@ def _layer_tables(recipe: Recipe, networks: pl.DataFrame, samples: pl.DataFrame)
                     points = _points(samples, signal, rng)
                     parts.setdefault("neighbours", []).append(_neighbours(on, samples, points))
                     if view == recipe.map_view:
-                        for name, frame in _maps(on, samples, points, signal, rng).items():
+                        for name, frame in _maps(recipe, on, samples, points, signal, rng).items():
                             parts.setdefault(name, []).append(frame)
     tables = {name: pl.concat(frames) for name, frames in parts.items()}
     tables["similarity"] = _similarity(networks, recipe)
@@ -340,10 +373,16 @@ def _neighbours(on: dict[str, str], samples: pl.DataFrame, points: np.ndarray) -
 
 
 def _maps(
-    on: dict[str, str], samples: pl.DataFrame, points: np.ndarray, signal: float, rng: np.random.Generator
+    recipe: Recipe,
+    on: dict[str, str],
+    samples: pl.DataFrame,
+    points: np.ndarray,
+    signal: float,
+    rng: np.random.Generator,
 ) -> dict[str, pl.DataFrame]:
     maps, scores = [], []
-    for projector, perplexity in (("tsne", 30.0), ("ivis", None), ("pca", None)):
+    for projector in recipe.projectors:
+        perplexity = 30.0 if projector == "tsne" else None
         shaken = points + rng.normal(0, 0.4, points.shape)
         of = {**on, "projector": projector, "layout": "independent", "perplexity": perplexity, "map_seed": 0}
         literals = [pl.lit(v, dtype=TABLES["maps"].columns[k].dtype).alias(k) for k, v in of.items()]
@@ -370,8 +409,30 @@ def _similarity(networks: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
         if network["role"] == "teacher":
             continue
         close = 0.9 if network["role"] == "distilled" else 0.75
-        for i, layer in enumerate(recipe.student_layers):
+        layers = LAYERS if network["student"] == "teacher" else recipe.student_layers
+        for i, layer in enumerate(layers):
             for j, other in enumerate(LAYERS):
-                value = close - 0.15 * abs(i - j * (len(recipe.student_layers) - 1) / (len(LAYERS) - 1))
+                value = close - 0.15 * abs(i - j * (len(layers) - 1) / (len(LAYERS) - 1))
                 rows.append((network["network_id"], layer, "teacher", other, "gap", "cka", value, 0.0))
     return pl.DataFrame(rows, schema=list(TABLES["similarity"].columns), orient="row")
+
+
+MANY = Recipe(
+    name="many",
+    samples=20,
+    fractions=(0.1,),
+    methods=("kd", "fitnet", "kd-unlabelled", *(f"method-{i}" for i in range(27))),
+    controls={
+        "second-seed": "second-seed",
+        "random-teacher": "random-teacher",
+        "own-budget-teacher": "own-budget-teacher",
+        "fitnet-own-budget-teacher": "fitnet",
+        "plain-slow": "plain",
+    },
+    checkpoints=(20, 100),
+    other_teachers=True,
+    maps=False,
+    diverged=False,
+    views=("gap",),
+)
+"""Thirty methods, controls of every kind, checkpoints and other teachers, in one view and without maps."""

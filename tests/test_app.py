@@ -15,11 +15,11 @@ import polars as pl
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
-from synthetic import LAYERS, Recipe, write_toy_study
+from synthetic import LAYERS, MANY, Recipe, write_toy_study
 
 from kdpipe.schema import TABLES
 from kdpipe.store import open_study, sealed
-from kdpipe.views import catalog, charts, gains, images, maps, tables, theme
+from kdpipe.views import catalog, charts, focus, gains, images, maps, tables, theme
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("Home.py", "pages/1_Embeddings.py", "pages/2_Measures.py")
@@ -75,7 +75,7 @@ def titles(app: AppTest) -> list[str]:
 # ------------------------------------------------------------------------------- all is well
 
 
-@pytest.mark.parametrize(("page", "charts"), [(HOME, 2), (EMBEDDINGS, 1), (MEASURES, 5)])
+@pytest.mark.parametrize(("page", "charts"), [(HOME, 3), (EMBEDDINGS, 1), (MEASURES, 5)])
 def test_a_page_draws_its_charts_and_complains_of_nothing(root: Path, page: str, charts: int) -> None:
     app = show(page)
     assert not app.error
@@ -107,7 +107,7 @@ def test_home_tells_what_the_study_is_and_judges_nothing_on_two_seeds(root: Path
 
 
 def test_home_shows_teacher_two_plain_seeds_and_the_distilled_student(root: Path) -> None:
-    spec = json.loads(show(HOME).get("vega_lite_chart")[1].proto.spec)
+    spec = json.loads(show(HOME).get("vega_lite_chart")[2].proto.spec)
     names = [row["title"]["text"] for row in spec["vconcat"]]
     assert names == [
         "teacher",
@@ -214,9 +214,16 @@ def test_studies_of_other_shapes(root: Path, recipe: Recipe) -> None:
             assert "no maps" in says(app.info) or "no t-SNE maps" in says(app.info)
 
 
+def test_home_draws_what_maps_there_are(root: Path) -> None:
+    write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0,), fractions=(0.1,), projectors=("pca",)))
+    app = show(HOME, study="odd")
+    assert not app.error and "drawn by PCA" in says(app.markdown) and "t-SNE" not in says(app.markdown)
+    assert "PCA maps of each layer" in app.get("vega_lite_chart")[2].proto.alt
+
+
 def test_layers_of_other_architectures_are_matched_by_depth(root: Path) -> None:
     write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0,), student_layers=LAYERS[:2]))
-    spec = json.loads(show(HOME, study="odd").get("vega_lite_chart")[1].proto.spec)
+    spec = json.loads(show(HOME, study="odd").get("vega_lite_chart")[2].proto.spec)
     assert [cell["title"]["text"] for cell in spec["vconcat"][0]["hconcat"]] == ["layer1", "layer4"]
 
 
@@ -237,7 +244,7 @@ def test_a_folder_that_was_run_again_is_read_again(root: Path) -> None:
 def test_maps_of_another_view_are_drawn_with_that_views_neighbours(root: Path, views: tuple[str, ...]) -> None:
     write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0, 1), fractions=(0.1,), views=views, map_view="gap"))
     app = show(HOME, study="odd")
-    assert not app.error and len(app.get("vega_lite_chart")) == 2
+    assert not app.error and len(app.get("vega_lite_chart")) == 3
     assert "channel means (gap)" in says(app.caption)
     app = show(EMBEDDINGS, study="odd", sample="7", networks=["teacher"])
     assert not app.error and says(app.caption).count("channel means (gap)") == 2
@@ -294,6 +301,151 @@ def test_stages_that_failed_are_named_on_home(root: Path) -> None:
     assert not show(HOME, study="toy").text
 
 
+# ------------------------------------------------------------------------------- many methods
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("crowd")
+    write_toy_study(root, MANY)
+    write_toy_study(root, Recipe(samples=20, seeds=(0,), fractions=(0.1,), diverged=False))
+    return root
+
+
+@pytest.fixture
+def many(crowd: Path, monkeypatch: pytest.MonkeyPatch) -> catalog.Study:
+    """The study of many methods, and the app pointed at it."""
+    monkeypatch.setenv("KDPIPE_ARTIFACTS", str(crowd))
+    return open_study(crowd / "many")
+
+
+BASE = ["teacher", "plain", "plain, second initialisation"]
+
+
+def test_networks_are_called_by_what_they_are(many: catalog.Study) -> None:
+    networks = catalog.networks(many)
+    assert networks["label"].is_unique().all()
+    assert networks.filter(pl.col("series") == "plain").height == len(MANY.seeds)
+    assert networks.filter(pl.col("series") == "teacher")["network_id"].to_list() == ["teacher"]
+    named = dict(networks.select("network_id", "label").rows())
+    assert named["teacher-untrained"] == "untrained teacher"
+    assert named["teacher-l0.1-s1"] == "teacher on 10% of labels, seed 1"
+    assert named["small-plain-f0.1-s0-at20"] == "plain at step 20, 10% of labels, seed 0"
+    assert named["small-random-teacher-f0.1-s0"] == "KD from an untrained teacher, 10% of labels, seed 0"
+    series = set(networks.filter(pl.col("role") == "control")["series"])
+    assert {"FitNet hints (own-budget-teacher)", "plain student (slow)", *BASE[2:]} <= series
+    assert networks.filter("null")["series"].unique().to_list() == BASE[2:]
+
+
+def test_titles_keep_their_capitals_inside_a_sentence() -> None:
+    titles = ["Label smoothing", "Self-distillation", "KD from another image", "FitNet hints", "DIST"]
+    expected = ["label smoothing", "self-distillation", "KD from another image", "FitNet hints", "DIST"]
+    assert [catalog.in_sentence(title) for title in titles] == expected
+
+
+def test_home_counts_neither_other_teachers_nor_checkpoints_as_students(many: catalog.Study) -> None:
+    app = show(HOME, study="many")
+    assert not app.error
+    assert [metric.label for metric in app.metric] == ["Teacher", "Plain", "Control", "Distilled: kd"]
+    plain = many.networks.filter(pl.col("role") == "plain")
+    assert app.metric[1].value == f"{plain['test_accuracy'].mean():.1%}"
+    words = says(app.markdown)
+    assert (
+        "Student: **resnet10t (1.2 M parameters)**, plain and distilled with **30 methods**, on 10% of labels" in words
+    )
+    assert "Beside these: 4 other controls, 4 other teachers and 6 plain students on their way." in words
+    assert words.count("points on average") <= 4 and "the highest mean of 30 methods" in words
+    assert words.count("KD from an untrained teacher") == 0, "only the second start tells what chance moves"
+
+
+def test_home_sorts_gains_beside_the_range_of_the_control(many: catalog.Study) -> None:
+    app = show(HOME, study="many")
+    table = next(table.value for table in app.dataframe if "mean gain" in table.value.columns)
+    assert len(table) == 30 + len(MANY.controls)
+    assert table["mean gain"].is_monotonic_decreasing and table["control's range"].nunique() == 1
+    spec = json.loads(app.get("vega_lite_chart")[1].proto.spec)
+    rows = [layer["encoding"]["y"] for layer in spec["layer"] if "y" in layer["encoding"]]
+    assert rows and all(row["sort"] == table["method"].to_list() for row in rows)
+    assert rows[0]["axis"]["labelOverlap"] is False and spec["height"] > 20 * len(table)
+    assert "An arrow with a number" in says(app.caption)
+    legend = json.loads(app.get("vega_lite_chart")[0].proto.spec)["layer"][1]["encoding"]["color"]["scale"]["domain"]
+    assert legend == [*BASE, "kd"] and "The 33 other methods and controls are below" in says(app.caption)
+
+
+def test_what_is_missing_is_named_with_how_to_make_it(many: catalog.Study) -> None:
+    for page in (HOME, EMBEDDINGS):
+        said = says(show(page, study="many").info)
+        assert said.count("This study has no maps") == 1 and "scripts/precompute.py" in said
+        assert '`projectors = ["tsne"]` and `view = "gap"`' in said, "maps need a view that is stored"
+    app = show(MEASURES, study="many", view="whole map (projection)")
+    assert not app.error and "add `projection` to `views`" in says(app.caption)
+    assert "add `projection`" not in says(show(MEASURES, study="toy").caption)
+
+
+def test_measures_colour_the_headline_and_leave_the_others_grey(many: catalog.Study) -> None:
+    app = show(MEASURES, study="many")
+    assert not app.error
+    assert "Student" not in [box.label for box in app.selectbox], "a teacher is no student to choose"
+    assert app.multiselect(key="methods").value == ["kd"]
+    assert app.dataframe[0].value.columns.to_list() == ["layer", "depth", *BASE, "kd"]
+    assert "109 networks, 3 seeds" in says(app.caption) and "Grey: 33 other methods" in says(app.caption)
+    for chart in app.get("vega_lite_chart"):
+        domains = re.findall(r'"scale": \{"domain": (\[[^]]*\]), "range"', chart.proto.spec)
+        assert all(set(json.loads(domain)) <= {*BASE, "kd"} for domain in domains)
+
+
+def test_a_link_chooses_what_is_in_colour(many: catalog.Study) -> None:
+    chosen = ["fitnet", "teacher on 10% of labels", "plain at step 20"]
+    app = show(MEASURES, study="many", methods=chosen, others="false")
+    assert not app.error
+    assert set(app.dataframe[0].value.columns) == {"layer", "depth", *BASE, *chosen}
+    assert "16 networks, 3 seeds" in says(app.caption) and "Grey: " not in says(app.caption)
+    app.multiselect(key="methods").set_value([]).run()
+    assert not app.exception and app.dataframe[0].value.columns.to_list() == ["layer", "depth", *BASE]
+    app.sidebar.selectbox[0].set_value("toy").run()
+    assert not app.exception and not app.error and "kd" in app.dataframe[0].value.columns
+
+
+def test_a_link_with_too_many_or_unknown_methods_still_opens(many: catalog.Study) -> None:
+    for methods in ([f"method-{i}" for i in range(20)], ["nope"]):
+        app = show(MEASURES, study="many", methods=methods)
+        assert not app.error and len(app.multiselect(key="methods").value) <= theme.COLOURED_METHODS
+
+
+def test_few_methods_are_all_in_colour_with_nothing_to_choose(root: Path) -> None:
+    app = show(MEASURES)
+    assert not app.multiselect and "Grey: " not in says(app.caption)
+    networks = catalog.networks(open_study(root / "toy"))
+    assert list(focus.colours(open_study(root / "toy"), networks)) == [*BASE, "kd", "rkd"]
+
+
+def test_no_two_series_in_colour_look_alike(many: catalog.Study) -> None:
+    networks = catalog.networks(many)
+    chosen = ["method-3", "plain student (slow)", "kd", "untrained teacher", "method-9", "plain at step 100"]
+    colours = focus.colours(many, networks, chosen)
+    assert list(colours) == [*BASE, *chosen] and len(set(colours.values())) == len(colours)
+    assert theme.GREY not in colours.values()
+    assert (
+        focus.colours(many, networks, ["method-3", "kd"])["kd"] == colours["kd"] == focus.colours(many, networks)["kd"]
+    )
+
+
+def test_a_headline_may_be_a_control(many: catalog.Study) -> None:
+    record = {**many.record, "headline": {**many.record["headline"], "method_label": "plain-slow"}}
+    study = catalog.Study(many.folder, record)
+    headline = catalog.headline(study, catalog.networks(study))
+    assert headline["series"].unique(maintain_order=True).to_list() == [*BASE, "plain student (slow)"]
+
+
+def test_gains_far_below_the_others_do_not_press_them_together() -> None:
+    frame = {"null": False, "series": "x", "role": "distilled", "pairs": 3}
+    near = [{**frame, "gain": gain, "lowest": gain - 0.5, "highest": gain + 0.5} for gain in (5.0, 4.0, 2.0, 1.0)]
+    far = {**frame, "gain": -60.0, "lowest": -61.0, "highest": -59.0}
+    assert charts.left_edge(pl.DataFrame(near)) is None
+    edge = charts.left_edge(pl.DataFrame([*near, far]))
+    assert edge is not None and -5 < edge <= 0
+
+
 # ------------------------------------------------------------------------------- paired gains
 
 
@@ -302,7 +454,7 @@ def _accuracies(*rows: tuple[str, int, float | None]) -> pl.DataFrame:
     return pl.DataFrame(
         [
             {"rank": 0, "role": roles.get(name, "distilled"), "student": "small", "series": name, "seed": seed}
-            | {"label_fraction": 0.1, "budget": "10% of labels", "test_accuracy": accuracy}
+            | {"null": name == "second", "label_fraction": 0.1, "budget": "10% of labels", "test_accuracy": accuracy}
             | {"status": "diverged" if accuracy is None else "trained"}
             for name, seed, accuracy in rows
         ],
@@ -437,7 +589,7 @@ def test_damaged_maps_leave_all_else_standing(root: Path, harm: Callable[[Path],
     harm(root / "toy" / "maps.parquet")
     app = show(HOME)
     assert len(app.error) == 1 and "toy/maps.parquet" in says(app.error)
-    assert len(app.metric) == 4 and len(app.get("vega_lite_chart")) == 1
+    assert len(app.metric) == 4 and len(app.get("vega_lite_chart")) == 2
     assert "toy/maps.parquet" in says(show(EMBEDDINGS).error)
     assert not show(MEASURES).error
 
@@ -472,11 +624,11 @@ def test_a_record_without_its_optional_parts_still_shows(root: Path) -> None:
 
 
 def test_depths_are_matched_as_the_pipeline_matches_them() -> None:
-    networks = pytest.importorskip("kdpipe.networks")
+    anatomy = pytest.importorskip("kdpipe.anatomy")
     for count, others in itertools.product(range(1, 13), repeat=2):
         student, teacher = ([SimpleNamespace(order=i) for i in range(n)] for n in (count, others))
         ours = [catalog.nearest_place(place, count, others) for place in range(count)]
-        assert ours == networks.pair_by_depth(student, teacher)
+        assert ours == anatomy.pair_by_depth(student, teacher)
     assert [catalog.nearest_place(place, 3, 4) for place in range(3)] == [0, 1, 3], "the earlier of two as near"
 
 
@@ -497,12 +649,12 @@ def test_similarity_by_depth_does_not_hang_on_the_order_of_rows(root: Path) -> N
 
 def test_panels_of_a_tie_show_the_earlier_layer(root: Path) -> None:
     write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0,), student_layers=LAYERS[:3]))
-    spec = json.loads(show(HOME, study="odd").get("vega_lite_chart")[1].proto.spec)
+    spec = json.loads(show(HOME, study="odd").get("vega_lite_chart")[2].proto.spec)
     assert [cell["title"]["text"] for cell in spec["vconcat"][0]["hconcat"]] == ["layer1", "layer2", "layer4"]
 
 
 def test_pictures_and_legends_fit_a_small_window(root: Path) -> None:
-    cells = json.loads(show(HOME).get("vega_lite_chart")[1].proto.spec)["vconcat"][0]["hconcat"]
+    cells = json.loads(show(HOME).get("vega_lite_chart")[2].proto.spec)["vconcat"][0]["hconcat"]
     assert sum(cell["width"] for cell in cells) + maps._GAP * (len(cells) - 1) <= 800
     assert charts.legend_columns(["plain, second initialisation"] * 5, 780) == 3
     assert charts.legend_columns(["teacher", "plain", "plain, second initialisation", "kd", "rkd"], 780) == 5

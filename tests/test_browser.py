@@ -6,6 +6,7 @@ interpreter for the server, such as one with ``requirements.txt`` alone.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 from browser import find_chromium
-from synthetic import Recipe, write_toy_study
+from synthetic import MANY, Recipe, write_toy_study
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = [
@@ -93,6 +94,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     artifacts = tmp_path_factory.mktemp("artifacts")
     write_toy_study(artifacts, Recipe(name="another", samples=40, seeds=(0,), fractions=(0.1,)))
     write_toy_study(artifacts, Recipe(samples=100, seeds=(0, 1), fractions=(0.1,)))
+    write_toy_study(artifacts, MANY)
     port = _free_port()
     python = os.environ.get("KDPIPE_APP_PYTHON", sys.executable)
     command = [python, "-m", "streamlit", "run", "Home.py", "--server.headless=true", "--server.fileWatcherType=none"]
@@ -190,10 +192,10 @@ def visitor(browser: Any, address: str) -> Iterator[Visitor]:
 
 def test_home_draws_sixteen_panels_of_all_images(visitor: Visitor) -> None:
     visitor.open("/?study=toy")
-    dots = visitor.dots(1)
+    dots = visitor.dots(2)
     panels = {dot["mark"] for dot in dots}
     assert len(panels) == 16
-    assert len(visitor.panel(15, 1)) == 100
+    assert len(visitor.panel(15, 2)) == 100
     assert len({dot["fill"] for dot in dots}) == 10
 
 
@@ -269,10 +271,20 @@ def test_measures_draw_a_curve_for_each_method(visitor: Visitor) -> None:
     assert lines[0].startswith("series,role,label,seed") and len(lines) == 1 + 9 * 4
 
 
-@pytest.mark.parametrize("path", ["/", "/Embeddings", "/Measures"])
+def test_every_method_has_a_row_in_the_order_of_gains(visitor: Visitor) -> None:
+    visitor.open("/?study=many")
+    dots = [dot for dot in visitor.dots(1) if dot["y"]]
+    heights = sorted({round(dot["y"]) for dot in dots})
+    assert len(heights) >= 35 and min(b - a for a, b in itertools.pairwise(heights)) >= 16
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/?study=toy", "/Embeddings?study=toy", "/Measures?study=toy", "/?study=many", "/Measures?study=many"],
+)
 def test_nothing_is_cut_off_in_a_small_window(visitor: Visitor, path: str) -> None:
     visitor.page.set_viewport_size({"width": 1280, "height": 900})
-    page = visitor.open(f"{path}?study=toy")
+    page = visitor.open(path)
     page.wait_for_timeout(500)
     assert page.get_by_test_id("stSidebar").bounding_box()["width"] > 200, "the sidebar is open"
     inside = "block => block.getBoundingClientRect().right - parseFloat(getComputedStyle(block).paddingRight)"

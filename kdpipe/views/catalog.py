@@ -55,7 +55,7 @@ def networks(study: Study) -> pl.DataFrame:
     unique = pl.when(pl.col("label").is_duplicated()).then(pl.concat_str("label", pl.lit(" · "), "network_id"))
     on_its_way = pl.when(pl.col("role") == "checkpoint").then("checkpoint_step").otherwise(0)
     return frame.with_columns(label=unique.otherwise("label")).sort(
-        "rank", "student", "label_fraction", on_its_way, "series", "seed", maintain_order=True
+        "rank", "student", "label_fraction", on_its_way, ~pl.col("null"), "series", "seed", maintain_order=True
     )
 
 

@@ -85,20 +85,21 @@ def gain_ranges(gains: pl.DataFrame, colours: Mapping[str, str]) -> Layered:
         gains: rows of :func:`kdpipe.views.gains.paired` for one student and budget, in order.
         colours: a colour for each series in colour; the others are grey.
     """
-    chance = gains.filter("null")
-    reach = chance.select(pl.max_horizontal(pl.col("lowest", "highest").abs()).max()).item() or 0.0
-    edge = _edge(gains, reach)
+    reach = _reach(gains)
+    edge = left_edge(gains)
     shown = gains.select(
         "series", "gain", "lowest", "highest", "pairs", kind=pl.col("role"), low=pl.col("lowest").clip(edge),
         high=pl.col("highest").clip(edge), at=pl.col("gain").clip(edge),
         colour=pl.col("series").replace_strict(dict(colours), default=GREY),
         off=pl.lit(edge is not None) & (pl.col("gain") < (edge or 0)),
     )  # fmt: skip
-    scale = alt.Scale(zero=True, nice=edge is None, domainMin=alt.Undefined if edge is None else edge)
+    scale = alt.Scale(zero=True, nice=False, padding=12, domainMin=alt.Undefined if edge is None else edge)
     title = "gain over the plain student of the same seed, in points of test accuracy"
     bold = {"condition": {"test": f"indexof({json.dumps(list(colours))}, datum.value) >= 0", "value": "bold"}}
-    axis = alt.Axis(labelLimit=LABEL, labelOverlap=False, labelFontWeight={**bold, "value": "normal"})
-    x = {"scale": scale, "title": title, "axis": alt.Axis(format="+", orient="bottom")}
+    weight: Any = {**bold, "value": "normal"}
+    axis = alt.Axis(labelLimit=LABEL, labelOverlap=False, labelFlush=False, labelFontWeight=weight)
+    signed = alt.Axis(orient="bottom", tickCount=10, labelExpr="datum.value === 0 ? '0' : format(datum.value, '+.3~g')")
+    x: dict[str, Any] = {"scale": scale, "title": title, "axis": signed}
     tooltip = [alt.Tooltip("series:N", title="network"), alt.Tooltip("kind:N")]
     tooltip += [alt.Tooltip(f"{name}:Q", format="+.1f") for name in ("gain", "lowest", "highest")]
     tooltip.append(alt.Tooltip("pairs:Q", title="seeds"))
@@ -128,15 +129,25 @@ def gain_ranges(gains: pl.DataFrame, colours: Mapping[str, str]) -> Layered:
             x=alt.X("at:Q", **x), text=alt.Text("gain:Q", format="+.1f")
         ),
     ]
-    return alt.layer(*layers).properties(height=110 + 22 * shown.height, usermeta=CANVAS)
+    return alt.layer(*layers).properties(height=130 + 22 * shown.height, usermeta=CANVAS)
 
 
-def _edge(gains: pl.DataFrame, reach: float) -> float | None:
-    """Where the axis ends if some rows lie far below the bulk; None if none does."""
-    quarter = gains["gain"].quantile(0.25, "linear")
+def _reach(gains: pl.DataFrame) -> float:
+    """How far from zero the control's furthest seed lies."""
+    ends = gains.filter("null").select(pl.max_horizontal(pl.col("lowest", "highest").abs()).max())
+    return ends.item() or 0.0
+
+
+def left_edge(gains: pl.DataFrame) -> float | None:
+    """Where the axis of :func:`gain_ranges` ends if some rows lie far below the bulk; None if none does."""
+    quarter, reach = gains["gain"].quantile(0.25, "linear"), _reach(gains)
     top, foot = max(gains["highest"].to_list(), default=0.0), min(quarter or 0.0, -reach)
-    edge = foot - max(top - foot, 1.0)
-    return edge if (gains["gain"] < edge).any() else None
+    far = foot - max(top - foot, 1.0)
+    bulk = gains.filter(pl.col("gain") >= far)
+    if bulk.height == gains.height:
+        return None
+    low = min([*bulk["lowest"], -reach, 0.0])
+    return max(far, low - 0.12 * max(top - low, 1.0))  # with room for the arrows and their numbers
 
 
 def depth_curves(
@@ -195,7 +206,9 @@ def depth_curves(
         last = floor.tail(1).with_columns(what=pl.lit("chance"))
         text = alt.Chart(last).mark_text(align="right", dy=-7, color=GREY, fontSize=11)
         layers.append(text.encode(x=x, y=height, text="what:N"))
-    return alt.layer(*layers).properties(height=380, usermeta=CANVAS)
+    shown = [name for name in colours if name in drawn["series"].to_list()]
+    legend = -(-len(shown) // legend_columns(shown, width))  # rows; the height holds them too
+    return alt.layer(*layers).properties(height=380 + 21 * max(legend - 2, 0), usermeta=CANVAS)
 
 
 def depth_means(curves: pl.DataFrame) -> pl.DataFrame:
@@ -226,7 +239,7 @@ def class_dots(values: pl.DataFrame, colours: Mapping[str, str], order: list[str
         values: class_name, series, value (mean over seeds).
         order: class names from top to bottom.
     """
-    y = alt.Y("class_name:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False))
+    y = alt.Y("class_name:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False, labelFlush=False))
     drawn, context = _in_colour(values, colours)
     base = alt.Chart(drawn)
     place = alt.X("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8))
@@ -241,7 +254,9 @@ def class_dots(values: pl.DataFrame, colours: Mapping[str, str], order: list[str
         tooltip=tooltip,
     )
     grey = alt.Chart(context).mark_circle(size=24, opacity=0.45, color=GREY).encode(y=y, x=place, tooltip=tooltip)
-    return alt.layer(span, *([grey] if context.height else []), dots).properties(height=110 + 24 * len(order), usermeta=CANVAS)
+    return alt.layer(span, *([grey] if context.height else []), dots).properties(
+        height=110 + 24 * len(order), usermeta=CANVAS
+    )
 
 
 def layer_heat(pairs: pl.DataFrame, rows: list[str], columns: list[str], title: str) -> Layered:
@@ -265,7 +280,7 @@ def history_lines(history: pl.DataFrame, colours: Mapping[str, str], title: str)
     drawn, context = _in_colour(history, colours)
     x = alt.X("step:Q", title="training step")
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
-    of = {"x": x, "y": y, "detail": "network_id:N"}
+    of: dict[str, Any] = {"x": x, "y": y, "detail": "network_id:N"}
     of["tooltip"] = ["label:N", "step:Q", alt.Tooltip("value:Q", format=".4g")]
     colour = series_colour(colours, drawn["series"].to_list())
     lines = alt.Chart(drawn).mark_line(strokeWidth=1.5, opacity=0.85).encode(**of, color=colour)

@@ -35,7 +35,7 @@ def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
     mapped = networks.filter("mapped")
     projectors = maps.projectors_of(study)
     if mapped.is_empty() or not projectors:
-        st.info(page.NO_MAPS)
+        st.info(page.no_maps(study))
         return None
     rows = _pick_networks(study, mapped)
     chosen = rows["network_id"].to_list()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 import streamlit as st
 
-from kdpipe.views import catalog
+from kdpipe.views import catalog, charts
 
 _PAIR = ["student", "label_fraction", "seed"]
 
@@ -62,13 +63,16 @@ def in_words(gains: pl.DataFrame, headline: Sequence[str] = ()) -> str:
 
 
 def _methods(methods: pl.DataFrame, headline: Sequence[str]) -> str:
-    """Every method where they are few; of many the headline's, the first and the last."""
-    rows = methods.rows(named=True)
+    """Every method where they are few; of many the headline's, the highest and the lowest."""
+    rows = list(methods.rows(named=True))
     if len(rows) <= catalog.MOST_NAMED:
         return "; ".join(map(_one, rows))
-    named = [f"{_one(row)} (the headline)" for row in rows if row["series"] in headline]
-    named += [f"the largest mean gain of {len(rows)} methods is {_one(rows[0])}", f"the smallest {_one(rows[-1])}"]
-    return "; ".join(named) + ". The largest of many is in part the luckiest"
+    named = [(row, "the headline") for row in rows if row["series"] in headline]
+    named += [(rows[0], f"the highest mean of {len(rows)} methods, which is in part luck"), (rows[-1], "the lowest")]
+    what: dict[str, list[str]] = {}
+    for row, said in named:
+        what.setdefault(_one(row), []).append(said)
+    return "; ".join(f"{one} ({', '.join(said)})" for one, said in what.items())
 
 
 def _one(row: dict[str, object]) -> str:
@@ -91,7 +95,7 @@ def table(gains: pl.DataFrame) -> None:
         "control's range",
     ).rename({"series": "method", "budget": "labels", "gain": "mean gain", "pairs": "seeds"})  # fmt: skip
     points = st.column_config.NumberColumn(format="%+.1f", help="points of test accuracy over the plain of that seed")
-    columns: dict[str, object] = {"method": st.column_config.TextColumn(width=260)}
+    columns: dict[str, Any] = {"method": st.column_config.TextColumn(width=260)}
     columns |= dict.fromkeys(("mean gain", "lowest", "highest"), points)
     columns["control's range"] = st.column_config.TextColumn(
         help="lowest to highest seed of plain from other initial weights, over plain: what chance moves"
@@ -105,7 +109,9 @@ def about_chart(gains: pl.DataFrame) -> str:
     said.append("Dot: mean over seeds, the highest first; line: lowest to highest seed; diamonds: controls. ")
     if gains.filter("null").height:
         said.append("Band: as far as plain from other initial weights lies from plain, in its furthest seed. ")
-    return "".join(said) + "An arrow with a number stands for a gain beyond the axis."
+    if charts.left_edge(gains) is not None:
+        said.append("An arrow with a number stands for a gain beyond the axis.")
+    return "".join(said)
 
 
 def _sign(name: str) -> pl.Expr:

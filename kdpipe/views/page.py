@@ -25,10 +25,6 @@ from kdpipe.views.images import PIXELS_CSS
 _PAGE, _LAST = "last_page", "last_study"
 # Streamlit leaves 80 px on either side: a tenth of a small screen, which the maps need.
 ROOM_CSS = "<style>.stMainBlockContainer { padding-left: 2.5rem; padding-right: 2.5rem; }</style>"
-NO_MAPS = (
-    "This study has no maps: name projectors under `[maps]` in the study file, such as `projectors = [\"tsne\"]`, and "
-    "run `scripts/precompute.py` on it again, which keeps the trained networks. The measures page needs no maps."
-)
 _LOG = logging.getLogger(__name__)
 _UNREADABLE = (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
@@ -132,6 +128,24 @@ def missing_stages(study: Study) -> None:
     )  # fmt: skip
     with st.expander("What is missing, and why"):
         st.text("\n".join(f"{what}: {why}" for what, why in missing.items()))
+
+
+def no_maps(study: Study) -> str:
+    """What to say where maps are missing, and how to make them: maps need a view that is stored."""
+    views = study.layers["view"].unique().to_list()
+    view = "" if "projection" in views or not views else f' and `view = "{views[0]}"`'
+    return (
+        f'This study has no maps: write `projectors = ["tsne"]`{view} under `[maps]` in the study file and run '
+        "`scripts/precompute.py` on it again, which keeps the trained networks. The measures page needs no maps."
+    )
+
+
+def no_measures(of: str) -> str:
+    """What to say where a kind of measure is missing, and how to make it."""
+    return (
+        f"This study has no measures of {of} in this view: name some under `[measures]` in the study file, or leave "
+        "`names` out for all, and run `scripts/precompute.py` on it again."
+    )
 
 
 def downloads(frame: pl.DataFrame, name: str) -> None:

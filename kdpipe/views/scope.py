@@ -30,10 +30,10 @@ def pick_scope(study: Study, networks: pl.DataFrame) -> tuple[pl.DataFrame, str,
             "How a layer's map became a vector", views, format_func=catalog.view_in_words,
             default=views[-1], required=True, key="view", bind="query-params",
         )  # fmt: skip
-    for missing in catalog.VIEWS.keys() - stored:
+    for missing in catalog.VIEWS.keys() - stored if stored else ():
         st.caption(
-            f"There is no {catalog.view_in_words(missing)} here: add `\"{missing}\"` to `views` in the study file and "
-            "run `scripts/precompute.py` on it again."
+            f"The view “{catalog.view_in_words(missing)}” is not stored: add `{missing}` to `views` in the study file "
+            "and run `scripts/precompute.py` on it again."
         )
     colours, others = _pick_series(study, networks)
     mine = (pl.col("student") == student) & (pl.col("budget") == budget)
