@@ -7,6 +7,7 @@ network itself, and nothing of it is configured.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdpipe.errors import NetworkError
 from kdpipe.networks import Network, Outputs
 
 
@@ -65,7 +67,18 @@ def dissect(network: Network, image_shape: tuple[int, int, int]) -> Anatomy:
 
     MACs are half of the FLOPs that ``torch.utils.flop_counter`` counts (convolutions and matrix
     products; norms and activations are free there).
+
+    Raises:
+        NetworkError: a network whose layers or head are not arranged as timm's usually are.
     """
+    try:
+        return _dissect(network, image_shape)
+    except (RuntimeError, AttributeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NetworkError(f"arch: this model's layers cannot be looked at: {reason}.") from None
+
+
+def _dissect(network: Network, image_shape: tuple[int, int, int]) -> Anatomy:
     taps, macs = _taps(network.eval(), image_shape)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, *image_shape, generator=generator).to(network.mean.device)
@@ -75,7 +88,7 @@ def dissect(network: Network, image_shape: tuple[int, int, int]) -> Anatomy:
     return Anatomy(
         taps=taps,
         macs=macs,
-        params=parameter_count(network),
+        params=_used_parameters(network, images),
         pooled=outputs.pooled.shape[1],
         final=(final.shape[1], final.shape[2], final.shape[3]),
         linear_head=isinstance(network.classifier, nn.Linear) and _is_mean(outputs.pooled, final),
@@ -88,13 +101,25 @@ def _is_mean(pooled: torch.Tensor, final: torch.Tensor) -> bool:
     return mean.shape == pooled.shape and torch.allclose(mean, pooled, rtol=1e-3, atol=1e-5)
 
 
+def _used_parameters(network: Network, images: torch.Tensor) -> int:
+    """Parameters that a forward pass uses, frozen ones too; a replaced head leaves others behind."""
+    parameters = list(network.parameters())
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    network.requires_grad_(True)
+    with torch.enable_grad():
+        used = torch.autograd.grad(network(images).logits.sum(), parameters, allow_unused=True)
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    return sum(p.numel() for p, gradient in zip(parameters, used, strict=True) if gradient is not None)
+
+
 def _reaches_logits(network: Network, outputs: Outputs) -> bool:
-    """Whether the logits have a gradient at every position of the final map."""
+    """Whether every position of the final map reaches what the classifier takes (which may start at zero)."""
     if network.head is not None:
         return True
     with torch.enable_grad():
         final = outputs.final.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(network.classify(final)[1].square().sum(), final)
+        (gradient,) = torch.autograd.grad(network.classify(final)[0].square().sum(), final)
     positions = network.as_map(gradient, outputs.maps[-1]).abs().sum(1)
     return bool((positions > 0).all())
 
@@ -110,7 +135,8 @@ def _taps(network: Network, image_shape: tuple[int, int, int]) -> tuple[list[Tap
             def record(module: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
                 spent[name] = counter.get_total_flops()
 
-            hooks.append(network.model.get_submodule(name).register_forward_hook(record))
+            with suppress(AttributeError):  # some models report layers that are no module; their share is unknown
+                hooks.append(network.model.get_submodule(name).register_forward_hook(record))
         device = network.mean.device
         outputs = network.eval()(torch.zeros(1, *image_shape, device=device))
         total = counter.get_total_flops()
@@ -128,10 +154,6 @@ def _taps(network: Network, image_shape: tuple[int, int, int]) -> tuple[list[Tap
         for order, (name, part) in enumerate(zip(network.names, outputs.maps, strict=True))
     ]
     return taps, total // 2
-
-
-def parameter_count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def pair_by_depth(student: Sequence[Tap], teacher: Sequence[Tap]) -> list[int]:

@@ -21,7 +21,7 @@ from kdpipe.methods import METHODS, Pair
 from kdpipe.networks import Network, build
 from kdpipe.sources import SOURCES, Peek, peek
 from kdpipe.spec_errors import Where
-from kdpipe.study import ArchSpec, StudentSpec, StudyFile, StudySpec
+from kdpipe.study import ArchSpec, StudentSpec, StudyFile, StudySpec, TrainingSpec
 
 Problem = tuple[Where, str]
 
@@ -143,14 +143,16 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
 def _cache_problems(spec: StudySpec, train: int) -> Iterator[Problem]:
     """A cache of all views that is larger than what the training draws would cost more than it saves."""
     policy = AUGMENTATIONS[spec.data.augmentation or SOURCES[spec.data.dataset].augmentation]
-    drawn = spec.training.steps * spec.training.batch_size
-    for fraction in spec.label_fractions:
-        views = round(fraction * train) * policy.views
-        if spec.training.teacher_cache and views > drawn:
+    views = round(max(spec.label_fractions) * train) * policy.views
+    places: dict[Where, TrainingSpec] = {("training", "teacher_cache"): spec.training}
+    places |= {("methods", i): m.recipe(spec.training) for i, m in enumerate(spec.methods) if m.training}
+    for place, recipe in places.items():
+        drawn = recipe.steps * recipe.batch_size
+        if recipe.teacher_cache and views > drawn:
             yield (
-                ("training", "teacher_cache"),
-                f"{fraction:g} of the labels with augmentation {policy.name!r} have {views:,} views, but the training "
-                f"draws {drawn:,}; the cache would cost more than it saves.",
+                place,
+                f"teacher_cache: {max(spec.label_fractions):g} of the labels with augmentation {policy.name!r} have "
+                f"{views:,} views, but the training draws {drawn:,}; the cache would cost more than it saves.",
             )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from kdpipe.checks import Facts
 from kdpipe.engine import Cache, Stage
+from kdpipe.files import canonical_json
 from kdpipe.networks import build
 from kdpipe.study import ArchSpec, StudySpec, TrainingSpec
 
@@ -23,36 +25,55 @@ SECONDS_AN_IMAGE = {
 }
 
 
+TRAINED = ("teacher", "student")
+
+
 def rough_seconds(
     stages: Sequence[Stage], spec: StudySpec, facts: Facts, cache: Cache, device: str
 ) -> dict[str, float]:
     """Estimated seconds by kind for the stages that the cache does not have."""
     todo = [stage for stage in stages if not cache.has(stage)]
     seconds: dict[str, float] = {}
-    steps = {
-        stage.kind: _step_seconds(_architecture(spec, stage), _recipe(spec, stage), facts, device)
-        for stage in {stage.kind: stage for stage in todo if stage.kind in {"teacher", "student"}}.values()
-    }
+    trained = [stage for stage in todo if stage.kind in TRAINED]
+    steps: dict[str, float] = {}
+    for stage in trained:
+        if _shape_key(stage) not in steps:
+            architecture, recipe = _architecture(spec, stage), _recipe(stage)
+            steps[_shape_key(stage)] = _step_seconds(architecture, recipe, facts, device)
     for stage in todo:
-        if stage.kind in steps:
-            each = steps[stage.kind] * stage.cost / _recipe(spec, stage).batch_size
+        if stage.kind in TRAINED:
+            each = steps[_shape_key(stage)] * stage.cost / _recipe(stage).batch_size
         else:
             what = stage.params.get("projector", stage.kind)
             each = SECONDS_AN_IMAGE.get(what, 0.0) * stage.cost
         seconds[stage.kind] = seconds.get(stage.kind, 0.0) + each
-    if "student" in steps:
+    if "student" in seconds:
         groups = len({stage.batch for stage in todo if stage.kind == "student"})
         forward = _step_seconds(spec.teacher, spec.training, facts, device) / 3
         seconds["student"] += groups * forward * spec.training.steps
     return seconds
 
 
+def _shape_key(stage: Stage) -> str:
+    """Networks with the same key take the same time a step."""
+    return canonical_json([stage.kind, stage.params["network"], _recipe_of(stage)["batch_size"]])
+
+
+def _recipe_of(stage: Stage) -> dict[str, Any]:
+    params = stage.params
+    return params["network"]["training"] if stage.kind == "teacher" else params["training"]
+
+
 def _architecture(spec: StudySpec, stage: Stage) -> ArchSpec:
-    return spec.teacher if stage.kind == "teacher" else spec.students[0]
+    """The section of the study that a stage's network comes from."""
+    if stage.kind == "teacher":
+        return spec.teacher
+    described = stage.params["network"]
+    return next(student for student in spec.students if student.keyed({"checkpoint", "name"}) == described)
 
 
-def _recipe(spec: StudySpec, stage: Stage) -> TrainingSpec:
-    return spec.teacher.training if stage.kind == "teacher" else spec.training
+def _recipe(stage: Stage) -> TrainingSpec:
+    return TrainingSpec.model_validate(_recipe_of(stage))
 
 
 def _step_seconds(architecture: ArchSpec, recipe: TrainingSpec, facts: Facts, device: str) -> float:

@@ -7,7 +7,7 @@ import io
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,7 @@ def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
         "method_parameters": canonical_json(
             record.resolved(method.parameters).model_dump(mode="json") if record and method else {}
         ),
+        "training": canonical_json(method.training if method else {}),
         "teacher_id": taught.network_id if taught else None,
         "teacher_label_fraction": taught.label_fraction if taught else None,
         "label_fraction": planned.label_fraction,
@@ -241,16 +242,15 @@ def _maps(
 ) -> dict[str, pl.DataFrame]:
     """Points and measures of every map, each rotated onto the teacher's map at its depth."""
     labels = np.load(cache.path(training.probe) / "labels.npy")
-    owners = {stage.key: planned for planned in training.networks for stage in _embedding_of(planned, analysis)}
-    drawn = [stage for stage in analysis.maps if cache.has(stage)]
+    drawn = [(planned, stage) for planned, stage in analysis.maps if cache.has(stage)]
     references = {
         (stage.params["projector"], stage.params["order"]): np.load(cache.path(stage) / "layout.npy")
-        for stage in drawn
-        if owners[stage.inputs["embedding"].key].network_id == TEACHER
+        for planned, stage in drawn
+        if planned.network_id == TEACHER
     }
     points, numbers = [], []
-    for stage in drawn:
-        planned, params = owners[stage.inputs["embedding"].key], stage.params
+    for planned, stage in drawn:
+        params = stage.params
         shape = facts.shape(planned.student)
         layout = np.load(cache.path(stage) / "layout.npy")
         depth = pair_by_depth(shape.taps, facts.teacher.taps)[params["order"]]
@@ -276,11 +276,6 @@ def _maps(
         "maps": pl.concat(points) if points else pl.DataFrame(),
         "map_measures": pl.DataFrame(numbers, infer_schema_length=None),
     }
-
-
-def _embedding_of(planned: Planned, analysis: Analysis) -> Iterable[Stage]:
-    stage = analysis.embeddings.get(planned.network_id)
-    return () if stage is None else (stage,)
 
 
 def _on_reference(layout: np.ndarray, reference: np.ndarray | None) -> np.ndarray:

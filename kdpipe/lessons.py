@@ -65,14 +65,14 @@ def frozen(teacher: Network, images: Tensor, half: bool, through: Forward = forw
 
 
 class TeacherLogits:
-    """The teacher's logits (images, views, K) float16 for every view of every labelled image.
+    """The teacher's logits (images, views, K) for every view of every labelled image.
 
-    Exact only because the view is part of the address; pays where there are few images.
+    Right only because the view is part of the address; pays where there are few images.
     """
 
     def __init__(self, teacher: Network, labelled: Batches, half: bool) -> None:
         parts = [
-            frozen(teacher, labelled.render(torch.arange(start, stop), view), half).logits.half()
+            frozen(teacher, labelled.render(torch.arange(start, stop), view), half).logits
             for view in range(labelled.policy.views)
             for start, stop in _stretches(len(labelled.labels))
         ]
@@ -81,7 +81,7 @@ class TeacherLogits:
 
     def __call__(self, batch: Batch) -> Tensor:
         """(B, K) float32."""
-        return self.logits[batch.views, batch.positions].float()
+        return self.logits[batch.views, batch.positions]
 
 
 def _stretches(count: int) -> Iterator[tuple[int, int]]:
@@ -124,13 +124,16 @@ class Lesson:
     def __init__(self, lessons: Lessons, step: int) -> None:
         self._of, self._step = lessons, step
 
-    def shown(self, method: Method, unlabelled: bool) -> Shown:
-        """What a learner of ``method`` sees, with or without the unlabelled part."""
+    def shown(self, method: Method, unlabelled: bool, recall: bool = False) -> Shown:
+        """What a learner of ``method`` sees, with or without the unlabelled part.
+
+        Args:
+            recall: take the teacher's logits from the cache, for methods that read nothing else.
+        """
         first = self._labelled
         taught = None
         if method.needs_teacher:
-            recalled = self._of.cache is not None and set(method.needs) <= {"logits"}
-            taught = self._recalled if recalled else self._said
+            taught = self._recalled if recall and method.reads_logits_alone else self._said
         if not unlabelled:
             return Shown(first.images, first.labels, first.positions, taught)
         more = self._more

@@ -231,7 +231,7 @@ def build(
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(2, *image_shape))
-    except (RuntimeError, AssertionError, ValueError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NetworkError(
             f"arch: {spec.arch!r} cannot take images of shape {image_shape}: {reason}. Transformers want "
@@ -309,7 +309,8 @@ def _choose_taps(model: nn.Module, spec: Architecture) -> tuple[list[int], list[
     info = getattr(model, "feature_info", None)
     if not hasattr(model, "forward_intermediates") or not info:
         raise NetworkError(f"arch: {spec.arch!r} does not offer forward_intermediates in timm {timm.__version__}.")
-    offered = [entry["module"] for entry in (info.info if hasattr(info, "info") else info)]
+    entries = info.info if hasattr(info, "info") else info
+    offered = [entry["module"] or f"stage{number}" for number, entry in enumerate(entries)]
     if spec.layers == "all":
         return list(range(len(offered))), offered
     if spec.layers == "stages":

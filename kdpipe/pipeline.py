@@ -88,11 +88,12 @@ class Analysis:
     embeddings: dict[str, Stage]
     measures: dict[str, Stage]
     similarity: dict[str, Stage]
-    maps: list[Stage]
+    maps: list[tuple[Planned, Stage]]
 
     @property
     def stages(self) -> list[Stage]:
-        return [*self.embeddings.values(), *self.measures.values(), *self.similarity.values(), *self.maps]
+        maps = [stage for _, stage in self.maps]
+        return [*self.embeddings.values(), *self.measures.values(), *self.similarity.values(), *maps]
 
 
 # ------------------------------------------------------------------------------------------ plans
@@ -173,7 +174,7 @@ class _Planner:
                 make_teacher,
                 {**params, "augmentation": self.policy},
                 {"data": self.data},
-                runtime=runtime,
+                runtime={**runtime, "stand_in": role != "teacher"},
                 cost=recipe.steps * recipe.batch_size,
             )
             blank = recipe.steps == 0 and section.checkpoint is None and not section.pretrained
@@ -190,15 +191,15 @@ class _Planner:
             )
         return self.teachers[name]
 
-    def _teacher_for(self, kind: str | None, plain: Planned | None, fraction: float, seed: int) -> Planned | None:
+    def _teacher_for(self, method: MethodSpec, plain: Planned | None, fraction: float, seed: int) -> Planned | None:
         kinds: dict[str | None, Callable[[], Planned | None]] = {
             None: lambda: None,
             "study": lambda: self.teacher,
             "untrained": self._untrained,
-            "own-budget": lambda: self._own_budget(fraction, seed),
+            "own-budget": lambda: self._own_budget(method, fraction, seed),
             "self": lambda: plain,
         }
-        return kinds[kind]()
+        return kinds[method.teacher_kind]()
 
     def _untrained(self) -> Planned:
         section = self.spec.teacher
@@ -206,12 +207,14 @@ class _Planner:
         blank = {"training": recipe, "checkpoint": None, "pretrained": False}
         return self._teacher("teacher-untrained", section.model_copy(update=blank), "control")
 
-    def _own_budget(self, fraction: float, seed: int) -> Planned:
+    def _own_budget(self, method: MethodSpec, fraction: float, seed: int) -> Planned:
         """Everything the student has and no more: its labelled images (chosen by its seed) and its training."""
-        budget = {"label_fraction": fraction, "seed": seed, "training": self.spec.training}
+        recipe = method.recipe(self.spec.training).model_copy(update={"teacher_cache": False})
+        budget = {"label_fraction": fraction, "seed": seed, "training": recipe}
         blank = {"checkpoint": None, "pretrained": False}
         section = self.spec.teacher.model_copy(update=budget | blank)
-        return self._teacher(f"teacher-l{fraction:g}-s{seed}", section, "control")
+        own = f"-for-{method.name}" if method.training else ""
+        return self._teacher(f"teacher-l{fraction:g}-s{seed}{own}", section, "control")
 
     def add_students(self, student: StudentSpec, fraction: float, seed: int) -> None:
         """All methods of one student, budget and seed; the plain student first, as it may be somebody's teacher."""
@@ -219,18 +222,15 @@ class _Planner:
         plain: Planned | None = None
         made = {}
         for method in methods:
-            teacher = self._teacher_for(method.teacher_kind, plain, fraction, seed)
+            teacher = self._teacher_for(method, plain, fraction, seed)
             made[method.name] = self._student(student, method, teacher, fraction, seed)
             plain = plain or made[method.name]
         assert plain is not None, "a study has a plain student"
         self.students += [made[method.name] for method in self.spec.methods]
-        for step in self._kept(plain.recipe):
+        assert plain.method is not None
+        for step in self.spec.kept_steps(plain.method):
             name, role = f"{plain.network_id}-at{step}", "checkpoint"
             self.checkpoints.append(replace(plain, network_id=name, role=role, checkpoint=step, mapped=False))
-
-    def _kept(self, recipe: TrainingSpec) -> list[int]:
-        """Steps after which the plain student's weights are kept."""
-        return sorted({max(round(share * recipe.steps), 1) for share in self.spec.checkpoints} - {recipe.steps})
 
     def _student(
         self, student: StudentSpec, method: MethodSpec, teacher: Planned | None, fraction: float, seed: int
@@ -239,7 +239,7 @@ class _Planner:
         init_seed = seed + SECOND_INITIALISATION * record.own_initialisation
         architecture, runtime = _architecture(student, {"name"})
         recipe = self._recipe(student, method)
-        kept = self._kept(recipe) if method.role == "plain" else []
+        kept = self.spec.kept_steps(method)
         params = {
             **architecture,
             "method": method.method,
@@ -291,6 +291,8 @@ class _Planner:
     def _recipe(self, student: StudentSpec, method: MethodSpec) -> TrainingSpec:
         """The method's training; a control that trains longer gets the steps that a teacher's passes cost."""
         recipe = method.recipe(self.spec.training)
+        if not METHODS[method.method].reads_logits_alone:  # a cache changes nothing for others, nor their keys
+            recipe = recipe.model_copy(update={"teacher_cache": False})
         if not METHODS[method.method].trains_longer:
             return recipe
         ratio = self.facts.teacher.macs / self.facts.students[student.name].macs
@@ -342,7 +344,7 @@ def plan_analysis(spec: StudySpec, facts: Facts, training: Training, networks: S
         if name != TEACHER and of_pairs["names"]
     }
     maps = [
-        _map_stage(spec, planned.network_id, embeddings[planned.network_id], order, layer, projector)
+        (planned, _map_stage(spec, planned.network_id, embeddings[planned.network_id], order, layer, projector))
         for projector in spec.maps.projectors
         for planned in networks
         if planned.mapped

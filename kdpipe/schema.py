@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TEXT, BOOL, COUNT, REAL = pl.String(), pl.Boolean(), pl.Int32(), pl.Float32()
 
@@ -75,6 +75,7 @@ TABLES: dict[str, Table] = {
                 "method": Column(TEXT, "as in methods.parquet; supervised or untrained for teachers"),
                 "method_label": Column(TEXT, "the method's name in this study, unique per configuration"),
                 "method_parameters": Column(TEXT, "resolved parameters, as JSON"),
+                "training": Column(TEXT, "fields of its training that differ from the study's, as JSON"),
                 "teacher_id": Column(TEXT, "whose outputs the loss used", nullable=True),
                 "teacher_label_fraction": Column(REAL, "labels the teacher had", nullable=True),
                 "label_fraction": Column(REAL, "share of the training labels this network had"),
@@ -85,10 +86,10 @@ TABLES: dict[str, Table] = {
                 "data_seed": Column(COUNT, "seed of batch order and augmentation"),
                 "label_seed": Column(COUNT, "seed of the labelled subset"),
                 "checkpoint_step": Column(COUNT, "training step of the weights that are embedded"),
-                "params": Column(pl.Int64(), "trainable parameters at inference"),
+                "params": Column(pl.Int64(), "parameters that a forward pass uses"),
                 "macs": Column(pl.Int64(), "multiply-accumulates of one forward pass of one image"),
                 "mapped": Column(BOOL, "whether maps.parquet has this network"),
-                "status": Column(TEXT, "trained or diverged"),
+                "status": Column(TEXT, "trained, diverged, or untaught (its teacher diverged)"),
                 "diverged_step": Column(COUNT, "first step with a loss that is not finite", nullable=True),
                 "val_accuracy": Column(REAL, "validation accuracy at the last step", nullable=True),
                 "test_accuracy": Column(REAL, "accuracy on the whole test set at the last step", nullable=True),

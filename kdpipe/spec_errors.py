@@ -60,6 +60,10 @@ def _sentence(item: Any, model: type[BaseModel], where: Where) -> str:
         return f"must be {context['expected']}, not {item['input']!r}{closest(str(item['input']), allowed)}"
     if kind == "string_pattern_mismatch":
         return f"{item['input']!r} does not fit the pattern {context['pattern']} (lower-case letters, digits, '-')"
+    if kind == "too_short":
+        return f"needs at least {context['min_length']}, not {context['actual_length']}"
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        return f"must be a table, not {item['input']!r}"
     message = item["msg"].removeprefix("Input ").removeprefix("should ")
     message = message.replace("a valid integer", "an integer").replace("valid ", "")
     return f"must {message}, not {item['input']!r}"

@@ -32,7 +32,7 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 class Spec(BaseModel):
     """Base of all parts: unknown fields are errors, types are not coerced, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
     later: ClassVar[frozenset[str]] = frozenset()
 
     def keyed(self, exclude: Collection[str] = ()) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class TrainingSpec(Spec):
     @property
     def shared(self) -> dict[str, Any]:
         """What students that train beside each other must have in common."""
-        own = {"lr", "momentum", "weight_decay", "schedule", "warmup"}
+        own = {"lr", "momentum", "weight_decay", "schedule", "warmup", "teacher_cache"}
         return self.model_dump(mode="json", exclude=own)
 
 
@@ -168,9 +168,11 @@ class MethodSpec(Spec):
     @model_validator(mode="after")
     def _training_fits(self) -> MethodSpec:
         try:
-            TrainingSpec.model_validate(self.training)
+            own = TrainingSpec.model_validate(self.training)
         except ValidationError as error:
             raise ValueError(explain(error, TrainingSpec, lambda where: f"training.{where[0]}")) from None
+        if own.steps == 0:
+            raise ValueError("training.steps: a student needs at least one step")
         return self
 
     @property
@@ -187,12 +189,14 @@ class MethodSpec(Spec):
     def role(self) -> str:
         """What its networks are in a study.
 
-        A distillation with a stand-in for its teacher is a control, and so is a plain student with a
-        training of its own: there is one plain student to compare with.
+        A distillation with a stand-in for its teacher, or that sees more or other batches than plain, is
+        a control. So is a plain student with a training of its own: there is one to compare with.
         """
         record = METHODS[self.method]
         other_teacher = self.teacher not in (None, record.teacher)
-        return "control" if other_teacher or (record.role == "plain" and self.training) else record.role
+        other_batches = {"steps", "batch_size", "unlabelled_batch_size"} & set(self.training)
+        own_plain = record.role == "plain" and self.training
+        return "control" if other_teacher or other_batches or own_plain else record.role
 
     def recipe(self, training: TrainingSpec) -> TrainingSpec:
         """The study's training with this method's own fields."""
@@ -273,6 +277,13 @@ class StudySpec(Spec):
         _refuse_repeats("measures.names", self.measures.names)
         if self.training.steps == 0:
             raise ValueError("training.steps: students need at least one step; a teacher alone may have none")
+        for index, student in enumerate(self.students):
+            if student.name == "teacher":
+                raise ValueError(f"students.{index}.name: 'teacher' is the teacher's own name; choose another")
+        kept = {f"{plain.name}-at{step}" for plain in self.methods for step in self.kept_steps(plain)}
+        for method in self.methods:
+            if method.name in kept | {"supervised", "untrained"}:
+                raise ValueError(f"methods: {method.name!r} is the name of other networks; choose another label")
         names = [name for student in self.students for name in self.network_names(student)]
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(
@@ -292,6 +303,11 @@ class StudySpec(Spec):
             _member("headline.method", chosen.method, [method.name for method in self.methods])
             _member("headline.label_fraction", chosen.label_fraction, self.label_fractions)
         return self
+
+    def kept_steps(self, method: MethodSpec) -> list[int]:
+        """Steps after which the weights of a plain student are kept; none for other methods."""
+        steps = method.recipe(self.training).steps if method.role == "plain" else 0
+        return sorted({max(round(share * steps), 1) for share in self.checkpoints if steps} - {steps})
 
     def network_names(self, student: StudentSpec) -> list[str]:
         """What the networks of a student are called, but for their seed."""

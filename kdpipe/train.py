@@ -93,6 +93,11 @@ class Learner:
     diverged_step: int | None = None
     val_accuracy: float | None = None
 
+    @property
+    def recalls(self) -> bool:
+        """Whether it takes its teacher's logits from the cache."""
+        return self.recipe is not None and self.recipe.teacher_cache and self.method.reads_logits_alone
+
     def prepare(self, recipe: TrainingSpec, device: torch.device) -> None:
         """Move to the device and make the optimiser; weight decay spares norms, biases and scalars."""
         self.recipe = recipe = self.recipe or recipe
@@ -278,7 +283,7 @@ def train(
     if teacher is not None:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         teacher.to(device=device, memory_format=layout).eval().requires_grad_(False)  # type: ignore[call-overload]
-        if recipe.teacher_cache and any(learner.method.needs == ("logits",) for learner in learners):
+        if any(learner.recalls for learner in learners):
             cache = TeacherLogits(teacher, labelled, half)
     (views,) = {learner.method.views for learner in learners}
     through = compiled_forward() if recipe.compile else forward
@@ -312,7 +317,7 @@ def _train_from(
         for learner in alive:
             assert learner.clock is not None
             learner.clock.start(step)
-            shown = lesson.shown(learner.method, learner.unlabelled)
+            shown = lesson.shown(learner.method, learner.unlabelled, learner.recalls)
             learner.learn(shown, lessons, step, step / recipe.steps)
         done = step + 1
         last = done == recipe.steps

@@ -25,6 +25,8 @@ from kdpipe.train import Learner, Resume, accuracy, train, use_half
 
 RESULT, LAST, SELECTED, HISTORY = "result.json", "last.safetensors", "selected.safetensors", "history.parquet"
 
+HISTORY_SCHEMA = {"step": pl.Int32, "quantity": pl.String, "value": pl.Float32}
+
 
 def kept_weights(step: int) -> str:
     """File name of the weights after a step on the way."""
@@ -74,10 +76,15 @@ def make_teacher(tasks: Sequence[Task], context: Context) -> None:
         chosen = label_budget(dataset.train.labels, spec.label_fraction, spec.seed)
         learner = Learner("teacher", network, METHODS["plain"], METHODS["plain"].resolved({}), None, task.stage.key)
         _train_together([learner], [task], None, dataset, chosen, spec.training, spec.seed, params, context)
-        if learner.diverged_step is not None:
+        if learner.diverged_step is not None and not task.stage.runtime.get("stand_in"):
             raise TrainingError(
                 f"the teacher diverged at step {learner.diverged_step} (its loss is no longer finite); "
                 "lower teacher.training.lr or lengthen its warmup."
+            )
+        if learner.diverged_step is not None:
+            context.reporter.warn(
+                f"{task.stage.name} diverged at step {learner.diverged_step} (its loss is no longer finite), so nobody "
+                "can learn from it; the others go on. Lower training.lr."
             )
         labelled = len(chosen) if spec.training.steps else 0
         _write_result(task, learner, spec, dataset, anatomy, labelled, context)
@@ -90,6 +97,13 @@ def make_students(tasks: Sequence[Task], context: Context) -> None:
     chosen = label_budget(dataset.train.labels, first["label_fraction"], first["label_seed"])
     # The batch's name holds the teacher's key, so those who have a teacher have the same one.
     taught = [task.inputs["teacher"] for task in tasks if "teacher" in task.inputs]
+    if taught and json.loads((taught[0] / RESULT).read_text())["status"] != "trained":
+        untaught = [task for task in tasks if "teacher" in task.inputs]
+        for task in untaught:
+            _write_untaught(task, dataset, len(chosen))
+        tasks, taught = [task for task in tasks if task not in untaught], []
+        if not tasks:
+            return
     teacher = read_network(taught[0] / LAST) if taught else None
     master = dissect(teacher, dataset.image_shape) if teacher is not None else None
     learners: list[Learner] = []
@@ -226,6 +240,17 @@ def _train_together(
         write_atomic(task.folder / "speed.json", json.dumps(speed))
 
 
+def _write_untaught(task: Task, dataset: Dataset, labelled_images: int) -> None:
+    """Publish that a student was not trained, as its teacher diverged."""
+    anatomy = dissect(_new(_student(task), dataset, task.stage.params["init_seed"]), dataset.image_shape)
+    result = {"status": "untaught", "diverged_step": None, "labelled_images": labelled_images}
+    sizes = {"params": anatomy.params, "macs": anatomy.macs, "taps": [tap.__dict__ for tap in anatomy.taps]}
+    pl.DataFrame(schema=HISTORY_SCHEMA).write_parquet(task.folder / HISTORY)
+    write_atomic(task.folder / "speed.json", "{}")
+    write_atomic(task.folder / RESULT, json.dumps(result | sizes))
+    task.finish()
+
+
 def _write_result(
     task: Task,
     learner: Learner,
@@ -246,9 +271,7 @@ def _write_result(
         "labelled_images": labelled_images,
         "taps": [tap.__dict__ for tap in anatomy.taps],
     }
-    history = pl.DataFrame(
-        learner.history, schema={"step": pl.Int32, "quantity": pl.String, "value": pl.Float32}, orient="row"
-    )
+    history = pl.DataFrame(learner.history, schema=HISTORY_SCHEMA, orient="row")
     history.write_parquet(task.folder / HISTORY)
     if learner.diverged_step is None:
         keep = partial(write_network, spec=spec, image_shape=dataset.image_shape, classes=len(dataset.class_names))

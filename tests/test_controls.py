@@ -14,7 +14,7 @@ from kdpipe.data import Dataset, label_budget
 from kdpipe.methods import METHODS
 from kdpipe.networks import read_network
 from kdpipe.pipeline import plan_training
-from kdpipe.study import read_study
+from kdpipe.study import MethodSpec, read_study
 from kdpipe.train import accuracy
 
 METHODS_LINE = 'methods = ["plain", "kd", "fitnet", "second-seed"]'
@@ -194,3 +194,91 @@ def test_a_cache_that_would_not_pay_is_refused(command_line):
     said = command_line.here("training.teacher_cache=true", "label_fractions=[1.0]", command="validate")
     assert said.code == 2 and "teacher_cache" in said.err and "more than it saves" in said.err
     assert command_line.here("training.teacher_cache=true", "data.augmentation=none", command="validate").code == 0
+
+
+def run(command_line, methods: str, *more: str, **changes: str):
+    text = TINY.replace(METHODS_LINE, methods).replace("steps = 30", "steps = 8").replace('"tsne", ', "")
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    command_line.study.write_text(text)
+    return command_line(*more)
+
+
+def test_configurations_that_come_to_the_same_are_networks_of_their_own(command_line):
+    """A sweep may hit the default; every network has its rows, and its maps where it should have some."""
+    same = '{ method = "kd", label = "kd-t4", parameters = { temperature = 4.0 } }'
+    slow = '{ method = "plain", label = "plain-again", training = { lr = 0.1 } }'
+    found = run(command_line, f'methods = ["plain", "kd", {same}, {slow}]', "seeds=[0]")
+    assert found.code == 0, found.err
+    folder = command_line.artifacts / "tiny"
+    networks = pl.read_parquet(folder / "networks.parquet")
+    mapped = set(networks.filter("mapped")["network_id"])
+    assert mapped == {"teacher", "small-plain-l0.2-s0", "small-kd-l0.2-s0", "small-kd-t4-l0.2-s0"}
+    assert set(pl.read_parquet(folder / "maps.parquet")["network_id"]) == mapped
+    accuracies = networks.filter(pl.col("method") == "kd")["test_accuracy"]
+    assert accuracies[0] == accuracies[1]
+
+
+def test_a_diverged_stand_in_teacher_costs_its_students_alone(command_line):
+    """The networks that came out whole are all there; who had nobody to learn from is named."""
+    text = 'methods = ["plain", "kd", "self-distillation", { method = "own-budget-teacher", training = { lr = 1e30 } }]'
+    found = run(command_line, text, "seeds=[0]")
+    assert found.code == 0, found.err
+    assert "teacher-l0.2-s0-for-own-budget-teacher diverged" in found.err + found.out
+    networks = pl.read_parquet(command_line.artifacts / "tiny" / "networks.parquet")
+    status = dict(networks.select("network_id", "status").iter_rows())
+    assert status["teacher-l0.2-s0-for-own-budget-teacher"] == "diverged"
+    assert status["small-own-budget-teacher-l0.2-s0"] == "untaught"
+    assert status["small-kd-l0.2-s0"] == status["small-self-distillation-l0.2-s0"] == "trained"
+    assert networks.filter(status="untaught")["test_accuracy"].null_count() == 1
+
+
+def test_a_diverged_plain_student_teaches_nobody(command_line):
+    found = run(
+        command_line, 'methods = ["plain", "self-distillation", "label-smoothing"]', "seeds=[0]", "training.lr=1e30"
+    )
+    assert "last.safetensors" not in found.err + found.out
+    networks = pl.read_parquet(command_line.artifacts / "tiny" / "networks.parquet")
+    assert set(networks.filter(student="small")["status"]) == {"diverged", "untaught"}
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        ('["plain", { method = "kd", training = { steps = 0 } }]', "at least one step"),
+        ('["plain", { method = "kd", training = { lr = inf } }]', "lr"),
+        ('["plain", { method = "kd", label = "supervised" }]', "another label"),
+        ('["plain", { method = "at", parameters = { pairs = [] } }]', "needs at least 1, not 0"),
+        (
+            '["plain", { method = "at", parameters = { pairs = [["layer1", "layer1"], ["layer1", "layer1"]] } }]',
+            "twice",
+        ),
+        ('["plain", { method = "at", parameters = { pairs = [["layer1", "layr3"]] } }]', "did you mean 'layer3'"),
+        ('["plain", 3]', "must be a table"),
+    ],
+)
+def test_mistakes_in_methods_are_sentences(command_line, methods, said):
+    command_line.study.write_text(TINY.replace(METHODS_LINE, f"methods = {methods}"))
+    found = command_line.here(command="validate")
+    assert found.code == 2 and said in found.err and "Traceback" not in found.err
+
+
+def test_a_student_is_not_called_teacher(command_line):
+    found = command_line.here("students.0.name=teacher", command="validate")
+    assert found.code == 2 and "teacher's own name" in found.err
+
+
+def test_other_batches_than_plain_make_a_control():
+    """Steps are what is held equal; a learning rate of one's own is a configuration."""
+    assert MethodSpec(method="kd", training={"lr": 0.01}).role == "distilled"
+    assert MethodSpec(method="kd", training={"steps": 40}).role == "control"
+    assert MethodSpec(method="kd", training={"batch_size": 64}).role == "control"
+
+
+@pytest.mark.parametrize("arch", ["hrnet_w18_small", "mvitv2_tiny", "cait_xxs24_224", "crossvit_tiny_240", "tresnet_m"])
+def test_models_that_are_built_otherwise_are_served_or_refused_in_a_sentence(command_line, arch):
+    found = command_line.here(f"students.0.arch={arch}", "students.0.arguments={}", "students.0.stem=default",
+                              "students.0.layers=stages", "data.image_size=64", command="validate")  # fmt: skip
+    assert "Traceback" not in found.err and found.code in (0, 2)
+    if found.code == 2:
+        assert "arch" in found.err

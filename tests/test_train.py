@@ -17,7 +17,7 @@ from torch._dynamo.utils import counters
 from kdpipe import train as training
 from kdpipe.anatomy import dissect
 from kdpipe.data import AUGMENTATIONS, Batches
-from kdpipe.lessons import TeacherLogits, frozen, mixup
+from kdpipe.lessons import Lessons, Shares, TeacherLogits, frozen, mixup
 from kdpipe.methods import METHODS, Pair
 from kdpipe.networks import build
 from kdpipe.sources import Split
@@ -402,17 +402,39 @@ def test_revealed_labels_are_learned_from(teacher, group):
 
 
 def test_the_cache_of_teacher_logits_says_what_the_teacher_says(teacher):
-    """Exact but for half precision; only methods that read nothing but logits use it, alone or not."""
+    """Only methods that read nothing but logits of known views use it, alone or not; the teacher rests meanwhile."""
     few = SimpleNamespace(**vars(recipe()) | {"teacher_cache": True})
+    asked, pupil = [], learner("kd", teacher, drop=0.0)
+    handle = teacher.register_forward_hook(lambda *_: asked.append(1))
+    (alone,) = fit([pupil], teacher, few)
+    handle.remove()
+    assert len(asked) == AUGMENTATIONS["shift1"].views  # once for each view of all 200 images, and in no step
     cached, fitnet = fit([learner("kd", teacher, drop=0.0), learner("fitnet", teacher)], teacher, few)
-    (alone,) = fit([learner("kd", teacher, drop=0.0)], teacher, few)
     (direct,) = fit([learner("kd", teacher, drop=0.0)], teacher)
     assert same(snapshot(alone.network), snapshot(cached.network))
     for name, tensor in snapshot(direct.network).items():
-        torch.testing.assert_close(snapshot(alone.network)[name], tensor, rtol=5e-3, atol=5e-3)
-    assert not same(snapshot(direct.network), snapshot(alone.network))  # it was used
+        torch.testing.assert_close(snapshot(alone.network)[name], tensor, rtol=1e-3, atol=1e-4)
     (untouched,) = fit([learner("fitnet", teacher)], teacher)
     assert same(snapshot(untouched.network), snapshot(fitnet.network))
+
+
+@pytest.mark.parametrize("name", ["kd", "fitnet", "funmatch"])
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_what_is_taught_is_about_the_images_that_are_shown(teacher, name, unlabelled):
+    """With the cache too: mixed images are no known views, and are asked about anew."""
+    method, policy = METHODS[name], AUGMENTATIONS["shift1"]
+    streams = [
+        Batches(TRAIN, np.arange(*part), batch_size=16, seed=0, policy=policy, device=CPU, stream=stream)
+        for part, stream in (((0, 50), "labelled"), ((50, 100), "unlabelled"))
+    ]
+    teacher.eval()
+    cache = TeacherLogits(teacher, streams[0], half=False)
+    lessons = Lessons(*streams, teacher, method.views, False, True, Shares(CPU), cache=cache)
+    shown = lessons.at(3).shown(method, unlabelled, recall=True)
+    said = frozen(teacher, shown.images, half=False)
+    torch.testing.assert_close(shown.teacher.logits, said.logits, rtol=1e-4, atol=1e-4)
+    assert bool(shown.teacher.maps) == (name != "kd")
+    assert len(shown.images) == len(shown.index) == 16 * (1 + unlabelled) and len(shown.labels) == 16
 
 
 def test_cached_logits_belong_to_the_view_that_is_shown(teacher):

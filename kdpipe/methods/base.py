@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kdpipe.anatomy import Anatomy, Tap, pair_by_depth
 from kdpipe.networks import Network, Outputs
+from kdpipe.spec_errors import closest
 
 Terms = dict[str, Tensor]
 Need = Literal["logits", "maps", "pooled", "classifier", "index", "second-order gradients"]
@@ -172,6 +173,11 @@ class Method:
     def needs_teacher(self) -> bool:
         return self.teacher is not None
 
+    @property
+    def reads_logits_alone(self) -> bool:
+        """Whether logits of a known view are all it asks of its teacher; a mixed image is no known view."""
+        return self.needs_teacher and self.needs == ("logits",) and self.views == "shared"
+
     def resolved(self, parameters: Mapping[str, Any]) -> Parameters:
         """Typed parameters, the defaults filled in."""
         return self.parameters.model_validate(dict(parameters))
@@ -189,12 +195,16 @@ def paired_layers(pair: Pair, parameters: LayerParameters) -> list[tuple[int, in
 
 
 def refuse_names(pair: Pair, parameters: LayerParameters) -> str | None:
-    """Which named layer is not among the layers of the study."""
+    """Which named layer is not among the layers of the study, or which pair is named twice."""
+    named = [tuple(names) for names in parameters.pairs or ()]
+    if repeated := [names for names in named if named.count(names) > 1]:
+        return f"parameters.pairs names {list(repeated[0])} twice"
     for own, other in parameters.pairs or ():
         for name, anatomy, whose in ((own, pair.student, "student"), (other, pair.teacher, "teacher")):
             known = [tap.layer for tap in anatomy.taps]
             if name not in known:
-                return f"parameters.pairs names layer {name!r}, but the {whose}'s layers are {', '.join(known)}"
+                hint = closest(name, known)
+                return f"parameters.pairs names layer {name!r}{hint}; the {whose}'s layers are {', '.join(known)}"
     return None
 
 
