@@ -25,7 +25,8 @@ from kdpipe.errors import DataError, KdpipeError, NetworkError, StudyError
 from kdpipe.export import export, export_weights
 from kdpipe.files import recover_folder
 from kdpipe.hardware import describe_hardware, resolve_device
-from kdpipe.pipeline import KINDS, plan_analysis, plan_training, run_study
+from kdpipe.pipeline import run_study
+from kdpipe.planning import KINDS, plan_analysis, plan_training
 from kdpipe.spec_errors import closest
 from kdpipe.store import ARTIFACTS
 from kdpipe.study import StudySpec, read_study

@@ -26,7 +26,8 @@ from kdpipe.files import canonical_json, new_folder
 from kdpipe.maps import align
 from kdpipe.measures import MEASURES
 from kdpipe.methods import METHODS
-from kdpipe.pipeline import TEACHER, Analysis, Planned, Result, Training, finished
+from kdpipe.pipeline import Result, finished
+from kdpipe.planning import TEACHER, Analysis, Planned, Training
 from kdpipe.schema import TABLES
 from kdpipe.sources import SOURCES
 from kdpipe.store import study_hash, write_study

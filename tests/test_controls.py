@@ -13,7 +13,7 @@ from kdpipe.checks import examine
 from kdpipe.data import Dataset, label_budget
 from kdpipe.methods import METHODS
 from kdpipe.networks import read_network
-from kdpipe.pipeline import plan_training
+from kdpipe.planning import plan_training
 from kdpipe.study import MethodSpec, read_study
 from kdpipe.train import accuracy
 

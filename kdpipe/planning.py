@@ -1,0 +1,369 @@
+"""From a study to its plan of stages: which networks, who learns from whom, what is then looked at.
+
+The plan has two halves, because a student that diverges has no layers to look at: the networks are
+trained first, then what came out whole is embedded, measured and mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdpipe.analysis_stages import make_embeddings, make_maps, make_measures, make_similarity
+from kdpipe.checks import Facts
+from kdpipe.data import SOURCES, fingerprint
+from kdpipe.engine import Stage
+from kdpipe.errors import NetworkError, StudyError
+from kdpipe.files import canonical_json, sha256_of
+from kdpipe.measures import MEASURES
+from kdpipe.methods import METHODS
+from kdpipe.study import ArchSpec, MethodSpec, StudentSpec, StudySpec, TeacherSpec, TrainingSpec
+from kdpipe.training_stages import LAST, kept_weights, make_data, make_probe, make_students, make_teacher
+
+TRAINING_KINDS = ("data", "probe", "teacher", "student")
+ANALYSIS_KINDS = ("embedding", "measure", "similarity", "map")
+KINDS = TRAINING_KINDS + ANALYSIS_KINDS
+SECOND_INITIALISATION = 1_000_000
+# Fields of the data section that do not change the decoded splits.
+UNKEYED_DATA = {"path", "title", "note", "licence", "augmentation", "probe_size"}
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A network of the study and the stage that trains it.
+
+    Attributes:
+        student: its section of the study; None for teachers.
+        teacher: the network whose outputs its loss uses.
+        checkpoint: the step whose weights it has, where those are not the last ones.
+    """
+
+    network_id: str
+    role: str
+    stage: Stage
+    recipe: TrainingSpec
+    student: StudentSpec | None = None
+    method: MethodSpec | None = None
+    teacher: Planned | None = None
+    label_fraction: float = 1.0
+    seed: int = 0
+    init_seed: int = 0
+    mapped: bool = False
+    checkpoint: int | None = None
+
+    @property
+    def weights(self) -> str:
+        """The file in the stage's output that holds its weights."""
+        return LAST if self.checkpoint is None else kept_weights(self.checkpoint)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The first half of the plan.
+
+    ``others`` are the teachers of controls, ``checkpoints`` networks that a student's stage leaves on its way.
+    """
+
+    data: Stage
+    probe: Stage
+    teacher: Planned
+    others: list[Planned]
+    students: list[Planned]
+    checkpoints: list[Planned]
+
+    @property
+    def networks(self) -> list[Planned]:
+        return [self.teacher, *self.others, *self.students, *self.checkpoints]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The second half, for the networks that were trained to the end."""
+
+    embeddings: dict[str, Stage]
+    measures: dict[str, Stage]
+    similarity: dict[str, Stage]
+    maps: list[tuple[Planned, Stage]]
+
+    @property
+    def stages(self) -> list[Stage]:
+        maps = [stage for _, stage in self.maps]
+        return [*self.embeddings.values(), *self.measures.values(), *self.similarity.values(), *maps]
+
+
+def plan_training(spec: StudySpec, facts: Facts, root: Path, seeds: Sequence[int] | None = None) -> Training:
+    """Data, teachers and students of a study.
+
+    Args:
+        root: where relative data paths start.
+        seeds: only the students of these seeds.
+
+    Raises:
+        DataError, NetworkError: files that are not there.
+        StudyError: seeds the study does not have.
+    """
+    if unknown := set(seeds or ()) - set(spec.seeds):
+        raise StudyError(f"--seed {min(unknown)}: the study has seeds {', '.join(map(str, spec.seeds))}.")
+    data = _data_stage(spec, root)
+    planner = _Planner(spec, facts, data, spec.data.augmentation or SOURCES[spec.data.dataset].augmentation)
+    for seed in seeds or spec.seeds:
+        for fraction in spec.label_fractions:
+            for student in spec.students:
+                planner.add_students(student, fraction, seed)
+    return Training(
+        data,
+        _probe_stage(spec, data),
+        planner.teacher,
+        [teacher for teacher in planner.teachers.values() if teacher is not planner.teacher],
+        planner.students,
+        planner.checkpoints,
+    )
+
+
+def _data_stage(spec: StudySpec, root: Path) -> Stage:
+    source = SOURCES[spec.data.dataset]
+    if source.needs_path and not spec.data.path:
+        raise StudyError(f"data.path: dataset {source.name!r} needs the folder that holds it.")
+    described = spec.data.keyed(UNKEYED_DATA)
+    params = {"data": described, "content": fingerprint(source, spec.data, root)}
+    return Stage("data", "data", make_data, params, runtime={"path": spec.data.path})
+
+
+def _probe_stage(spec: StudySpec, data: Stage) -> Stage:
+    params = {"size": spec.data.probe_size, "seed": spec.data.split_seed}
+    return Stage("probe", "probe", make_probe, params, {"data": data})
+
+
+def _architecture(spec: ArchSpec, extra: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Key parameters and runtime of a network: a checkpoint counts by content, not by path."""
+    described = spec.keyed({"checkpoint", *extra})
+    if spec.checkpoint is None:
+        return {"network": described}, {}
+    path = Path(spec.checkpoint).expanduser()
+    if not path.is_file():
+        raise NetworkError(f"checkpoint: there is no file {path}.")
+    return {"network": described, "checkpoint": sha256_of(path)}, {"checkpoint": str(path)}
+
+
+class _Planner:
+    """Adds students to a plan, and the teachers that they need."""
+
+    def __init__(self, spec: StudySpec, facts: Facts, data: Stage, policy: str) -> None:
+        self.spec, self.facts, self.data, self.policy = spec, facts, data, policy
+        self.teachers: dict[str, Planned] = {}
+        self.students: list[Planned] = []
+        self.checkpoints: list[Planned] = []
+        self.teacher = self._teacher(TEACHER, spec.teacher, "teacher")
+
+    def _teacher(self, name: str, section: TeacherSpec, role: str) -> Planned:
+        """The teacher of that name, planned once."""
+        if name not in self.teachers:
+            params, runtime = _architecture(section, set())
+            recipe = section.training
+            stage = Stage(
+                "teacher",
+                name,
+                make_teacher,
+                {**params, "augmentation": self.policy},
+                {"data": self.data},
+                runtime={**runtime, "stand_in": role != "teacher"},
+                cost=recipe.steps * recipe.batch_size,
+            )
+            blank = recipe.steps == 0 and section.checkpoint is None and not section.pretrained
+            fraction = 0.0 if blank else section.label_fraction
+            self.teachers[name] = Planned(
+                network_id=name,
+                role=role,
+                stage=stage,
+                recipe=recipe,
+                label_fraction=fraction,
+                seed=section.seed,
+                init_seed=section.seed,
+                mapped=role == "teacher",
+            )
+        return self.teachers[name]
+
+    def _teacher_for(self, method: MethodSpec, plain: Planned | None, fraction: float, seed: int) -> Planned | None:
+        kinds: dict[str | None, Callable[[], Planned | None]] = {
+            None: lambda: None,
+            "study": lambda: self.teacher,
+            "untrained": self._untrained,
+            "own-budget": lambda: self._own_budget(method, fraction, seed),
+            "self": lambda: plain,
+        }
+        return kinds[method.teacher_kind]()
+
+    def _untrained(self) -> Planned:
+        section = self.spec.teacher
+        recipe = section.training.model_copy(update={"steps": 0})
+        blank = {"training": recipe, "checkpoint": None, "pretrained": False}
+        return self._teacher("teacher-untrained", section.model_copy(update=blank), "control")
+
+    def _own_budget(self, method: MethodSpec, fraction: float, seed: int) -> Planned:
+        """Everything the student has and no more: its labelled images (chosen by its seed) and its training."""
+        recipe = method.recipe(self.spec.training).model_copy(update={"teacher_cache": False})
+        budget = {"label_fraction": fraction, "seed": seed, "training": recipe}
+        blank = {"checkpoint": None, "pretrained": False}
+        section = self.spec.teacher.model_copy(update=budget | blank)
+        own = f"-for-{method.name}" if method.training else ""
+        return self._teacher(f"teacher-l{fraction:g}-s{seed}{own}", section, "control")
+
+    def add_students(self, student: StudentSpec, fraction: float, seed: int) -> None:
+        """All methods of one student, budget and seed; the plain student first, as it may be somebody's teacher."""
+        methods = sorted(self.spec.methods, key=lambda method: method.role != "plain")
+        plain: Planned | None = None
+        made = {}
+        for method in methods:
+            teacher = self._teacher_for(method, plain, fraction, seed)
+            made[method.name] = self._student(student, method, teacher, fraction, seed)
+            plain = plain or made[method.name]
+        assert plain is not None, "a study has a plain student"
+        self.students += [made[method.name] for method in self.spec.methods]
+        assert plain.method is not None
+        for step in self.spec.kept_steps(plain.method):
+            name, role = f"{plain.network_id}-at{step}", "checkpoint"
+            self.checkpoints.append(replace(plain, network_id=name, role=role, checkpoint=step, mapped=False))
+
+    def _student(
+        self, student: StudentSpec, method: MethodSpec, teacher: Planned | None, fraction: float, seed: int
+    ) -> Planned:
+        record = METHODS[method.method]
+        init_seed = seed + SECOND_INITIALISATION * record.own_initialisation
+        architecture, runtime = _architecture(student, {"name"})
+        recipe = self._recipe(student, method)
+        kept = self.spec.kept_steps(method)
+        params = {
+            **architecture,
+            "method": method.method,
+            "method_version": record.version,
+            "method_parameters": record.resolved(method.parameters).model_dump(mode="json", exclude_none=True),
+            "unlabelled": method.sees_unlabelled,
+            "training": recipe.keyed(),
+            "augmentation": self.policy,
+            "label_fraction": fraction,
+            "label_seed": seed,
+            "data_seed": seed,
+            "init_seed": init_seed,
+            **({"keep_at": kept} if kept else {}),
+        }
+        name = f"{student.name}-{method.name}-l{fraction:g}-s{seed}"
+        # Those who have no teacher train beside those of the study's teacher.
+        beside = teacher or self.teacher
+        shared = canonical_json([beside.stage.key, seed, fraction, record.views, recipe.shared])
+        stage = Stage(
+            "student",
+            name,
+            make_students,
+            params,
+            {"data": self.data, "teacher": teacher.stage} if teacher else {"data": self.data},
+            batch=shared,
+            batch_title=f"{fraction:.4g} of the labels, seed {seed}",
+            runtime=runtime,
+            cost=recipe.steps * recipe.batch_size,
+        )
+        first = seed == self.spec.seeds[0]
+        drawn = {"plain": seed in self.spec.seeds[: self.spec.maps.plain_seeds], "distilled": first}
+        headline = self.spec.resolved_headline
+        return Planned(
+            network_id=name,
+            role=method.role,
+            stage=stage,
+            recipe=recipe,
+            student=student,
+            method=method,
+            teacher=teacher,
+            label_fraction=fraction,
+            seed=seed,
+            init_seed=init_seed,
+            mapped=drawn.get(method.role, False)
+            and student.name == headline.student
+            and fraction == headline.label_fraction,
+        )
+
+    def _recipe(self, student: StudentSpec, method: MethodSpec) -> TrainingSpec:
+        """The method's training; a control that trains longer gets the steps that a teacher's passes cost."""
+        recipe = method.recipe(self.spec.training)
+        if not METHODS[method.method].reads_logits_alone:  # a cache changes nothing for others, nor their keys
+            recipe = recipe.model_copy(update={"teacher_cache": False})
+        if not METHODS[method.method].trains_longer:
+            return recipe
+        ratio = self.facts.teacher.macs / self.facts.students[student.name].macs
+        return recipe.model_copy(update={"steps": round(recipe.steps * (1 + ratio / 3))})
+
+
+def plan_analysis(spec: StudySpec, facts: Facts, training: Training, networks: Sequence[Planned]) -> Analysis:
+    """Embeddings, measures, similarity to the teacher and maps of ``networks``."""
+    probe = training.probe
+    embeddings = {
+        planned.network_id: Stage(
+            "embedding",
+            f"embedding of {planned.network_id}",
+            make_embeddings,
+            {"views": list(spec.views), **({} if planned.checkpoint is None else {"weights": planned.weights})},
+            {"probe": probe, "network": planned.stage},
+            version=2,
+            batch="all",
+            cost=spec.data.probe_size,
+        )
+        for planned in networks
+    }
+    wanted = spec.measures.names
+    of_layers = {"names": [n for n in wanted if MEASURES[n].of == "layer"], "k": spec.measures.k}
+    of_pairs = {"names": [n for n in wanted if MEASURES[n].of == "pair"]}
+    measures = {
+        name: Stage(
+            "measure",
+            f"measures of {name}",
+            make_measures,
+            of_layers,
+            {"probe": probe, "embedding": stage},
+            batch="all",
+            cost=spec.data.probe_size,
+        )
+        for name, stage in embeddings.items()
+    }
+    similarity = {
+        name: Stage(
+            "similarity",
+            f"similarity of {name}",
+            make_similarity,
+            of_pairs,
+            {"probe": probe, "embedding": stage, "teacher": embeddings[TEACHER]},
+            batch="all",
+            cost=spec.data.probe_size,
+        )
+        for name, stage in embeddings.items()
+        if name != TEACHER and of_pairs["names"]
+    }
+    maps = [
+        (planned, _map_stage(spec, planned.network_id, embeddings[planned.network_id], order, layer, projector))
+        for projector in spec.maps.projectors
+        for planned in networks
+        if planned.mapped
+        for order, layer in enumerate(facts.layers(planned.student))
+    ]
+    return Analysis(embeddings, measures, similarity, maps)
+
+
+def _map_stage(spec: StudySpec, network_id: str, embedding: Stage, order: int, layer: str, projector: str) -> Stage:
+    options: dict[str, Any] = {"seed": spec.maps.seed} if projector != "pca" else {}
+    if projector == "tsne":
+        options["perplexity"] = spec.maps.perplexity
+    return Stage(
+        "map",
+        f"{projector} of {network_id}, {layer}",
+        make_maps,
+        {
+            "projector": projector,
+            "options": options,
+            "order": order,
+            "view": spec.maps.view,
+            "neighbours": int(3 * spec.maps.perplexity),
+        },
+        {"embedding": embedding},
+        batch=projector,
+        cost=spec.data.probe_size,
+    )
