@@ -177,6 +177,7 @@ def _network(
         "method": method,
         "method_label": label,
         "method_parameters": json.dumps({"temperature": 4.0} if method == "kd" else {}),
+        "training": "{}",
         "teacher_id": "teacher" if role == "distilled" else None,
         "teacher_label_fraction": 1.0 if role == "distilled" else None,
         "label_fraction": fraction,
