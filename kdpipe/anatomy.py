@@ -46,7 +46,7 @@ class Anatomy:
     Attributes:
         taps: the layers that are looked at, in order.
         macs: multiply-accumulates of one image.
-        params: trainable parameters at inference.
+        params: parameters that a forward pass uses.
         pooled: D of the vector that the classifier takes.
         final: (C, H, W) of what the head takes before it pools.
         linear_head: the logits are one linear layer on the mean of ``final``, so class-activation maps exist.

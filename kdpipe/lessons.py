@@ -23,7 +23,7 @@ CACHE_BATCH = 512
 
 
 @dataclass
-class Shares:
+class StepClock:
     """Seconds by part of the training (data, teacher, student, loss), from every tenth step.
 
     Only some steps are timed, because on a GPU the clock has to wait for the device.
@@ -65,28 +65,22 @@ def frozen(teacher: Network, images: Tensor, half: bool, through: Forward = forw
 
 
 class TeacherLogits:
-    """The teacher's logits (images, views, K) for every view of every labelled image.
+    """The teacher's logits (views, images, K) for every view of every labelled image.
 
     Right only because the view is part of the address; pays where there are few images.
     """
 
     def __init__(self, teacher: Network, labelled: Batches, half: bool) -> None:
-        parts = [
-            frozen(teacher, labelled.render(torch.arange(start, stop), view), half).logits
+        images = torch.arange(len(labelled.labels)).split(CACHE_BATCH)
+        views = [
+            torch.cat([frozen(teacher, labelled.render(part, view), half).logits for part in images])
             for view in range(labelled.policy.views)
-            for start, stop in _stretches(len(labelled.labels))
         ]
-        flat = torch.cat(parts)
-        self.logits = flat.view(labelled.policy.views, len(labelled.labels), flat.shape[1])
+        self.logits = torch.stack(views)
 
     def __call__(self, batch: Batch) -> Tensor:
         """(B, K) float32."""
         return self.logits[batch.views, batch.positions]
-
-
-def _stretches(count: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, count, CACHE_BATCH):
-        yield start, min(start + CACHE_BATCH, count)
 
 
 @dataclass(frozen=True)
@@ -99,12 +93,12 @@ class Lessons:
     views: str
     half: bool
     channels_last: bool
-    shares: Shares
+    clock: StepClock
     forward: Forward = forward
     cache: TeacherLogits | None = None
 
     def at(self, step: int) -> Lesson:
-        self.shares.start(step)
+        self.clock.start(step)
         return Lesson(self, step)
 
 
@@ -153,7 +147,7 @@ class Lesson:
         return self._batch(self._of.unlabelled)
 
     def _batch(self, stream: Batches) -> Batch:
-        with self._of.shares.part("data"):
+        with self._of.clock.part("data"):
             batch = stream(self._step)
             images = batch.images if self._of.channels_last else batch.images.contiguous()
             if self._of.views == "mixup":
@@ -176,7 +170,7 @@ class Lesson:
 
     def _ask(self, batch: Batch) -> Outputs:
         assert self._of.teacher is not None, "a learner asks for a teacher that the group has not"
-        with self._of.shares.part("teacher"):
+        with self._of.clock.part("teacher"):
             return frozen(self._of.teacher, batch.images, self._of.half, self._of.forward)
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kdpipe.data import Batches, as_input, derive_seed
-from kdpipe.lessons import Lessons, Shares, Shown, TeacherLogits
+from kdpipe.lessons import Lessons, Shown, StepClock, TeacherLogits
 from kdpipe.methods import Method, Step
 from kdpipe.networks import Network, compiled_forward, forward
 from kdpipe.sources import Split
@@ -87,7 +87,7 @@ class Learner:
     recipe: TrainingSpec | None = None
     keep_at: tuple[int, ...] = ()
     kept: dict[int, State] = field(default_factory=dict)
-    clock: Shares | None = None
+    clock: StepClock | None = None
     history: list[tuple[int, str, float]] = field(default_factory=list)
     best: Best = field(default_factory=Best)
     diverged_step: int | None = None
@@ -112,7 +112,7 @@ class Learner:
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-        self.clock = Shares(device)
+        self.clock = StepClock(device)
         self._sums: dict[str, Tensor] = {}
         self._since = 0
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
@@ -278,7 +278,7 @@ def train(
         if saved is not None:
             learner.restore(saved)
         starts.setdefault(saved["step"] if saved else 0, []).append(learner)
-    half, shares = use_half(recipe, device), Shares(device)
+    half, clock = use_half(recipe, device), StepClock(device)
     cache = None
     if teacher is not None:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -287,11 +287,11 @@ def train(
             cache = TeacherLogits(teacher, labelled, half)
     (views,) = {learner.method.views for learner in learners}
     through = compiled_forward() if recipe.compile else forward
-    lessons = Lessons(labelled, unlabelled, teacher, views, half, recipe.channels_last, shares, through, cache)
+    lessons = Lessons(labelled, unlabelled, teacher, views, half, recipe.channels_last, clock, through, cache)
     for start, group in sorted(starts.items()):
         advance(start * len(group), "resumed" if start else "")
         _train_from(start, group, lessons, validation, recipe, resume, advance)
-    return shares.a_step
+    return clock.a_step
 
 
 def _train_from(

@@ -217,13 +217,25 @@ def _train_together(
             resume=resume,
             advance=bar.advance,
         )
-    seconds = time.perf_counter() - started
+    _write_speed(learners, tasks, common, time.perf_counter() - started, recipe, device, context)
+
+
+def _write_speed(
+    learners: list[Learner],
+    tasks: Sequence[Task],
+    common: Mapping[str, float],
+    seconds: float,
+    recipe: TrainingSpec,
+    device: torch.device,
+    context: Context,
+) -> None:
+    """Leave in each task's folder how fast its group was, where the time went, and what its own step took."""
     clocks = [learner.clock for learner in learners if learner.clock is not None]
     whole = sum(common.values()) + sum(sum(clock.a_step.values()) for clock in clocks)
+    together = {part: sum(clock.a_step.get(part, 0.0) for clock in clocks) for part in ("student", "loss")}
+    shares = {name: value / whole for name, value in {**common, **together}.items()} if whole else {}
     for task, learner in zip(tasks, learners, strict=True):
         own = learner.clock.a_step if learner.clock else {}
-        together = {part: sum(c.a_step.get(part, 0.0) for c in clocks) for part in ("student", "loss")}
-        shares = {name: value / whole for name, value in (common | together).items()} if whole else {}
         speed = {
             "seconds": seconds,
             "students_together": len(learners),
@@ -231,7 +243,7 @@ def _train_together(
             "steps_per_second": recipe.steps / seconds,
             "images_per_second": recipe.steps * recipe.batch_size / seconds,
             "shares": {name: round(share, 4) for name, share in shares.items()},
-            "seconds_a_step": {name: round(value, 6) for name, value in (common | own).items()},
+            "seconds_a_step": {name: round(value, 6) for name, value in {**common, **own}.items()},
             "device": str(device),
             "threads": torch.get_num_threads(),
             "half": use_half(recipe, device),

@@ -11,7 +11,6 @@ from conftest import TINY, CommandLine
 
 from kdpipe.checks import examine
 from kdpipe.data import Dataset, label_budget
-from kdpipe.methods import METHODS
 from kdpipe.networks import read_network
 from kdpipe.planning import plan_training
 from kdpipe.study import MethodSpec, read_study
@@ -160,8 +159,7 @@ def test_adding_a_method_trains_nothing_else(line):
     before = line.stages("student")
     line.study.write_text(study_text().replace('"simkd", ', '"simkd", "dkd", '))
     assert line("--only", "student").code == 0
-    assert len(line.stages("student") - before) == 2
-    assert METHODS["dkd"].version == 1
+    assert len(line.stages("student") - before) == 2  # one a seed
 
 
 def test_the_labelled_images_of_two_seeds_differ_but_not_within_one():

@@ -17,7 +17,7 @@ from torch._dynamo.utils import counters
 from kdpipe import train as training
 from kdpipe.anatomy import dissect
 from kdpipe.data import AUGMENTATIONS, Batches
-from kdpipe.lessons import Lessons, Shares, TeacherLogits, frozen, mixup
+from kdpipe.lessons import Lessons, StepClock, TeacherLogits, frozen, mixup
 from kdpipe.methods import METHODS, Pair
 from kdpipe.networks import build
 from kdpipe.sources import Split
@@ -429,7 +429,7 @@ def test_what_is_taught_is_about_the_images_that_are_shown(teacher, name, unlabe
     ]
     teacher.eval()
     cache = TeacherLogits(teacher, streams[0], half=False)
-    lessons = Lessons(*streams, teacher, method.views, False, True, Shares(CPU), cache=cache)
+    lessons = Lessons(*streams, teacher, method.views, False, True, StepClock(CPU), cache=cache)
     shown = lessons.at(3).shown(method, unlabelled, recall=True)
     said = frozen(teacher, shown.images, half=False)
     torch.testing.assert_close(shown.teacher.logits, said.logits, rtol=1e-4, atol=1e-4)

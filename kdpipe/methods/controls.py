@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch.nn.functional as F
 from pydantic import Field
 
 from kdpipe.methods.base import Method, Parameters, Step, Terms
-from kdpipe.methods.logits import KD, KdParameters, kd_loss
+from kdpipe.methods.logits import KD, KdParameters
 
 
 def _ce_terms(step: Step) -> Terms:
@@ -109,12 +111,8 @@ RANDOM_TEACHER = Method(
 
 def _shuffled_terms(step: Step) -> Terms:
     """Each image gets the logits of the one before it; batches are in random order, so that is any other image."""
-    chosen: KdParameters = step.parameters
-    others = step.of_teacher.logits.roll(1, 0)
-    return {
-        "ce": chosen.ce_weight * step.cross_entropy,
-        "kd": chosen.kd_weight * kd_loss(step.student.logits, others, chosen.temperature),
-    }
+    said = step.of_teacher
+    return KD.terms(replace(step, teacher=replace(said, logits=said.logits.roll(1, 0))))
 
 
 SHUFFLED_TEACHER = Method(

@@ -101,18 +101,24 @@ def data_note(study: Study) -> None:
 
 
 def lost_networks(networks: pl.DataFrame) -> None:
-    """One message about all networks that diverged; it says so if no student is left."""
-    lost = networks.filter(pl.col("status") == "diverged")
-    lines = [f"{label} diverged at step {step}" for label, step in lost.select("label", "diverged_step").rows()]
+    """One message about all networks that were not trained to the end; it says so if no student is left."""
+    lost = networks.filter(pl.col("status") != "trained")
+    lines = [
+        f"{label} diverged at step {step}" if status == "diverged" else f"{label} had no teacher, as that one diverged"
+        for label, step, status in lost.select("label", "diverged_step", "status").rows()
+    ]
     none_left = networks.filter(catalog.TRAINED_STUDENT).is_empty()
     if none_left:
         st.warning("No student was trained to the end, so there is nothing to compare.", icon=":material/warning:")
     elif len(lines) == 1:
         st.warning(f"{lines[0]} and is left out of every mean.", icon=":material/warning:")
     elif lines:
-        st.warning(f"{len(lines)} networks diverged and are left out of every mean.", icon=":material/warning:")
+        st.warning(
+            f"{len(lines)} networks were not trained to the end and are left out of every mean.",
+            icon=":material/warning:",
+        )
     if len(lines) > 1 or (lines and none_left):
-        with st.expander("What diverged"):
+        with st.expander("Which, and why"):
             st.text("\n".join(lines))
 
 
