@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 import kdpipe.methods as methods
 from kdpipe.methods import METHODS
-from kdpipe.methods.base import Method, Parameters, full_precision, wide
+from kdpipe.methods.base import Method, Parameters
+from kdpipe.methods.numerics import full_precision, wide
 
 DISTILLATIONS = {
     "kd", "dkd", "dist", "nkd", "lskd", "wttm", "mlkd", "fitnet", "at", "vid", "reviewkd", "simkd", "catkd", "ofa",

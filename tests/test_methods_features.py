@@ -15,8 +15,9 @@ from torch import nn
 
 from kdpipe.anatomy import Anatomy, Tap
 from kdpipe.methods import METHODS, Pair, Step
-from kdpipe.methods.base import refuse_points
-from kdpipe.methods.features import Regressor, at_loss, fitnet_loss, meet, unit, vid_loss
+from kdpipe.methods.features import Regressor, at_loss, fitnet_loss, vid_loss
+from kdpipe.methods.layers import meet, refuse_points
+from kdpipe.methods.numerics import unit
 from kdpipe.methods.pyramids import reviewkd_loss
 from kdpipe.networks import Outputs
 

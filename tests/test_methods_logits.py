@@ -16,7 +16,8 @@ from torch import Tensor
 
 from kdpipe.methods import METHODS, Pair, Step
 from kdpipe.methods.logits import dkd_loss, kd_loss, lskd_loss, nkd_loss, wttm_loss
-from kdpipe.methods.logits_relational import dist_loss, mlkd_loss, unit_deviation
+from kdpipe.methods.logits_relational import dist_loss, mlkd_loss
+from kdpipe.methods.numerics import unit_deviation
 from kdpipe.networks import Outputs
 
 NAMES = ["kd", "dkd", "nkd", "lskd", "wttm", "dist", "mlkd"]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kdpipe.methods.features import unit
+from kdpipe.methods.numerics import unit
 from kdpipe.methods.relations import cc_loss, off_diagonal, pkt_loss, rkd_loss, sp_loss
 from kdpipe.methods.selectivity import nst_loss
 

@@ -4,56 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import wraps
-from typing import Annotated, Any, Literal, ParamSpec
+from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from kdpipe.anatomy import Anatomy, Tap, pair_by_depth
+from kdpipe.anatomy import Anatomy
 from kdpipe.networks import Network, Outputs
-from kdpipe.spec_errors import closest
 
 Terms = dict[str, Tensor]
 Need = Literal["logits", "maps", "pooled", "classifier", "index", "second-order gradients"]
 Teacher = Literal["study", "untrained", "own-budget", "self"]
 
 
-Arguments = ParamSpec("Arguments")
-
-
-def full_precision(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Tensor]:
-    """A loss outside of autocast, which would take its matrix products to half precision."""
-
-    @wraps(loss)
-    def outside(*tensors: Arguments.args, **parameters: Arguments.kwargs) -> Tensor:
-        first = tensors[0] if tensors else next(iter(parameters.values()))
-        example = first if isinstance(first, Tensor) else first[0]  # type: ignore[index]
-        with torch.autocast(example.device.type, enabled=False):
-            return loss(*tensors, **parameters)
-
-    return outside
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """At least float32: half precision goes up, float64 stays."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
 class Parameters(BaseModel):
     """A method's parameters with their published defaults; unknown ones are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class LayerParameters(Parameters):
-    """Parameters of a method on several layers; ``pairs`` names them, by default all student layers by depth."""
-
-    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] | None = Field(
-        default=None, min_length=1, description="[student layer, teacher layer] for each pair"
-    )
 
 
 @dataclass(frozen=True)
@@ -181,47 +149,3 @@ class Method:
     def resolved(self, parameters: Mapping[str, Any]) -> Parameters:
         """Typed parameters, the defaults filled in."""
         return self.parameters.model_validate(dict(parameters))
-
-
-# ------------------------------------------------------------------------------------------ layers
-
-
-def paired_layers(pair: Pair, parameters: LayerParameters) -> list[tuple[int, int]]:
-    """Indices (student tap, teacher tap): those that ``pairs`` names, or every student tap by relative depth."""
-    if parameters.pairs is None:
-        return list(enumerate(pair_by_depth(pair.student.taps, pair.teacher.taps)))
-    student, teacher = ([tap.layer for tap in anatomy.taps] for anatomy in (pair.student, pair.teacher))
-    return [(student.index(own), teacher.index(other)) for own, other in parameters.pairs]
-
-
-def refuse_names(pair: Pair, parameters: LayerParameters) -> str | None:
-    """Which named layer is not among the layers of the study, or which pair is named twice."""
-    named = [tuple(names) for names in parameters.pairs or ()]
-    if repeated := [names for names in named if named.count(names) > 1]:
-        return f"parameters.pairs names {list(repeated[0])} twice"
-    for own, other in parameters.pairs or ():
-        for name, anatomy, whose in ((own, pair.student, "student"), (other, pair.teacher, "teacher")):
-            known = [tap.layer for tap in anatomy.taps]
-            if name not in known:
-                hint = closest(name, known)
-                return f"parameters.pairs names layer {name!r}{hint}; the {whose}'s layers are {', '.join(known)}"
-    return None
-
-
-def refuse_points(taps: list[Tap]) -> str | None:
-    """Why a spatial method cannot use these taps: a map under 2x2 has no space left in it."""
-    for tap in taps:
-        if min(tap.shape[1:]) < 2:
-            return (
-                f"layer {tap.layer} has a {tap.shape[1]}x{tap.shape[2]} map, on which a spatial method means "
-                "nothing; use stem = 'small', larger images or an earlier layer"
-            )
-    return None
-
-
-def refuse_layers(pair: Pair, parameters: LayerParameters) -> str | None:
-    """:func:`refuse_names`, then :func:`refuse_points` on every layer that takes part."""
-    if reason := refuse_names(pair, parameters):
-        return reason
-    chosen = paired_layers(pair, parameters)
-    return refuse_points([tap for own, other in chosen for tap in (pair.student.taps[own], pair.teacher.taps[other])])

@@ -7,21 +7,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms, full_precision, wide
-from kdpipe.methods.features import meet, unit
+from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
+from kdpipe.methods.layers import meet, refuse_final_points
+from kdpipe.methods.numerics import full_precision, unit, wide
 from kdpipe.networks import Network, Outputs, ReusedHead, give_head
-
-
-def refuse_final_points(pair: Pair) -> str | None:
-    """Why a spatial method cannot use the last maps: one under 2x2 has no space left in it."""
-    for anatomy, whose in ((pair.student, "student"), (pair.teacher, "teacher")):
-        _, height, width = anatomy.final
-        if min(height, width) < 2:
-            return (
-                f"the {whose}'s last map is {height}x{width}, on which a spatial method means nothing; "
-                "use stem = 'small' or larger images"
-            )
-    return None
 
 
 def _last_map(network: Network | None, outputs: Outputs) -> Tensor:

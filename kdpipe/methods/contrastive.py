@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms, full_precision, wide
-from kdpipe.methods.features import unit
+from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
+from kdpipe.methods.numerics import full_precision, unit, wide
 
 
 class ContrastiveMemory(nn.Module):

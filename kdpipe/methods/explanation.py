@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms, full_precision, wide
-from kdpipe.methods.classifiers import refuse_final_points
-from kdpipe.methods.features import meet, unit
+from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
+from kdpipe.methods.layers import meet, refuse_final_points
 from kdpipe.methods.logits import kd_loss
+from kdpipe.methods.numerics import full_precision, unit, wide
 from kdpipe.networks import Network, Outputs
 
 

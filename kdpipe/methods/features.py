@@ -12,36 +12,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdpipe.anatomy import Tap, pair_by_depth
-from kdpipe.methods.base import (
+from kdpipe.methods.base import Method, Pair, Step, Terms
+from kdpipe.methods.layers import (
     LayerParameters,
-    Method,
-    Pair,
-    Step,
-    Terms,
-    full_precision,
+    compared_layers,
+    meet,
     paired_layers,
     refuse_layers,
     refuse_names,
     refuse_points,
-    wide,
 )
-
-
-def meet(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Two stacks of maps (..., H, W) at the smaller height and width of the two, by adaptive average pooling."""
-    height, width = (min(sides) for sides in zip(student.shape[-2:], teacher.shape[-2:], strict=True))
-    return F.adaptive_avg_pool2d(student, (height, width)), F.adaptive_avg_pool2d(teacher, (height, width))
-
-
-def unit(vectors: Tensor) -> Tensor:
-    """Vectors (..., D) at Euclidean length 1; one of no length stays zero and gives no gradient.
-
-    Dividing by a length that is clamped from below gives the zero vector a slope of 1 / clamp instead.
-    """
-    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    none = length <= 1e-12
-    return (vectors / length.masked_fill(none, 1.0)).masked_fill(none, 0.0)
-
+from kdpipe.methods.numerics import full_precision, unit, wide
 
 # ----------------------------------------------------------------------------------------- fitnet
 
@@ -165,25 +146,9 @@ def _attention(maps: Tensor) -> Tensor:
     return maps.square().mean(1)
 
 
-class LayerPairs(nn.Module):
-    """Which layers a method compares; nothing in it is trained."""
-
-    def __init__(self, indices: list[tuple[int, int]]) -> None:
-        super().__init__()
-        self.indices = indices
-
-    def forward(self, maps_student: list[Tensor], maps_teacher: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The student's maps and the teacher's, pair by pair."""
-        return [maps_student[own] for own, _ in self.indices], [maps_teacher[other] for _, other in self.indices]
-
-
 class AtParameters(LayerParameters):
     ce_weight: float = Field(default=1.0, ge=0.0)
     at_weight: float = Field(default=1000.0, ge=0.0)
-
-
-def _at_extras(pair: Pair, parameters: AtParameters) -> nn.Module:
-    return LayerPairs(paired_layers(pair, parameters))
 
 
 def _at_terms(step: Step) -> Terms:
@@ -204,7 +169,7 @@ AT = Method(
     terms=_at_terms,
     needs=("maps",),
     parameters=AtParameters,
-    extras=_at_extras,
+    extras=compared_layers,
     refuse=refuse_layers,
     formula="CE + 1000 sum over layers of MSE(Q_student / |Q_student|, Q_teacher / |Q_teacher|), Q = sum_c map_c^2",
     summary="The student puts its activation where the teacher puts its own, in every layer.",

@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import Tensor
 
 from kdpipe.methods import logits_relational
-from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms, full_precision, wide
-from kdpipe.methods.logits_relational import unit_deviation
+from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
+from kdpipe.methods.numerics import full_precision, unit_deviation, wide
 
 # --------------------------------------------------------------------------------------------- kd
 

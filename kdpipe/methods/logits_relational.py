@@ -10,25 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from kdpipe.methods.base import Method, Parameters, Step, Terms, full_precision, wide
-
-# A vector is constant, up to float32's rounding, whose deviations are shorter than this share of itself
-_CONSTANT = 1e-6
-# or than this length, whose square float32 hardly holds.
-_NOTHING = 1e-15
-
-
-def unit_deviation(tensor: Tensor, dim: int) -> Tensor:
-    """Deviations from the mean along ``dim``, at unit length; zero, without a gradient, where there are none.
-
-    Two such vectors multiply to Pearson's correlation; times sqrt(n - 1) they are z-scores. A small number
-    added to the length would leave constant vectors, such as a zero-initialised classifier's logits, with
-    a gradient of 1 over that number.
-    """
-    deviation = tensor - tensor.mean(dim, keepdim=True)
-    length = deviation.norm(dim=dim, keepdim=True)
-    varies = length > (_CONSTANT * tensor.norm(dim=dim, keepdim=True)).clamp_min(_NOTHING)
-    return deviation / torch.where(varies, length, torch.inf)
+from kdpipe.methods.base import Method, Parameters, Step, Terms
+from kdpipe.methods.numerics import full_precision, unit_deviation, wide
 
 
 @full_precision

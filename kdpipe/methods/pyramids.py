@@ -10,18 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdpipe.anatomy import Tap
-from kdpipe.methods.base import (
-    LayerParameters,
-    Method,
-    Pair,
-    Step,
-    Terms,
-    full_precision,
-    paired_layers,
-    refuse_layers,
-    wide,
-)
-from kdpipe.methods.features import meet
+from kdpipe.methods.base import Method, Pair, Step, Terms
+from kdpipe.methods.layers import LayerParameters, meet, paired_layers, refuse_layers
+from kdpipe.methods.numerics import full_precision, wide
 
 LEVELS = (4, 2, 1)
 _WIDEST = 512

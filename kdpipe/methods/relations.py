@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms, full_precision, wide
-from kdpipe.methods.features import unit
+from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
+from kdpipe.methods.numerics import full_precision, unit, wide
 
 # Two images nearer than this share of the mean distance have no direction from one to the other: a float32
 # difference of equal rows is noise, and the gradient of an angle grows as one over the distance.

@@ -6,20 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdpipe.methods.base import (
-    LayerParameters,
-    Method,
-    Pair,
-    Step,
-    Terms,
-    full_precision,
-    paired_layers,
-    refuse_layers,
-    wide,
-)
-from kdpipe.methods.features import LayerPairs, meet, unit
+from kdpipe.methods.base import Method, Step, Terms
+from kdpipe.methods.layers import LayerParameters, compared_layers, meet, refuse_layers
+from kdpipe.methods.numerics import full_precision, unit, wide
 
 
 @full_precision
@@ -58,10 +49,6 @@ class NstParameters(LayerParameters):
     nst_weight: float = Field(default=50.0, ge=0.0)
 
 
-def _nst_extras(pair: Pair, parameters: NstParameters) -> nn.Module:
-    return LayerPairs(paired_layers(pair, parameters))
-
-
 def _nst_terms(step: Step) -> Terms:
     chosen: NstParameters = step.parameters
     assert step.extras is not None
@@ -77,7 +64,7 @@ NST = Method(
     terms=_nst_terms,
     needs=("maps",),
     parameters=NstParameters,
-    extras=_nst_extras,
+    extras=compared_layers,
     refuse=refuse_layers,
     formula="CE + 50 sum over layers of MMD^2(channels of the student, channels of the teacher), kernel (x^T y)^2",
     summary="The student's channels look at the same places as the teacher's, as a distribution of channels.",
