@@ -10,6 +10,7 @@ POINTS = 800  # more are not told apart at this size, and this draws in about a 
 WAYS = (
     ("pages/1_Embeddings.py", "Embeddings: any layer of any network, image by image", ":material/scatter_plot:"),
     ("pages/2_Measures.py", "Measures: the same in numbers, by depth, class and similarity", ":material/show_chart:"),
+    ("pages/3_Inside_layers.py", "Inside layers: whose neighbours, and what is brightness or hue", ":material/layers:"),
 )
 
 
@@ -93,8 +94,7 @@ def layers_section(study: Study, networks: pl.DataFrame) -> None:
     st.vega_lite_chart(table, spec, key="layers", width="content", alt=alt)
     st.caption(
         f"{table.height} probe images; a layer's vector is its {catalog.view_in_words(setting['view'])}. "
-        "Each map was made alone and "
-        "rotated onto the teacher's. Trustworthiness: how far neighbours on the map are true neighbours (1 is best, "
+        f"{maps.layout_in_words(setting)} Trustworthiness: how far neighbours on the map are true ones (1 is best, "
         "about 0.5 is a random layout)."
     )
     shown = pl.DataFrame([{"network": p.network, "layer": p.layer, **p.scores} for p in panels])

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
+from kdpipe.analysis_planning import ANALYSIS_KINDS, plan_analysis
 from kdpipe.checks import Facts, examine
 from kdpipe.console import RichReporter, open_log
 from kdpipe.costs import rough_seconds
@@ -26,11 +27,12 @@ from kdpipe.export import export, export_weights
 from kdpipe.files import recover_folder
 from kdpipe.hardware import describe_hardware, resolve_device
 from kdpipe.pipeline import run_study
-from kdpipe.planning import KINDS, plan_analysis, plan_training
+from kdpipe.planning import TRAINING_KINDS, plan_training
 from kdpipe.spec_errors import closest
 from kdpipe.store import ARTIFACTS
 from kdpipe.study import StudySpec, read_study
 
+KINDS = TRAINING_KINDS + ANALYSIS_KINDS
 CACHE_VARIABLE = "KDPIPE_CACHE"
 console = Console(stderr=False)
 errors = Console(stderr=True)

@@ -22,6 +22,9 @@ SECONDS_AN_IMAGE = {
     "embedding": 0.0005,
     "measure": 0.0007,
     "similarity": 0.0006,
+    "factors": 0.0005,
+    "explanation": 0.0005,
+    "consensus": 0.006,
 }
 
 
@@ -48,9 +51,9 @@ def rough_seconds(
             each = SECONDS_AN_IMAGE.get(what, 0.0) * stage.cost
         seconds[stage.kind] = seconds.get(stage.kind, 0.0) + each
     if "student" in seconds:
-        groups = len({stage.batch for stage in todo if stage.kind == "student"})
+        steps_of = {stage.batch: _recipe(stage).steps for stage in todo if stage.kind == "student"}
         forward = _step_seconds(spec.teacher, spec.training, facts, device) / 3
-        seconds["student"] += groups * forward * spec.training.steps
+        seconds["student"] += forward * sum(steps_of.values())
     return seconds
 
 

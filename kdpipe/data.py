@@ -170,6 +170,11 @@ def probe_set(dataset: Dataset, size: int, seed: int) -> Indices:
     return stratified_order(dataset.test.labels, derive_seed("probe", seed))[:size]
 
 
+def reference_set(dataset: Dataset, size: int, seed: int) -> Indices:
+    """Positions in the training set of ``size`` stratified images, or of all where there are fewer."""
+    return stratified_order(dataset.train.labels, derive_seed("reference", seed))[:size]
+
+
 def _take(split: Split, indices: Indices) -> Split:
     chosen = np.sort(indices)
     return Split(split.images[chosen], split.labels[chosen])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import io
 import json
@@ -16,18 +17,20 @@ import polars as pl
 from PIL import Image
 
 import kdpipe
-from kdpipe.analysis_stages import LAYERS, PUBLISHED_NEIGHBOURS
-from kdpipe.anatomy import pair_by_depth
+from kdpipe.analysis_planning import Analysis, Drawn
 from kdpipe.checks import Facts
-from kdpipe.data import Dataset, describe
+from kdpipe.data import Dataset, derive_seed, describe
+from kdpipe.embedding_stages import LAYERS, PIXELS
 from kdpipe.engine import Cache, Stage
 from kdpipe.errors import MapError
 from kdpipe.files import canonical_json, new_folder
+from kdpipe.map_stages import LAYOUT, MAP_NEIGHBOURS, MISPLACED, QUALITY
 from kdpipe.maps import align
-from kdpipe.measures import MEASURES
+from kdpipe.measure_stages import PUBLISHED_NEIGHBOURS, teacher_entropy
+from kdpipe.measures import MEASURES, Measure, flips, margins
 from kdpipe.methods import METHODS
 from kdpipe.pipeline import Result, finished
-from kdpipe.planning import TEACHER, Analysis, Planned, Training
+from kdpipe.planning import TEACHER, Planned, Training
 from kdpipe.schema import TABLES
 from kdpipe.sources import SOURCES
 from kdpipe.store import study_hash, write_study
@@ -35,7 +38,7 @@ from kdpipe.study import StudySpec
 from kdpipe.training_stages import HISTORY, RESULT
 
 SUPERVISED, UNTRAINED = "supervised", "untrained"
-EXPORT_VERSION = 3  # raised when the same outputs would be assembled differently
+EXPORT_VERSION = 4  # raised when the same outputs would be assembled differently
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "polars", "openTSNE", "ivis", "tensorflow", "scikit-learn")
 LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
 
@@ -54,11 +57,16 @@ def export(
     frames = {
         "networks": _networks(spec, training, cache),
         "layers": _layers(analysis, cache),
-        "samples": _samples(training, facts.data.class_names, cache),
+        "samples": _samples(training, analysis, facts.data.class_names, cache),
         "predictions": _predictions(training, analysis, cache),
         "history": _history(training, cache),
         "neighbours": _neighbours(alive, analysis, cache),
         **_maps(spec, facts, training, analysis, cache),
+        "network_measures": _collected("network.parquet", analysis.measures, cache),
+        "answers": _answers(spec, training, analysis, cache),
+        "factors": _collected("factors.parquet", analysis.factors, cache),
+        "neighbour_credit": _credit(analysis, cache),
+        "explanations": _collected("explanations.parquet", analysis.explanations, cache),
         "layer_measures": _collected("values.parquet", analysis.measures, cache),
         "class_measures": _collected("classes.parquet", analysis.measures, cache),
         "sample_measures": _collected("samples.parquet", analysis.measures, cache),
@@ -74,7 +82,7 @@ def export(
 def export_weights(training: Training, cache: Cache, folder: Path) -> None:
     """Copy the last-step weights of every trained network, one safetensors file each."""
     with new_folder(folder) as building:
-        for planned in finished(training, cache):
+        for planned in (one for one in finished(training, cache) if one.network_id != PIXELS):
             shutil.copyfile(cache.path(planned.stage) / planned.weights, building / f"{planned.network_id}.safetensors")
 
 
@@ -105,6 +113,8 @@ def _networks(spec: StudySpec, training: Training, cache: Cache) -> pl.DataFrame
 
 
 def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
+    if planned.network_id == PIXELS:
+        return _pixels_identity(planned)
     architecture = planned.student or spec.teacher
     method = planned.method
     record = METHODS[method.method] if method else None
@@ -137,7 +147,15 @@ def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
     }
 
 
-def _samples(training: Training, class_names: list[str], cache: Cache) -> pl.DataFrame:
+def _pixels_identity(planned: Planned) -> dict[str, Any]:
+    """The raw images: no architecture, no training, no answers."""
+    none = dict.fromkeys(("arch", "student", "method", "method_label", "network_id"), PIXELS)
+    nothing = dict.fromkeys(("arch_arguments", "method_parameters", "training"), "{}")
+    zero = dict.fromkeys(("label_fraction", "seed", "init_seed", "data_seed", "label_seed", "checkpoint_step"), 0)
+    return {**none, **nothing, **zero, "role": planned.role, "unlabelled": False, "mapped": False}
+
+
+def _samples(training: Training, analysis: Analysis, class_names: list[str], cache: Cache) -> pl.DataFrame:
     folder = cache.path(training.probe)
     images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
     return pl.DataFrame(
@@ -147,8 +165,19 @@ def _samples(training: Training, class_names: list[str], cache: Cache) -> pl.Dat
             "class_name": [class_names[label] for label in labels],
             "display_rank": np.arange(len(labels), dtype=np.int32),
             "image": [_webp(image) for image in images],
+            **_factors(folder, cache.path(analysis.embeddings[TEACHER])),
         }
     )
+
+
+def _factors(probe: Path, teacher: Path) -> dict[str, Any]:
+    """The known factors of the images; a hue in degrees, or none."""
+    found = dict(np.load(probe / "factors.npz"))
+    cosine, sine = found.pop("hue").T
+    degrees = np.degrees(np.arctan2(sine, cosine)) % 360
+    none = np.hypot(cosine, sine) == 0
+    hue = [None if grey else float(value) for value, grey in zip(degrees, none, strict=True)]
+    return {**found, "hue": hue, "teacher_entropy": teacher_entropy(np.load(teacher / "logits.npy"))}
 
 
 def _webp(image: np.ndarray) -> bytes:
@@ -171,28 +200,62 @@ def _history(training: Training, cache: Cache) -> pl.DataFrame:
 
 def _predictions(training: Training, analysis: Analysis, cache: Cache) -> pl.DataFrame:
     labels = np.load(cache.path(training.probe) / "labels.npy")
-    rows = np.arange(len(labels))
     frames = []
     for network_id, stage in _done(analysis.embeddings, cache).items():
-        logits = np.load(cache.path(stage) / "logits.npy")
+        if (logits := _logits(stage, cache)) is None:
+            continue
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        others = logits.copy()
-        others[rows, labels] = -np.inf
         predicted = logits.argmax(axis=1)
-        frames.append(
-            pl.DataFrame(
-                {
-                    "sample_id": rows.astype(np.int32),
-                    "predicted": predicted.astype(np.int32),
-                    "confidence": (shifted.max(axis=1) / shifted.sum(axis=1)).astype(np.float32),
-                    "margin": (logits[rows, labels] - others.max(axis=1)).astype(np.float32),
-                    "correct": predicted == labels,
-                    "logits": list(logits),
-                },
-                schema_overrides={"logits": pl.List(pl.Float32)},
-            ).with_columns(network_id=pl.lit(network_id))
+        frame = pl.DataFrame(
+            {
+                "sample_id": np.arange(len(labels), dtype=np.int32),
+                "predicted": predicted.astype(np.int32),
+                "confidence": (shifted.max(axis=1) / shifted.sum(axis=1)).astype(np.float32),
+                "margin": margins(logits, labels).astype(np.float32),
+                "correct": predicted == labels,
+                "logits": list(logits),
+            },
+            schema_overrides={"logits": pl.List(pl.Float32)},
         )
-    return pl.concat(frames) if frames else pl.DataFrame()
+        measured = analysis.measures[network_id]
+        if cache.has(measured):
+            settled = pl.read_parquet(cache.path(measured) / "answers.parquet")
+        else:
+            settled = frame.select("sample_id", prediction_depth=None, vote_entropy=None)
+        frames.append(frame.join(settled, on="sample_id").with_columns(network_id=pl.lit(network_id)))
+    return pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame()
+
+
+def _logits(stage: Stage, cache: Cache) -> np.ndarray | None:
+    """(N, K) of the probe images; None for raw pixels."""
+    path = cache.path(stage) / "logits.npy"
+    return np.load(path) if path.is_file() else None
+
+
+def _answers(spec: StudySpec, training: Training, analysis: Analysis, cache: Cache) -> pl.DataFrame:
+    """Each network's answers beside its teacher's and those of plain of the same seed."""
+    labels = np.load(cache.path(training.probe) / "labels.npy")
+    done = _done(analysis.embeddings, cache)
+    shuffle = np.random.default_rng(derive_seed("shuffled answers")).permutation(len(labels))
+    rows: list[dict[str, Any]] = []
+    for one, other in analysis.similarity:
+        if one not in done or other not in done:
+            continue
+        logits, others = _logits(done[one], cache), _logits(done[other], cache)
+        assert logits is not None and others is not None, "raw pixels are compared with nobody"
+        said, theirs = logits.argmax(axis=1), others.argmax(axis=1)
+        arrays = {"a": said, "b": theirs, "correct_a": said == labels, "correct_b": theirs == labels}
+        moved = {**arrays, "b": theirs[shuffle], "correct_b": (theirs == labels)[shuffle]}
+        place = {"network_id": one, "other_id": other}
+        for measure in (MEASURES[name] for name in spec.measures.names if MEASURES[name].of == "answers"):
+            value = measure.function(*(arrays[name] for name in measure.takes))
+            chance = measure.known_chance(labels)
+            if measure.chance == "shuffled":
+                chance = measure.function(*(moved[name] for name in measure.takes))
+            rows.append({**place, "measure": measure.name, "value": value, "chance": chance})
+        shares = flips(theirs, said, labels).shares
+        rows += [{**place, "measure": name, "value": value, "chance": None} for name, value in shares.items()]
+    return pl.DataFrame(rows, schema_overrides={"value": pl.Float32, "chance": pl.Float32}, infer_schema_length=None)
 
 
 # ------------------------------------------------------------------------------------------ layers
@@ -231,8 +294,25 @@ def _neighbours(alive: Sequence[Planned], analysis: Analysis, cache: Cache) -> p
 
 
 def _similarity(analysis: Analysis, cache: Cache) -> pl.DataFrame:
-    frame = _collected("similarity.parquet", analysis.similarity, cache)
-    return frame.with_columns(other_id=pl.lit(TEACHER)) if frame.width else frame
+    frames = [
+        pl.read_parquet(cache.path(stage) / "similarity.parquet").with_columns(
+            network_id=pl.lit(one), other_id=pl.lit(other)
+        )
+        for (one, other), stage in analysis.similarity.items()
+        if cache.has(stage)
+    ]
+    return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def _credit(analysis: Analysis, cache: Cache) -> pl.DataFrame:
+    """Neighbour credit, with the plain student that each network is held against."""
+    frame = _collected("credit.parquet", analysis.credit, cache)
+    plain = {name: stage.inputs["plain"] for name, stage in analysis.credit.items()}
+    names = {stage.key: name for name, stage in analysis.measures.items()}
+    companions = {name: names[stage.key] for name, stage in plain.items()}
+    if not frame.width:
+        return frame
+    return frame.with_columns(plain_id=pl.col("network_id").replace_strict(companions))
 
 
 # -------------------------------------------------------------------------------------------- maps
@@ -241,42 +321,74 @@ def _similarity(analysis: Analysis, cache: Cache) -> pl.DataFrame:
 def _maps(
     spec: StudySpec, facts: Facts, training: Training, analysis: Analysis, cache: Cache
 ) -> dict[str, pl.DataFrame]:
-    """Points and measures of every map, each rotated onto the teacher's map at its depth."""
+    """Points and measures of every map, each rotated onto what the networks share at its depth."""
     labels = np.load(cache.path(training.probe) / "labels.npy")
-    drawn = [(planned, stage) for planned, stage in analysis.maps if cache.has(stage)]
-    references = {
-        (stage.params["projector"], stage.params["order"]): np.load(cache.path(stage) / "layout.npy")
-        for planned, stage in drawn
-        if planned.network_id == TEACHER
+    drawn = [one for one in analysis.maps if cache.has(one.stage)]
+    references = _references(drawn, cache)
+    layouts = {
+        one.stage.key: _on_reference(np.load(cache.path(one.stage) / LAYOUT), references.get(_axes(one)))
+        for one in drawn
     }
+    drift = _drift(drawn, layouts)
     points, numbers = [], []
-    for planned, stage in drawn:
-        params = stage.params
-        shape = facts.shape(planned.student)
-        layout = np.load(cache.path(stage) / "layout.npy")
-        depth = pair_by_depth(shape.taps, facts.teacher.taps)[params["order"]]
+    for one in drawn:
+        params, folder = one.stage.params, cache.path(one.stage)
         place = {
-            "network_id": planned.network_id,
-            "layer": shape.taps[params["order"]].layer,
+            "network_id": one.planned.network_id,
+            "layer": facts.layers(one.planned.student)[one.order],
             "view": params["view"],
             "projector": params["projector"],
-            "layout": "independent",
+            "layout": one.layout,
             "perplexity": params["options"].get("perplexity"),
             "map_seed": params["options"].get("seed", 0),
         }
-        aligned = _on_reference(layout, references.get((params["projector"], depth)))
-        misplacement = np.load(cache.path(stage) / "misplacement.npy")
-        points.append(_points(place, aligned, misplacement))
-        quality = json.loads((cache.path(stage) / "quality.json").read_text())
+        points.append(_points(place, layouts[one.stage.key], {n: np.load(folder / f"{n}.npy") for n in MISPLACED}))
+        quality = json.loads((folder / QUALITY).read_text())
         numbers += [
-            {**place, "measure": name, "value": value, "floor": MEASURES[name].chance_for(labels, PUBLISHED_NEIGHBOURS)}
+            {**place, "measure": name, "value": value, "chance": MEASURES[name].known_chance(labels, MAP_NEIGHBOURS)}
             for name, value in quality.items()
             if name in spec.measures.names
         ]
+        if one.stage.key in drift:
+            numbers.append({**place, "measure": "seed_drift", "value": drift[one.stage.key], "chance": None})
     return {
         "maps": pl.concat(points) if points else pl.DataFrame(),
         "map_measures": pl.DataFrame(numbers, infer_schema_length=None),
     }
+
+
+Axes = tuple[str, int]
+
+
+def _axes(one: Drawn) -> Axes:
+    """Maps of the same axes lie on one reference: t-SNE's consensus, or the teacher's map where there is none."""
+    return ("" if one.shared else one.stage.params["projector"], one.place)
+
+
+def _references(drawn: Sequence[Drawn], cache: Cache) -> dict[Axes, np.ndarray]:
+    found: dict[Axes, np.ndarray] = {}
+    for one in drawn:
+        if one.shared and not one.strip and cache.has(one.shared):
+            found.setdefault(_axes(one), np.load(cache.path(one.shared) / LAYOUT))
+        elif not one.shared and one.planned.network_id == TEACHER:
+            found.setdefault(_axes(one), np.load(cache.path(one.stage) / LAYOUT))
+    return found
+
+
+def _drift(drawn: Sequence[Drawn], layouts: dict[str, np.ndarray]) -> dict[str, float]:
+    """How far a map moves when nothing but its seed changes, in RMS radii, by the key of the map's stage."""
+    of: dict[tuple[Any, ...], list[Drawn]] = {}
+    for one in drawn:
+        options = {name: value for name, value in one.stage.params["options"].items() if name != "seed"}
+        same = (one.planned.network_id, one.order, one.stage.params["projector"], one.layout, canonical_json(options))
+        of.setdefault(same, []).append(one)
+    found = {}
+    for seeds in of.values():
+        first, *others = (layouts[one.stage.key] for one in seeds)
+        if others:
+            with contextlib.suppress(MapError):
+                found[seeds[0].stage.key] = float(np.mean([align(other, first).displacement for other in others]))
+    return found
 
 
 def _on_reference(layout: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
@@ -300,13 +412,13 @@ def _radius(layout: np.ndarray) -> float:
     return float(np.sqrt(np.square(layout - layout.mean(axis=0)).sum(axis=1).mean()))
 
 
-def _points(place: dict[str, Any], layout: np.ndarray, misplacement: np.ndarray) -> pl.DataFrame:
+def _points(place: dict[str, Any], layout: np.ndarray, misplaced: dict[str, np.ndarray]) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "sample_id": np.arange(len(layout), dtype=np.int32),
             "x": layout[:, 0].astype(np.float32),
             "y": layout[:, 1].astype(np.float32),
-            "misplacement": misplacement.astype(np.float32),
+            **{name: values.astype(np.float32) for name, values in misplaced.items()},
         }
     ).with_columns(**{name: pl.lit(value, dtype=TABLES["maps"].columns[name].dtype) for name, value in place.items()})
 
@@ -332,15 +444,25 @@ def _methods(spec: StudySpec) -> pl.DataFrame:
 
 
 def _measures(spec: StudySpec) -> pl.DataFrame:
-    fields = ("of", "title", "summary", "citation", "direction", "low", "high")
+    fields = ("of", "title", "summary", "citation", "direction", "low", "high", "cost")
     rows = []
     for name in spec.measures.names:
         measure = MEASURES[name]
-        row = {"measure": name, **{field: getattr(measure, field) for field in fields}}
+        row = {"measure": name, **{field: getattr(measure, field) for field in fields}, "chance": _chance(measure)}
         if measure.k is not None:
-            row["summary"] += f" Here k is {spec.measures.k if measure.of == 'layer' else PUBLISHED_NEIGHBOURS}."
+            row["summary"] += f" Here k is {_k(measure, spec)}."
         rows.append(row)
     return pl.DataFrame(rows, schema_overrides={"low": pl.Float32, "high": pl.Float32}, infer_schema_length=None)
+
+
+def _chance(measure: Measure) -> str:
+    return "none" if measure.chance is None else "shuffled" if measure.chance == "shuffled" else "known"
+
+
+def _k(measure: Measure, spec: StudySpec) -> int:
+    if measure.name == "knn_accuracy":
+        return spec.measures.k
+    return MAP_NEIGHBOURS if measure.of == "map" else measure.k or 0
 
 
 # ---------------------------------------------------------------------------------------- records

@@ -12,7 +12,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,10 +45,7 @@ class PcaOptions:
 
 @dataclass(frozen=True)
 class TsneOptions:
-    """t-SNE with early exaggeration 12 for 250 steps, then 500 (van der Maaten and Hinton 2008).
-
-    ``n_jobs`` is 1 because two maps side by side beat one map on two threads.
-    """
+    """Options of t-SNE (van der Maaten and Hinton 2008); two maps side by side beat one map on two threads."""
 
     perplexity: float = 30.0
     seed: int = 0
@@ -56,11 +54,18 @@ class TsneOptions:
 
 @dataclass(frozen=True)
 class MapJob:
-    """One map to draw: prepared points X (N, d), the projector's options, and neighbours where known."""
+    """One map to draw.
+
+    Attributes:
+        X: (N, d) prepared points.
+        neighbours: of X, where known.
+        start: (N, 2) map to start from, which only t-SNE can.
+    """
 
     X: Array
     options: PcaOptions | TsneOptions | IvisOptions
     neighbours: Neighbours | tuple[Array, Array] | None = None
+    start: Array | None = None
 
 
 IvisJob = MapJob  # one whose options are IvisOptions
@@ -117,64 +122,118 @@ def _loadings(centred: Array, components: int) -> Array:
 # ------------------------------------------------------------------------------------- projectors
 
 
-def pca(X: Array, options: PcaOptions | None = None, neighbours: object = None) -> Array:
-    """The first two principal components (N, 2) of ``X`` (N, d); a second one of zeros if there is only one."""
-    return np.asarray(_two_columns(prepare(X, 2)))
+def pca(job: MapJob) -> Array:
+    """The first two principal components (N, 2) of the points; a second one of zeros if there is only one."""
+    return np.asarray(_two_columns(prepare(job.X, 2)))
 
 
-def tsne(X: Array, options: TsneOptions | None = None, neighbours: tuple[Array, Array] | None = None) -> Array:
-    """A t-SNE (N, 2), float32, of prepared points ``X`` (N, d), started from their first two columns.
+def tsne(job: MapJob) -> Array:
+    """A t-SNE (N, 2), float32, of the job's points; exact neighbours, 3 x perplexity of them.
 
-    Exact neighbours, 3 x perplexity of them; learning rate N / 12, early exaggeration 12 (Belkina et al.
-    2019; Kobak and Berens 2019). One seed and one thread give the same bits.
-
-    Args:
-        neighbours: (indices, distances) of X, at least 3 x perplexity columns, where known.
+    From scratch it starts at the first two columns (seed 0) or at random places (other seeds), with early
+    exaggeration 12 for 250 steps. From a given map it starts right there, without exaggeration: shrunk as from
+    scratch, it would forget half of where it came from and keep no more neighbours. Then 500 steps;
+    learning rate N / 12 (Belkina et al. 2019; Kobak and Berens 2019). One seed and one thread give the same bits.
 
     Raises:
         MapError: fewer than 3 x perplexity + 1 points, all the same point, or openTSNE is missing.
     """
-    options = options or TsneOptions()
+    options = _tsne_options(job)
+    start = _random_start(len(job.X), options.seed) if options.seed else _pca_start(job.X, options.seed)
+    if job.start is not None:
+        start = _shaken(np.asarray(job.start, np.float64), options.seed)
+    return _optimised(affinities(job), start, options, exaggerated=job.start is None)
+
+
+def affinities(job: MapJob) -> Any:
+    """t-SNE's joint probabilities (N, N) of a job's points, sparse; they add up to 1.
+
+    Raises:
+        MapError: as :func:`tsne`.
+    """
+    options = _tsne_options(job)
     k = int(3 * options.perplexity)
-    if options.perplexity < 1 or k >= len(X):
+    if options.perplexity < 1 or k >= len(job.X):
         raise MapError(
             f"t-SNE at perplexity {options.perplexity:g} needs at least 1 and more than {max(k, 3)} images; "
-            f"there are {len(X)}."
+            f"there are {len(job.X)}."
         )
-    indices, distances = neighbours or nearest_neighbours(X, k)
+    indices, distances = job.neighbours or nearest_neighbours(job.X, k)
     if indices.shape[1] < k:
         raise MapError(f"t-SNE at perplexity {options.perplexity:g} needs {k} neighbours, not {indices.shape[1]}.")
-    layout = _optimised(_start(X, options.seed), indices[:, :k], distances[:, :k], options)
+    with _opentsne():
+        from openTSNE.affinity import PerplexityBasedNN
+        from openTSNE.nearest_neighbors import PrecomputedNeighbors
+    index = PrecomputedNeighbors(indices[:, :k].astype(np.int64), distances[:, :k].astype(np.float64))
+    return PerplexityBasedNN(perplexity=options.perplexity, knn_index=index, n_jobs=options.n_jobs).P
+
+
+def consensus(jobs: Sequence[MapJob]) -> Array:
+    """One t-SNE (N, 2) that several networks' layers share: of the mean of their affinities.
+
+    Every layer counts the same whatever its scale. A map that starts from it shows what its own layer moves,
+    where maps from scratch mostly show where they started.
+
+    Args:
+        jobs: layers of the same images, in the same order, with the same options.
+    """
+    options = _tsne_options(jobs[0])
+    shared = sum(affinities(job) for job in jobs) / len(jobs)
+    beside = np.hstack([job.X / np.linalg.norm(job.X) for job in jobs])
+    return _optimised(shared, _pca_start(prepare(beside, 2), options.seed), options, exaggerated=True)
+
+
+def _tsne_options(job: MapJob) -> TsneOptions:
+    assert isinstance(job.options, TsneOptions), "a t-SNE is asked for with another projector's options"
+    return job.options
+
+
+@contextmanager
+def _opentsne() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise MapError(f"t-SNE needs openTSNE: {_EXTRA}.") from error
+
+
+def _optimised(shared: Any, start: Array, options: TsneOptions, exaggerated: bool) -> Array:
+    with _opentsne():
+        from openTSNE import TSNEEmbedding
+        from openTSNE.affinity import PrecomputedAffinities
+    embedding = TSNEEmbedding(
+        start,
+        PrecomputedAffinities(shared.copy()),
+        learning_rate=len(start) / 12,
+        n_jobs=options.n_jobs,
+        random_state=options.seed,
+    )
+    if exaggerated:
+        embedding = embedding.optimize(250, exaggeration=12, momentum=0.5)
+    layout = np.asarray(embedding.optimize(500, momentum=0.8), dtype=np.float32)
     if not np.isfinite(layout).all():
         raise MapError("t-SNE did not converge to finite positions.")
     return layout
 
 
-def _optimised(start: Array, indices: Array, distances: Array, options: TsneOptions) -> Array:
-    try:
-        from openTSNE import TSNEEmbedding
-        from openTSNE.affinity import PerplexityBasedNN
-        from openTSNE.nearest_neighbors import PrecomputedNeighbors
-    except ImportError as error:
-        raise MapError(f"t-SNE needs openTSNE: {_EXTRA}.") from error
-    index = PrecomputedNeighbors(indices.astype(np.int64), distances.astype(np.float64))
-    affinities = PerplexityBasedNN(perplexity=options.perplexity, knn_index=index, n_jobs=options.n_jobs)
-    embedding = TSNEEmbedding(
-        start, affinities, learning_rate=len(start) / 12, n_jobs=options.n_jobs, random_state=options.seed
-    )
-    embedding = embedding.optimize(250, exaggeration=12, momentum=0.5)
-    embedding = embedding.optimize(500, momentum=0.8)
-    return np.asarray(embedding, dtype=np.float32)
-
-
-def _start(X: Array, seed: int) -> Array:
+def _pca_start(X: Array, seed: int) -> Array:
     """The first two columns, shrunk to 1e-4 as t-SNE wants; jittered, as points on one spot never part."""
-    start = _two_columns(np.asarray(X, dtype=np.float64))
-    start = start - start.mean(axis=0)
-    size = float(start[:, 0].std())
+    layout = _two_columns(np.asarray(X, dtype=np.float64))
+    layout = layout - layout.mean(axis=0)
+    size = float(layout[:, 0].std())
     if not size > 0:
         raise MapError(f"The map cannot be drawn: {_SAME}.")
-    return np.asarray(1e-4 * start / size + np.random.default_rng(seed).normal(0, 1e-6, start.shape))
+    return np.asarray(1e-4 * (layout / size + np.random.default_rng(seed).normal(0, 1e-2, layout.shape)))
+
+
+def _random_start(n: int, seed: int) -> Array:
+    return np.random.default_rng(seed).normal(0, 1e-4, (n, 2))
+
+
+def _shaken(layout: Array, seed: int) -> Array:
+    """A layout around its centre; other seeds than 0 move each point by about a hundredth of the layout's width."""
+    layout = layout - layout.mean(axis=0)
+    size = 1e-2 * float(layout[:, 0].std()) if seed else 0.0
+    return np.asarray(layout + np.random.default_rng(seed).normal(0, size, layout.shape))
 
 
 def _two_columns(X: Array) -> Array:
@@ -281,7 +340,7 @@ def _in_turn(
         done: Layouts = {}
         for name, job in jobs.items():
             try:
-                done[name] = draw(job.X, job.options, job.neighbours)
+                done[name] = draw(job)
             except (MapError, ValueError) as error:
                 done[name] = _failed(projector, name, error)
             if on_done is not None:

@@ -114,14 +114,14 @@ class Network(nn.Module):
         final, maps = self.model.forward_intermediates(normalised, indices=self.indices)  # type: ignore[operator]
         maps = [part.float() for part in maps]
         if self.head is not None:
-            final = self.head.project(self.as_map(final, maps[-1]))
-            pooled, logits = self.head.classify(final)
-        else:
-            pooled, logits = self.classify(final)
+            final = self.head.project(self._as_map(final, maps[-1]))
+        pooled, logits = self.classify(final)
         return Outputs(logits.float(), maps, pooled.float(), final)
 
     def classify(self, final: Tensor) -> tuple[Tensor, Tensor]:
         """What the classifier takes, (B, D), and the logits (B, K), from what the head takes."""
+        if self.head is not None:
+            return self.head.classify(final)
         self._seen_by_classifier.clear()
         logits = self.model.forward_head(final)  # type: ignore[operator]
         seen = self._seen_by_classifier
@@ -130,6 +130,9 @@ class Network(nn.Module):
 
     def as_map(self, final: Tensor, last: Tensor) -> Tensor:
         """What the head takes as (B, C, H, W): tokens are laid out like the last tapped map, prefix tokens dropped."""
+        return final if self.head is not None else self._as_map(final, last)
+
+    def _as_map(self, final: Tensor, last: Tensor) -> Tensor:
         if final.ndim == 4:
             nhwc = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
             return final.permute(0, 3, 1, 2) if nhwc else final

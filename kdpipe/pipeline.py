@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdpipe import engine
+from kdpipe.analysis_planning import ANALYSIS_KINDS, Analysis, plan_analysis
 from kdpipe.checks import Facts
 from kdpipe.engine import Cache, Context, Outcome
 from kdpipe.errors import KdpipeError
-from kdpipe.planning import ANALYSIS_KINDS, Analysis, Planned, Training, plan_analysis, plan_training
+from kdpipe.planning import Planned, Training, plan_training
 from kdpipe.study import StudySpec
 from kdpipe.training_stages import RESULT
 
@@ -51,7 +52,7 @@ def run_study(
     if outcome.failed:
         raise KdpipeError(next(iter(outcome.failed.values())))  # what came after it was only left out
     if not base_alone:
-        students = [planned.stage for planned in training.students]
+        students = [planned.stage for planned in [*training.students, *training.baselines]]
         outcome = _merged(outcome, engine.run(students, cache, context, force, outcome.again))
     if only and not set(only) & set(ANALYSIS_KINDS):
         return Result(training, None, outcome)

@@ -1,7 +1,7 @@
-"""From a study to its plan of stages: which networks, who learns from whom, what is then looked at.
+"""From a study to the first half of its plan: which networks there are, and who learns from whom.
 
 The plan has two halves, because a student that diverges has no layers to look at: the networks are
-trained first, then what came out whole is embedded, measured and mapped.
+trained first, then what came out whole is embedded, measured and mapped (:mod:`kdpipe.analysis_planning`).
 """
 
 from __future__ import annotations
@@ -11,23 +11,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdpipe.analysis_stages import make_embeddings, make_maps, make_measures, make_similarity
 from kdpipe.checks import Facts
 from kdpipe.data import SOURCES, fingerprint
+from kdpipe.embedding_stages import PIXELS, make_pixels
 from kdpipe.engine import Stage
 from kdpipe.errors import NetworkError, StudyError
 from kdpipe.files import canonical_json, sha256_of
-from kdpipe.measures import MEASURES
 from kdpipe.methods import METHODS
 from kdpipe.study import ArchSpec, MethodSpec, StudentSpec, StudySpec, TeacherSpec, TrainingSpec
 from kdpipe.training_stages import LAST, kept_weights, make_data, make_probe, make_students, make_teacher
 
-TRAINING_KINDS = ("data", "probe", "teacher", "student")
-ANALYSIS_KINDS = ("embedding", "measure", "similarity", "map")
-KINDS = TRAINING_KINDS + ANALYSIS_KINDS
+TRAINING_KINDS = ("data", "probe", "teacher", "student", "baseline")
 SECOND_INITIALISATION = 1_000_000
 # Fields of the data section that do not change the decoded splits.
-UNKEYED_DATA = {"path", "title", "note", "licence", "augmentation", "probe_size"}
+UNKEYED_DATA = {"path", "title", "note", "licence", "augmentation", "probe_size", "reference_size"}
 TEACHER = "teacher"
 
 
@@ -64,7 +61,8 @@ class Planned:
 class Training:
     """The first half of the plan.
 
-    ``others`` are the teachers of controls, ``checkpoints`` networks that a student's stage leaves on its way.
+    ``others`` are the teachers of controls, ``checkpoints`` networks that a student's stage leaves on its way,
+    ``baselines`` what nobody trained: students at their initial weights, and the raw pixels.
     """
 
     data: Stage
@@ -73,25 +71,11 @@ class Training:
     others: list[Planned]
     students: list[Planned]
     checkpoints: list[Planned]
+    baselines: list[Planned]
 
     @property
     def networks(self) -> list[Planned]:
-        return [self.teacher, *self.others, *self.students, *self.checkpoints]
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """The second half, for the networks that were trained to the end."""
-
-    embeddings: dict[str, Stage]
-    measures: dict[str, Stage]
-    similarity: dict[str, Stage]
-    maps: list[tuple[Planned, Stage]]
-
-    @property
-    def stages(self) -> list[Stage]:
-        maps = [stage for _, stage in self.maps]
-        return [*self.embeddings.values(), *self.measures.values(), *self.similarity.values(), *maps]
+        return [self.teacher, *self.others, *self.students, *self.checkpoints, *self.baselines]
 
 
 def plan_training(spec: StudySpec, facts: Facts, root: Path, seeds: Sequence[int] | None = None) -> Training:
@@ -113,14 +97,21 @@ def plan_training(spec: StudySpec, facts: Facts, root: Path, seeds: Sequence[int
         for fraction in spec.label_fractions:
             for student in spec.students:
                 planner.add_students(student, fraction, seed)
+    probe = _probe_stage(spec, data)
     return Training(
         data,
-        _probe_stage(spec, data),
+        probe,
         planner.teacher,
         [teacher for teacher in planner.teachers.values() if teacher is not planner.teacher],
         planner.students,
         planner.checkpoints,
+        [] if seeds else [*map(planner.untrained_student, spec.students), _pixels(probe)],
     )
+
+
+def _pixels(probe: Stage) -> Planned:
+    stage = Stage("baseline", PIXELS, make_pixels, {}, {"probe": probe})
+    return Planned(PIXELS, "baseline", stage, TrainingSpec(steps=0), label_fraction=0.0)
 
 
 def _data_stage(spec: StudySpec, root: Path) -> Stage:
@@ -133,8 +124,8 @@ def _data_stage(spec: StudySpec, root: Path) -> Stage:
 
 
 def _probe_stage(spec: StudySpec, data: Stage) -> Stage:
-    params = {"size": spec.data.probe_size, "seed": spec.data.split_seed}
-    return Stage("probe", "probe", make_probe, params, {"data": data})
+    params = {"size": spec.data.probe_size, "reference": spec.data.reference_size, "seed": spec.data.split_seed}
+    return Stage("probe", "probe", make_probe, params, {"data": data}, version=2)
 
 
 def _architecture(spec: ArchSpec, extra: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -227,14 +218,30 @@ class _Planner:
             name, role = f"{plain.network_id}-at{step}", "checkpoint"
             self.checkpoints.append(replace(plain, network_id=name, role=role, checkpoint=step, mapped=False))
 
+    def untrained_student(self, student: StudentSpec) -> Planned:
+        """What the plain student of the first seed is before its first step."""
+        plain = next(method for method in self.spec.methods if method.role == "plain")
+        recipe = plain.recipe(self.spec.training).model_copy(update={"steps": 0, "teacher_cache": False})
+        planned = self._student(student, plain, None, 1.0, self.spec.seeds[0], recipe)
+        stage = replace(planned.stage, name=f"{student.name}-untrained")
+        return replace(
+            planned, network_id=stage.name, role="baseline", stage=stage, method=None, label_fraction=0.0, mapped=False
+        )
+
     def _student(
-        self, student: StudentSpec, method: MethodSpec, teacher: Planned | None, fraction: float, seed: int
+        self,
+        student: StudentSpec,
+        method: MethodSpec,
+        teacher: Planned | None,
+        fraction: float,
+        seed: int,
+        recipe: TrainingSpec | None = None,
     ) -> Planned:
         record = METHODS[method.method]
         init_seed = seed + SECOND_INITIALISATION * record.own_initialisation
         architecture, runtime = _architecture(student, {"name"})
-        recipe = self._recipe(student, method)
-        kept = self.spec.kept_steps(method)
+        recipe = recipe or self._recipe(student, method)
+        kept = self.spec.kept_steps(method) if recipe.steps else []
         params = {
             **architecture,
             "method": method.method,
@@ -292,78 +299,3 @@ class _Planner:
             return recipe
         ratio = self.facts.teacher.macs / self.facts.students[student.name].macs
         return recipe.model_copy(update={"steps": round(recipe.steps * (1 + ratio / 3))})
-
-
-def plan_analysis(spec: StudySpec, facts: Facts, training: Training, networks: Sequence[Planned]) -> Analysis:
-    """Embeddings, measures, similarity to the teacher and maps of ``networks``."""
-    probe = training.probe
-    embeddings = {
-        planned.network_id: Stage(
-            "embedding",
-            f"embedding of {planned.network_id}",
-            make_embeddings,
-            {"views": list(spec.views), **({} if planned.checkpoint is None else {"weights": planned.weights})},
-            {"probe": probe, "network": planned.stage},
-            version=2,
-            batch="all",
-            cost=spec.data.probe_size,
-        )
-        for planned in networks
-    }
-    wanted = spec.measures.names
-    of_layers = {"names": [n for n in wanted if MEASURES[n].of == "layer"], "k": spec.measures.k}
-    of_pairs = {"names": [n for n in wanted if MEASURES[n].of == "pair"]}
-    measures = {
-        name: Stage(
-            "measure",
-            f"measures of {name}",
-            make_measures,
-            of_layers,
-            {"probe": probe, "embedding": stage},
-            batch="all",
-            cost=spec.data.probe_size,
-        )
-        for name, stage in embeddings.items()
-    }
-    similarity = {
-        name: Stage(
-            "similarity",
-            f"similarity of {name}",
-            make_similarity,
-            of_pairs,
-            {"probe": probe, "embedding": stage, "teacher": embeddings[TEACHER]},
-            batch="all",
-            cost=spec.data.probe_size,
-        )
-        for name, stage in embeddings.items()
-        if name != TEACHER and of_pairs["names"]
-    }
-    maps = [
-        (planned, _map_stage(spec, planned.network_id, embeddings[planned.network_id], order, layer, projector))
-        for projector in spec.maps.projectors
-        for planned in networks
-        if planned.mapped
-        for order, layer in enumerate(facts.layers(planned.student))
-    ]
-    return Analysis(embeddings, measures, similarity, maps)
-
-
-def _map_stage(spec: StudySpec, network_id: str, embedding: Stage, order: int, layer: str, projector: str) -> Stage:
-    options: dict[str, Any] = {"seed": spec.maps.seed} if projector != "pca" else {}
-    if projector == "tsne":
-        options["perplexity"] = spec.maps.perplexity
-    return Stage(
-        "map",
-        f"{projector} of {network_id}, {layer}",
-        make_maps,
-        {
-            "projector": projector,
-            "options": options,
-            "order": order,
-            "view": spec.maps.view,
-            "neighbours": int(3 * spec.maps.perplexity),
-        },
-        {"embedding": embedding},
-        batch=projector,
-        cost=spec.data.probe_size,
-    )

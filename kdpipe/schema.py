@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TEXT, BOOL, COUNT, REAL = pl.String(), pl.Boolean(), pl.Int32(), pl.Float32()
 
@@ -54,9 +54,28 @@ _ON_LAYER = {"network_id": _NETWORK, "layer": _LAYER, "view": _VIEW}
 _MAP = {
     **_ON_LAYER,
     "projector": Column(TEXT, "tsne, ivis or pca"),
-    "layout": Column(TEXT, "independent: optimised alone, then turned and sized like the reference"),
+    "layout": Column(
+        TEXT,
+        "consensus: started from the map that the networks at this depth share; independent: optimised alone; both "
+        "turned like the reference",
+    ),
     "perplexity": Column(REAL, "t-SNE's perplexity; empty for other projectors", nullable=True),
     "map_seed": Column(COUNT, "seed of the projector"),
+}
+
+_FACTORS = {
+    "brightness": "mean luma, 0 to 1",
+    "contrast": "standard deviation of luma",
+    "hue": "dominant hue in degrees, 0 is red; empty where the image has no colour",
+    "colourfulness": "Hasler and Süsstrunk's index; 0 for grey images",
+    "edge_density": "mean length of the luma's gradient (Sobel)",
+    "teacher_entropy": "entropy of the teacher's probabilities, in bits",
+}
+_CREDIT = {
+    "kept": "the teacher's neighbours that both plain and this network have",
+    "gained": "the teacher's neighbours that this network has and plain has not",
+    "lost": "the teacher's neighbours that plain has and this network has not",
+    "invented": "its neighbours that neither the teacher nor plain has",
 }
 
 TABLES: dict[str, Table] = {
@@ -68,11 +87,19 @@ TABLES: dict[str, Table] = {
             ("network_id",),
             {
                 "network_id": Column(TEXT, "readable and unique within the study"),
-                "role": Column(TEXT, "teacher, plain, distilled, control or checkpoint (a plain student on its way)"),
-                "student": Column(TEXT, "name of the architecture in the study file; teacher for every teacher"),
+                "role": Column(
+                    TEXT,
+                    "teacher, plain, distilled, control, checkpoint (a plain student on its way) or baseline (not "
+                    "trained)",
+                ),
+                "student": Column(
+                    TEXT, "name of the architecture in the study file; teacher for every teacher, pixels for raw images"
+                ),
                 "arch": Column(TEXT, "timm model name"),
                 "arch_arguments": Column(TEXT, "keyword arguments and stem, as JSON"),
-                "method": Column(TEXT, "as in methods.parquet; supervised or untrained for teachers"),
+                "method": Column(
+                    TEXT, "as in methods.parquet; supervised for teachers, untrained or pixels without training"
+                ),
                 "method_label": Column(TEXT, "the method's name in this study, unique per configuration"),
                 "method_parameters": Column(TEXT, "resolved parameters, as JSON"),
                 "training": Column(TEXT, "fields of its training that differ from the study's, as JSON"),
@@ -121,6 +148,7 @@ TABLES: dict[str, Table] = {
                 "class_name": Column(TEXT, "name of the class"),
                 "display_rank": Column(COUNT, "any prefix in this order is stratified by class"),
                 "image": Column(pl.Binary(), "the image as WebP bytes"),
+                **{name: Column(REAL, about, nullable=True) for name, about in _FACTORS.items()},
             },
         ),
         Table(
@@ -134,6 +162,10 @@ TABLES: dict[str, Table] = {
                 "confidence": Column(REAL, "softmax probability of that class"),
                 "margin": Column(REAL, "logit of the true class minus the largest other"),
                 "correct": Column(BOOL, "predicted equals label"),
+                "prediction_depth": Column(
+                    COUNT, "order of the first layer from which all votes equal predicted; empty if none", nullable=True
+                ),
+                "vote_entropy": Column(REAL, "entropy of the votes of all layers, in bits", nullable=True),
                 "logits": Column(pl.List(pl.Float32()), "one per class"),
             },
         ),
@@ -170,6 +202,8 @@ TABLES: dict[str, Table] = {
                 "x": Column(REAL, "after alignment to the reference map of its column"),
                 "y": Column(REAL, "as x"),
                 "misplacement": Column(REAL, "share of the 15 true neighbours that the map does not keep"),
+                "false_neighbours": Column(REAL, "how far off the images are that the map shows near, from 0 to 1"),
+                "missing_neighbours": Column(REAL, "how far off the map shows true neighbours, from 0 to 1"),
             },
         ),
         Table(
@@ -180,7 +214,7 @@ TABLES: dict[str, Table] = {
                 **_MAP,
                 "measure": _MEASURE,
                 "value": Column(REAL, "its value"),
-                "floor": Column(REAL, "what a random layout scores"),
+                "chance": Column(REAL, "what a random layout scores", nullable=True),
             },
         ),
         Table(
@@ -190,11 +224,16 @@ TABLES: dict[str, Table] = {
             {
                 **_ON_LAYER,
                 "measure": _MEASURE,
-                "value": Column(REAL, "its value"),
+                "value": Column(REAL, "its value; empty where the measure is not defined on the layer", nullable=True),
                 "low": Column(REAL, "lower end of the 95 % interval", nullable=True),
                 "high": Column(REAL, "upper end of the 95 % interval", nullable=True),
                 "interval_over": Column(TEXT, "what was resampled for the interval", nullable=True),
-                "chance": Column(REAL, "value where nothing is to be found", nullable=True),
+                "chance": Column(
+                    REAL,
+                    "value where nothing is to be found, exact or measured on the same layer with labels (or, for "
+                    "measures without labels, each column) shuffled",
+                    nullable=True,
+                ),
             },
         ),
         Table(
@@ -218,6 +257,81 @@ TABLES: dict[str, Table] = {
                 "silhouette": Column(REAL, "silhouette coefficient with the true classes as clusters"),
                 "knn_vote": Column(COUNT, "class most frequent among the k nearest other probe images"),
                 "knn_correct": Column(BOOL, "knn_vote equals label"),
+            },
+        ),
+        Table(
+            "network_measures",
+            "a measure of a network",
+            ("network_id", "measure"),
+            {
+                "network_id": _NETWORK,
+                "measure": _MEASURE,
+                "value": Column(REAL, "its value"),
+                "chance": Column(REAL, "value where nothing is to be found", nullable=True),
+            },
+        ),
+        Table(
+            "answers",
+            "a measure of two networks' answers to the probe images",
+            ("network_id", "other_id", "measure"),
+            {
+                "network_id": _NETWORK,
+                "other_id": Column(TEXT, "the network it is compared with: its teacher, or plain of the same seed"),
+                "measure": _MEASURE,
+                "value": Column(REAL, "its value"),
+                "chance": Column(REAL, "value where nothing is to be found", nullable=True),
+            },
+        ),
+        Table(
+            "factors",
+            "a known factor at a layer in a view",
+            ("network_id", "layer", "view", "factor"),
+            {
+                **_ON_LAYER,
+                "factor": Column(TEXT, "as a column of samples.parquet, or all for all of them together"),
+                "explained": Column(REAL, "cross-validated R² of the factor from the layer", nullable=True),
+                "residual": Column(
+                    REAL, "the same by fresh probes, once all factors are taken out of the layer", nullable=True
+                ),
+                "chance": Column(REAL, "the same with the factor shuffled over the images", nullable=True),
+                "share_of_layer": Column(
+                    REAL, "for all: share of the layer's variance that the factors explain", nullable=True
+                ),
+                "knn_explained": Column(
+                    REAL, "for all: kNN accuracy on the part of the layer that the factors explain", nullable=True
+                ),
+                "knn_residual": Column(REAL, "for all: kNN accuracy on the rest", nullable=True),
+                "knn_whole": Column(REAL, "for all: kNN accuracy on the layer", nullable=True),
+            },
+        ),
+        Table(
+            "neighbour_credit",
+            "a probe image at a layer of a distilled network beside its plain companion and its teacher",
+            ("network_id", "layer", "view", "sample_id"),
+            {
+                **_ON_LAYER,
+                "plain_id": Column(TEXT, "the plain student of the same seed"),
+                "sample_id": _SAMPLE,
+                **{
+                    f"{kind}_{whose}": Column(pl.UInt8(), f"{about}, of {words}")
+                    for kind, about in _CREDIT.items()
+                    for whose, words in (("same", "the image's class"), ("other", "another class"))
+                },
+            },
+        ),
+        Table(
+            "explanations",
+            "where a network looks in a probe image",
+            ("network_id", "sample_id"),
+            {
+                "network_id": _NETWORK,
+                "sample_id": _SAMPLE,
+                "class_index": Column(COUNT, "the class that is explained: the teacher's answer"),
+                "cosine": Column(
+                    REAL, "cosine of its Grad-CAM with the teacher's; empty where one is blank", nullable=True
+                ),
+                "side": Column(COUNT, "height and width of the heat-map"),
+                "heatmap": Column(pl.Binary(), "side² bytes, row by row, 255 at the map's own maximum"),
             },
         ),
         Table(
@@ -254,13 +368,15 @@ TABLES: dict[str, Table] = {
             ("measure",),
             {
                 "measure": Column(TEXT, "registry name, the value of every measure column"),
-                "of": Column(TEXT, "layer, map or pair"),
+                "of": Column(TEXT, "layer, map, pair (of layers), network or answers (of two networks)"),
                 "title": Column(TEXT, "name for people"),
                 "summary": Column(TEXT, "one line for people"),
                 "citation": Column(TEXT, "paper"),
-                "direction": Column(TEXT, "higher or lower: which end means better separated or better kept"),
+                "direction": Column(TEXT, "which end means better: higher, lower or neither"),
                 "low": Column(REAL, "least possible value", nullable=True),
                 "high": Column(REAL, "greatest possible value", nullable=True),
+                "chance": Column(TEXT, "where its chance level comes from: known, shuffled or none"),
+                "cost": Column(TEXT, "how its time grows with images N, width d and classes K"),
             },
         ),
     )

@@ -59,6 +59,9 @@ class DataSpec(Spec):
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.3
     probe_size: Annotated[int, Field(ge=20, le=65_535)] = 2000
+    reference_size: Annotated[int, Field(ge=20)] = Field(
+        default=5000, description="training images that probes and class centres are fitted on, at most"
+    )
     split_seed: Seed = 0
     title: str = ""
     note: str = ""
@@ -217,6 +220,13 @@ class MapsSpec(Spec):
     perplexity: Annotated[float, Field(ge=2.0)] = 30.0
     seed: Seed = 0
     plain_seeds: Positive = 2
+    layouts: Annotated[list[Literal["consensus", "independent"]], Field(min_length=1)] = Field(
+        default=["consensus", "independent"], description="of t-SNE: from a shared start, or each on its own"
+    )
+    strip_perplexities: list[Annotated[float, Field(ge=2.0)]] = Field(
+        default=[5.0, 15.0], description="further perplexities of the headline's maps, where the probe is large enough"
+    )
+    strip_seeds: list[Seed] = Field(default=[1, 2], description="further seeds of the headline's maps: the noise floor")
 
     @field_validator("projectors")
     @classmethod
@@ -225,10 +235,12 @@ class MapsSpec(Spec):
 
 
 class MeasuresSpec(Spec):
-    """Which measures are computed on every layer and map."""
+    """Which measures are computed, and what else is asked of every network."""
 
-    names: list[str] = list(MEASURES)
+    names: list[str] = [name for name, measure in MEASURES.items() if measure.of != "factor"]
     k: Positive = 20
+    factors: bool = Field(default=True, description="how much of each layer is brightness, hue, edges, ...")
+    explanations: bool = Field(default=True, description="Grad-CAM of the teacher's answers")
 
     @field_validator("names")
     @classmethod

@@ -13,10 +13,11 @@ import polars as pl
 import torch
 
 from kdpipe.anatomy import Anatomy, dissect
-from kdpipe.data import AUGMENTATIONS, Batches, Dataset, label_budget, prepare, probe_set
+from kdpipe.data import AUGMENTATIONS, Batches, Dataset, label_budget, prepare, probe_set, reference_set
 from kdpipe.engine import Context, Task
 from kdpipe.errors import TrainingError
 from kdpipe.files import write_atomic
+from kdpipe.measures import FACTORS
 from kdpipe.methods import METHODS, Pair
 from kdpipe.networks import Network, build, read_network, write_network
 from kdpipe.sources import SOURCES, Split, no_tick
@@ -56,12 +57,18 @@ def make_data(tasks: Sequence[Task], context: Context) -> None:
 
 
 def make_probe(tasks: Sequence[Task], context: Context) -> None:
-    """Choose the probe images, and keep them with their labels."""
+    """Choose the probe images, and training images to fit probes on; keep them with their labels and factors."""
     for task in tasks:
-        dataset = Dataset.read(task.inputs["data"])
-        chosen = probe_set(dataset, task.stage.params["size"], task.stage.params["seed"])
-        np.save(task.folder / "images.npy", dataset.test.images[chosen])
+        params, dataset = task.stage.params, Dataset.read(task.inputs["data"])
+        chosen = probe_set(dataset, params["size"], params["seed"])
+        fitted = reference_set(dataset, params["reference"], params["seed"])
+        images = dataset.test.images[chosen]
+        np.save(task.folder / "images.npy", images)
         np.save(task.folder / "labels.npy", dataset.test.labels[chosen])
+        np.save(task.folder / "reference_images.npy", dataset.train.images[fitted])
+        np.save(task.folder / "reference_labels.npy", dataset.train.labels[fitted])
+        factors = {name: factor.function(images) for name, factor in FACTORS.items()}
+        np.savez(task.folder / "factors.npz", allow_pickle=False, **factors)
         task.finish()
 
 
@@ -122,7 +129,8 @@ def make_students(tasks: Sequence[Task], context: Context) -> None:
                 "the others went on. Lower training.lr, or the weight of its method."
             )
         revealed = learner.method.reveals_labels
-        labelled = len(dataset.train.labels) if revealed else len(chosen)
+        seen = len(dataset.train.labels) if revealed else len(chosen)
+        labelled = seen if recipe.steps else 0
         _write_result(task, learner, _student(task), dataset, anatomy, labelled, context)
 
 

@@ -12,7 +12,29 @@ from kdpipe.views.scope import pick_scope
 HALF = 380  # pixels of a legend in one of two columns
 
 
-def depth_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
+BETTER = {
+    "higher": "Higher is better separated or kept.",
+    "lower": "Lower is better separated or kept.",
+    "neither": "Neither end is better.",
+}
+CHANCE = {
+    "known": "Grey dashes: what chance alone gives.",
+    "shuffled": "Grey dashes: the same layers with the labels shuffled (or, for measures without labels, each column "
+    "of the layer on its own).",
+    "none": "It has no chance level.",
+}
+
+
+def about_floors(measure: dict[str, Any], curves: pl.DataFrame, baselines: pl.DataFrame) -> str:
+    """What the grey lines are, and which of them lie too far off to be drawn."""
+    off = [f"{name} ({value:.3g})" for name, value in charts.far_off(curves, baselines).items()]
+    dotted = " Dotted: networks before training, and the raw pixels." if baselines.height else ""
+    return CHANCE[measure["chance"]] + dotted + (f" Too far off to be drawn: {', '.join(off)}." if off else "")
+
+
+def depth_section(
+    study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, colours: dict[str, str]
+) -> None:
     st.header("By depth")
     rows = study.frame("layer_measures", network_id=scope["network_id"].to_list(), view=view)
     measures = tables.measures_of(study, "layer", rows)
@@ -21,11 +43,11 @@ def depth_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[st
         return
     title = st.selectbox("Measure", measures["title"].to_list(), key="measure", bind="query-params", width=360)
     measure = measures.row(by_predicate=pl.col("title") == title, named=True)
-    better = "Higher" if measure["direction"] == "higher" else "Lower"
-    st.markdown(f"**{title}.** {measure['summary']} {better} is better separated or kept. *{measure['citation']}*")
+    st.markdown(f"**{title}.** {measure['summary']} {BETTER[measure['direction']]} *{measure['citation']}*")
     curves = tables.by_depth(rows.filter(pl.col("measure") == measure["measure"]), scope, study.layers)
+    baselines = tables.baselines(study, networks, scope, view, measure["measure"])
     each = st.toggle("One line for each seed", key="each_seed", bind="query-params")
-    chart = charts.depth_curves(curves, colours, title, each)
+    chart = charts.depth_curves(curves, colours, title, each, baselines=baselines)
     st.altair_chart(chart, key="depth", alt=f"{title} by relative depth, a curve for each method")
     seeds = scope.filter(catalog.STUDENT)["seed"].n_unique()
     grey = scope.filter(~pl.col("series").is_in(list(colours)))["series"].n_unique()
@@ -34,8 +56,8 @@ def depth_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[st
         + (f", {seeds} seed{'s' * (seeds != 1)}. Line: mean over seeds. Band: from the lowest seed to the highest, "
            "not a confidence interval." if seeds else ".")
         + (f" Grey: {grey} other methods and controls, mean alone; point at one for its name." if grey else "")
-        + " Dots are layers. Grey dashes: what chance alone gives. Views and widths differ in scale: compare curves "
-        "of one view and one architecture."
+        + " Dots are layers. Views and widths differ in scale: compare curves of one view and one architecture. "
+        + about_floors(measure, curves, baselines)
     )  # fmt: skip
     table = tables.per_layer(curves.filter(pl.col("series").is_in(list(colours))))
     digits = st.column_config.NumberColumn(format="%.3f")
@@ -102,6 +124,28 @@ def similarity_section(study: Study, scope: pl.DataFrame, view: str, colours: di
     page.table_beside(curves, f"{study.name}-{measure['measure']}")
 
 
+def answers_section(study: Study, scope: pl.DataFrame, colours: dict[str, str]) -> None:
+    st.header("The answers")
+    chosen = scope.filter(pl.col("series").is_in(list(colours)))
+    digits = st.column_config.NumberColumn(format="%.3f")
+    beside = st.segmented_control(
+        "Beside the answers of", ("plain of the same seed", "teacher"), default="plain of the same seed", required=True,
+        key="beside", bind="query-params",
+    )  # fmt: skip
+    for frame, words in (
+        (tables.of_networks(study, chosen), "Each network by itself, mean over seeds."),
+        (
+            tables.of_answers(study, chosen, beside or "teacher"),
+            f"Beside {beside}, as shares of the probe images: fixed (wrong there, right here), broken (right there, "
+            "wrong here), inherited (wrong in both), kept (right in both). McNemar's p is one test a seed, averaged: "
+            "read it as small or not, and nothing more.",
+        ),
+    ):
+        if frame.width:
+            st.dataframe(frame, hide_index=True, column_config=dict.fromkeys(frame.columns[1:], digits))
+            st.caption(words)
+
+
 def history_section(study: Study, scope: pl.DataFrame, colours: dict[str, str]) -> None:
     history = study.frame("history", network_id=scope["network_id"].to_list())
     quantities = history["quantity"].unique(maintain_order=True).to_list()
@@ -141,10 +185,12 @@ def main() -> None:
         if not tables.students(scope) and networks.filter(catalog.TRAINED_STUDENT).height:
             st.info("No student was trained to the end on this label budget: what follows is the teacher.")
         with page.section("The measures by depth"):
-            depth_section(study, scope, view, colours)
+            depth_section(study, networks, scope, view, colours)
         if tables.students(scope):
             with page.section("The similarity"):
                 similarity_section(study, scope, view, colours)
+        with page.section("The answers"):
+            answers_section(study, scope, colours)
         with page.section("The training history"), st.expander("Training history"):
             history_section(study, scope, colours)
 

@@ -67,7 +67,7 @@ def spread(row: dict[str, float | None], column: str, form: str, factor: float =
 
 def accuracies(study: Study) -> str:
     """Accuracy and gain of every configuration; those that learn from the plain student's labels by falling gain."""
-    found = gains(study.networks.filter(status="trained"), "test_accuracy")
+    found = gains(study.networks.filter(pl.col("role") != "baseline", status="trained"), "test_accuracy")
     null = found.filter(method_label="second-seed")
     noise = max((abs(null[f"gain_{kind}"][0]) for kind in ("min", "max")), default=None) if null.height else None
     cost = costs(study)
@@ -96,7 +96,8 @@ COSTS = ("time a step", "MACs", "parameters")
 def costs(study: Study) -> dict[str, dict[str, str]]:
     """What a student costs beside the plain one: time a step with its teacher's pass, inference MACs and parameters."""
     speed = study.timings.get("training", {})
-    mine = study.networks.filter(pl.col("student") != "teacher", status="trained", seed=study.networks["seed"].min())
+    first, student = study.networks["seed"].min(), ~pl.col("student").is_in(["teacher", "pixels"])
+    mine = study.networks.filter(student, status="trained", seed=first)
     plain = mine.filter(role="plain").row(0, named=True)
     base = _step_seconds(speed.get(plain["network_id"], {}), taught=False)
     found = {}
@@ -157,6 +158,34 @@ def by_layer(study: Study, measure: str, view: str) -> str:
     return markdown(pl.DataFrame(list(rows.values())))
 
 
+def known_factors(study: Study) -> str:
+    """What known factors explain of layers before and after training, of the headline's student at its first seed."""
+    chosen, view = study.record["headline"], study.layers["view"].unique().sort()[0]
+    networks = study.networks.filter(student=chosen["student"], seed=study.networks["seed"].min())
+    trained = networks.filter(pl.col("role") != "baseline")
+    named = dict(trained.select("method_label", "network_id").rows())
+    labels = {"untrained": f"{chosen['student']}-untrained", "plain": named["plain"]}
+    labels[chosen["method"]] = named[chosen["method"]]
+    rows = []
+    for label, network_id in labels.items():
+        found = study.frame("factors", network_id=network_id, view=view)
+        for layer in study.frame("layers", network_id=network_id, view=view).sort("order")["layer"]:
+            here = found.filter(layer=layer)
+            shares = dict(here.select("factor", "explained").rows())
+            whole = here.filter(factor="all").row(0, named=True)
+            row = {
+                "network": label,
+                "layer": layer,
+                **{name: f"{shares[name]:.2f}" for name in shares if name != "all"},
+            }
+            row["share of the layer"] = f"{whole['share_of_layer']:.2f}"
+            row["kNN: whole / explained / rest"] = " / ".join(
+                f"{whole[f'knn_{part}']:.2f}" for part in ("whole", "explained", "residual")
+            )
+            rows.append(row)
+    return markdown(pl.DataFrame(rows))
+
+
 def made(study: Study) -> str:
     """Size, time and hardware."""
     size = sum(path.stat().st_size for path in study.folder.iterdir()) / 1e6
@@ -181,6 +210,16 @@ def section(study: Study) -> str:
             for measure, view, what in LAYERS
             if view in views
             for part in (f"{what}, by layer of the headline student:", by_layer(study, measure, view))
+        ),
+        *(
+            (
+                "Known factors in the headline's networks at the first seed, channel means: how well each is read off "
+                "the layer linearly (cross-validated R²), how much of the layer's variance they make up together, and "
+                "kNN accuracy on the layer, on that part and on the rest.",
+                known_factors(study),
+            )
+            if study.factors.height
+            else ()
         ),
         made(study),
     ]

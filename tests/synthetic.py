@@ -30,7 +30,8 @@ TITLES = {
     "own-budget-teacher": "KD from a teacher with the student's labels",
     "fitnet": "FitNet hints",
 }
-ADVANCE = {"teacher": 0.25, "plain": 0.0, "distilled": 0.15, "control": 0.0, "checkpoint": -0.1}
+ADVANCE = {"teacher": 0.25, "plain": 0.0, "distilled": 0.15, "control": 0.0, "checkpoint": -0.1, "baseline": -0.6}
+FACTORS = ("brightness", "contrast", "hue", "colourfulness", "edge_density", "teacher_entropy")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Recipe:
     controls: Mapping[str, str] = field(default_factory=lambda: {"second-seed": "second-seed"})  # label: method
     checkpoints: Sequence[int] = ()  # steps at which plain students are looked at too
     other_teachers: bool = False
+    baselines: bool = True
     student_layers: Sequence[str] = LAYERS
     maps: bool = True
     diverged: bool = True
@@ -133,8 +135,15 @@ def _networks(recipe: Recipe) -> pl.DataFrame:
             for step, method in enumerate(recipe.methods):
                 accuracy = base + 0.06 - 0.08 * step / len(recipe.methods) + jitter + 0.002 * np.sin(5 * seed + step)
                 rows.append(_network(recipe, "distilled", method, method, fraction, seed, accuracy))
+    if recipe.baselines:
+        first = {**rows[0], "role": "baseline", "mapped": False, "label_fraction": 0.0, "test_accuracy": 0.1}
+        untrained = {"network_id": "small-untrained", "student": "small", "method": "untrained"}
+        pixels = {"network_id": "pixels", "student": "pixels", "arch": "pixels", "method": "pixels"}
+        rows.append({**first, **untrained, "method_label": "plain-untrained"})
+        rows.append({**first, **pixels, "method_label": "pixels", "test_accuracy": None, "params": 0, "macs": 0})
     if recipe.all_diverged:
-        return pl.DataFrame([rows[0], *map(_diverged, rows[1:])], infer_schema_length=None)
+        rows = [_diverged(row) if row["role"] not in ("teacher", "baseline") else row for row in rows]
+        return pl.DataFrame(rows, infer_schema_length=None)
     lost = {(label, seed, recipe.fractions[0]) for label, seed in recipe.lost}
     rows = [_diverged(r) if (r["method_label"], r["seed"], r["label_fraction"]) in lost else r for r in rows]
     if recipe.diverged:
@@ -239,8 +248,8 @@ def _measures() -> pl.DataFrame:
         ("cka", "pair", "CKA", "How alike two layers order the images.", None, 1.0),
     ]
     return pl.DataFrame(
-        [(name, of, title, words, "Nobody (2024)", "higher", low, high) for name, of, title, words, low, high in rows],
-        schema=["measure", "of", "title", "summary", "citation", "direction", "low", "high"],
+        [(*row[:4], "Nobody (2024)", "higher", *row[4:], "known", "N d") for row in rows],
+        schema=["measure", "of", "title", "summary", "citation", "direction", "low", "high", "chance", "cost"],
         orient="row",
     )
 
@@ -258,6 +267,7 @@ def _samples(recipe: Recipe) -> pl.DataFrame:
             "class_name": [names[label] for label in labels],
             "display_rank": list(range(recipe.samples)),
             "image": [_webp(index, label, recipe.image_side) for index, label in enumerate(labels)],
+            **{name: np.random.default_rng(1).random(recipe.samples) for name in FACTORS},
         }
     )
 
@@ -278,8 +288,12 @@ def _layer_tables(recipe: Recipe, networks: pl.DataFrame, samples: pl.DataFrame)
     parts: dict[str, list[pl.DataFrame]] = {}
     rng = np.random.default_rng(0)
     for network in networks.filter(pl.col("status") == "trained").iter_rows(named=True):
-        parts.setdefault("predictions", []).append(_predictions(recipe, network, samples, rng))
+        pixels = network["student"] == "pixels"
+        if not pixels:
+            for name, frame in _of_network(recipe, network, samples, rng).items():
+                parts.setdefault(name, []).append(frame)
         layers = LAYERS if network["student"] == "teacher" else tuple(recipe.student_layers)
+        layers = ("pixels",) if pixels else layers
         for order, layer in enumerate(layers):
             depth = order / max(len(layers) - 1, 1)
             signal = 0.15 + 0.75 * min(depth + ADVANCE[network["role"]], 1.0)
@@ -295,9 +309,33 @@ def _layer_tables(recipe: Recipe, networks: pl.DataFrame, samples: pl.DataFrame)
                             parts.setdefault(name, []).append(frame)
     tables = {name: pl.concat(frames) for name, frames in parts.items()}
     tables["similarity"] = _similarity(networks, recipe)
-    for name in ("maps", "map_measures", "neighbours"):
+    for name in ("maps", "map_measures", "neighbours", "neighbour_credit", "explanations", "answers"):
         tables.setdefault(name, TABLES[name].schema.to_frame())
     return tables
+
+
+def _of_network(
+    recipe: Recipe, network: dict[str, Any], samples: pl.DataFrame, rng: np.random.Generator
+) -> dict[str, pl.DataFrame]:
+    """What a network has once: answers, their measures, and heat-maps."""
+    who = {"network_id": network["network_id"]}
+    numbers = {"ece": 0.05, "prediction_depth": 0.4, "vote_entropy": 0.3}
+    heat = rng.integers(0, 256, (samples.height, 4, 4), dtype=np.uint8)
+    shown = {"class_index": samples["label"], "side": [4] * samples.height, "heatmap": [h.tobytes() for h in heat]}
+    found = {
+        "predictions": _predictions(recipe, network, samples, rng),
+        "network_measures": pl.DataFrame(
+            [{**who, "measure": n, "value": v, "chance": None} for n, v in numbers.items()]
+        ),
+    }
+    if network["mapped"]:
+        explained = pl.DataFrame({"sample_id": samples["sample_id"], "cosine": rng.random(samples.height), **shown})
+        found["explanations"] = explained.with_columns(pl.lit(who["network_id"]).alias("network_id"))
+    if network["role"] in ("distilled", "control") and network["student"] != "teacher":
+        shares = {"churn": 0.1, "kappa": 0.85, "fixed": 0.06, "broken": 0.02}
+        rows = [{**who, "other_id": "teacher", "measure": n, "value": v, "chance": None} for n, v in shares.items()]
+        found["answers"] = pl.DataFrame(rows)
+    return found
 
 
 def _predictions(
@@ -319,6 +357,8 @@ def _predictions(
             "confidence": confidence,
             "margin": margin,
             "correct": predicted == labels,
+            "prediction_depth": rng.integers(0, 4, len(labels)),
+            "vote_entropy": rng.random(len(labels)),
             "logits": logits.tolist(),
         }
     )
@@ -348,7 +388,17 @@ def _one_layer(
         for label in range(recipe.classes)
     ]
     vote = samples["label"].to_numpy()
+    explained = [
+        {**on, "factor": name, "explained": 0.8 * (1 - depth), "residual": -0.001, "chance": -0.01}
+        | dict.fromkeys(
+            ("share_of_layer", "knn_explained", "knn_residual", "knn_whole"), signal if name == "all" else None
+        )
+        for name in (*FACTORS, "all")
+    ]
+    taught = {"neighbour_credit": _credit(on, samples, rng)} if "plain" not in on["network_id"] else {}
     return {
+        **(taught if on["network_id"].startswith("small-") and "untrained" not in on["network_id"] else {}),
+        "factors": pl.DataFrame(explained, infer_schema_length=None),
         "layers": pl.DataFrame([layer]),
         "layer_measures": pl.DataFrame(measured),
         "class_measures": pl.DataFrame(by_class),
@@ -356,6 +406,19 @@ def _one_layer(
             {"sample_id": samples["sample_id"], "silhouette": rng.normal(signal - 0.3, 0.1, rows), "knn_vote": vote}
         ).with_columns(knn_correct=True, **{name: pl.lit(value) for name, value in on.items()}),
     }
+
+
+def _credit(on: dict[str, str], samples: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    counts = {"kept": 6, "gained": 3, "lost": 2, "invented": 3}
+    columns = {
+        f"{kind}_{whose}": rng.integers(0, most + 1, samples.height)
+        for kind, most in counts.items()
+        for whose in ("same", "other")
+    }
+    frame = pl.DataFrame({"sample_id": samples["sample_id"], **columns}).with_columns(
+        plain_id=pl.lit("small-plain-f0.1-s0")
+    )
+    return frame.with_columns(**{name: pl.lit(value) for name, value in on.items()})
 
 
 def _points(samples: pl.DataFrame, signal: float, rng: np.random.Generator) -> np.ndarray:
@@ -394,11 +457,13 @@ def _maps(
                     "x": shaken[:, 0],
                     "y": shaken[:, 1],
                     "misplacement": rng.beta(2, 5, samples.height),
+                    "false_neighbours": rng.beta(2, 8, samples.height),
+                    "missing_neighbours": rng.beta(2, 8, samples.height),
                 }
             ).with_columns(literals)
         )
         floors = {"trustworthiness": 0.51, "continuity": 0.5, "knn_recall": 0.12}
-        rows = [{"measure": name, "value": 0.6 + 0.35 * signal, "floor": floor} for name, floor in floors.items()]
+        rows = [{"measure": name, "value": 0.6 + 0.35 * signal, "chance": floor} for name, floor in floors.items()]
         scores.append(pl.DataFrame(rows).with_columns(literals))
     return {"maps": pl.concat(maps), "map_measures": pl.concat(scores)}
 
@@ -407,7 +472,7 @@ def _similarity(networks: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
     rows = []
     trained = networks.filter(pl.col("status") == "trained")
     for network in trained.iter_rows(named=True):
-        if network["role"] == "teacher":
+        if network["role"] == "teacher" or network["student"] == "pixels":
             continue
         close = 0.9 if network["role"] == "distilled" else 0.75
         layers = LAYERS if network["student"] == "teacher" else recipe.student_layers

@@ -22,8 +22,8 @@ from kdpipe.store import open_study, sealed
 from kdpipe.views import catalog, charts, focus, gains, images, maps, tables, theme
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("Home.py", "pages/1_Embeddings.py", "pages/2_Measures.py")
-HOME, EMBEDDINGS, MEASURES = PAGES
+PAGES = ("Home.py", "pages/1_Embeddings.py", "pages/2_Measures.py", "pages/3_Inside_layers.py")
+HOME, EMBEDDINGS, MEASURES, INSIDE = PAGES
 Open = Callable[..., AppTest]
 
 
@@ -161,6 +161,9 @@ def test_a_chosen_image_brings_its_neighbours_in_the_original_space(root: Path) 
     assert "predicts" in says(app.markdown) and "original space" in says(app.caption)
     strips = [element.proto.body for element in app.get("html") if "kd-strip" in element.proto.body]
     strips = [body for body in strips if "<figure" in body]
+    heats = [body for body in strips if "<svg" in body]
+    strips = [body for body in strips if "<svg" not in body]
+    assert len(heats) == 1 and heats[0].count("<img") == heats[0].count("<svg") == 4 and "cosine 0." in heats[0]
     assert len(strips) == 5 and strips[1].count("<img") == 10
     assert all("data:image/webp;base64," in body for body in strips)
 
@@ -172,6 +175,36 @@ def test_measures_follow_the_link(root: Path) -> None:
     value = study.frame("layer_measures", network_id="teacher", layer="layer1", view="gap", measure="knn_accuracy")
     table = app.dataframe[0].value
     assert table["teacher"][0] == pytest.approx(value["value"][0], abs=5e-4)
+
+
+def test_measures_draw_what_chance_and_no_training_give(root: Path) -> None:
+    app = show(MEASURES, measure="Silhouette")
+    spec = app.get("vega_lite_chart")[0].proto.spec
+    assert '"text": {"field": "label"' in spec and "strokeDash" in spec
+    assert "raw pixels" in says(app.caption)
+    far = pl.DataFrame({"value": [0.1, 0.2], "chance": [9.0, 9.0]})
+    near = pl.DataFrame({"series": ["raw pixels", "untrained"], "value": [0.15, -5.0]})
+    assert charts.far_off(far, near) == {"chance": 9.0, "untrained": -5.0}
+    assert charts.far_off(far.with_columns(chance=pl.lit(0.05))) == {}
+
+
+def test_measures_show_answers_beside_plain_and_teacher(root: Path) -> None:
+    app = show(MEASURES, beside="teacher")
+    tables = [table.value for table in app.dataframe]
+    assert any({"fixed", "broken", "churn"} <= set(table.columns) for table in tables)
+    assert any({"ece", "prediction_depth"} <= set(table.columns) for table in tables)
+
+
+def test_inside_layers_counts_what_the_table_holds(root: Path) -> None:
+    app = show(INSIDE, credit="kd", view="channel means (gap)")
+    assert not app.error
+    study = open_study(root / "toy")
+    networks = study.networks.filter(pl.col("method_label") == "kd", pl.col("label_fraction") < 0.5, status="trained")
+    credit = study.frame("neighbour_credit", network_id=networks["network_id"].to_list(), layer="layer1", view="gap")
+    expected = credit.group_by("network_id").agg(pl.col("kept_same").mean())["kept_same"].mean()
+    shown = next(table.value for table in app.dataframe if "neighbours" in table.value.columns)
+    mine = shown[(shown["series"] == "kd") & (shown["layer"] == "layer1") & (shown["credit"] == "kept")]
+    assert mine[mine["of"] == "same class"]["neighbours"].item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -210,7 +243,7 @@ def test_studies_of_other_shapes(root: Path, recipe: Recipe) -> None:
     for page in PAGES:
         app = show(page, study="odd")
         assert not app.error
-        if not recipe.maps and page != MEASURES:
+        if not recipe.maps and page in (HOME, EMBEDDINGS):
             assert "no maps" in says(app.info) or "no t-SNE maps" in says(app.info)
 
 
@@ -249,6 +282,7 @@ def test_maps_of_another_view_are_drawn_with_that_views_neighbours(root: Path, v
     app = show(EMBEDDINGS, study="odd", sample="7", networks=["teacher"])
     assert not app.error and says(app.caption).count("channel means (gap)") == 2
     strips = [element.proto.body for element in app.get("html") if "<figure" in element.proto.body]
+    strips = [body for body in strips if "<svg" not in body]
     study = open_study(root / "odd")
     near = study.frame("neighbours", network_id="teacher", layer="layer4", view="gap", sample_id=7)["ids"][0].head(10)
     names = dict(study.samples.select("sample_id", "class_name").rows())
@@ -273,7 +307,9 @@ def test_several_divergences_are_one_message(root: Path, monkeypatch: pytest.Mon
         root, Recipe(name="odd", samples=40, seeds=(0, 1), fractions=(0.1,), lost=(("plain", 1), ("rkd", 0)))
     )
     app = show(HOME, study="odd")
-    assert [warning.value for warning in app.warning] == ["3 networks diverged and are left out of every mean."]
+    assert [warning.value for warning in app.warning] == [
+        "3 networks were not trained to the end and are left out of every mean."
+    ]
     assert says(app.text).count("diverged at step 31") == 3
 
 
@@ -353,7 +389,10 @@ def test_home_counts_neither_other_teachers_nor_checkpoints_as_students(many: ca
     assert (
         "Student: **resnet10t (1.2 M parameters)**, plain and distilled with **30 methods**, on 10% of labels" in words
     )
-    assert "Beside these: 4 other controls, 4 other teachers and 6 plain students on their way." in words
+    assert (
+        "Beside these: 4 other controls, 4 other teachers, 6 plain students on their way and 1 untrained student."
+        in words
+    )
     assert words.count("points on average") <= 4 and "the highest mean of 30 methods" in words
     assert words.count("KD from an untrained teacher") == 0, "only the second start tells what chance moves"
 
@@ -500,7 +539,7 @@ def test_home_shows_the_paired_gain_of_each_method_and_of_the_control(root: Path
 
 
 def test_words_about_seeds_and_the_control(root: Path) -> None:
-    home, embeddings, measures = (show(page) for page in PAGES)
+    home, embeddings, measures = (show(page) for page in (HOME, EMBEDDINGS, MEASURES))
     for words in (says(home.markdown), says(embeddings.markdown)):
         assert "random initialisation alone" not in words and "random \ninitialisation" not in words
         assert "initial weights" in words and "batches" in words and "labelled" in words

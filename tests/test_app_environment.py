@@ -31,7 +31,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 from streamlit.testing.v1 import AppTest
 
-for page in ("Home.py", "pages/1_Embeddings.py", "pages/2_Measures.py"):
+for page in ("Home.py", "pages/1_Embeddings.py", "pages/2_Measures.py", "pages/3_Inside_layers.py"):
     app = AppTest.from_file(page, default_timeout=60)
     app.query_params["sample"] = "3"
     app.run()

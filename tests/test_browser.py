@@ -280,7 +280,14 @@ def test_every_method_has_a_row_in_the_order_of_gains(visitor: Visitor) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/?study=toy", "/Embeddings?study=toy", "/Measures?study=toy", "/?study=many", "/Measures?study=many"],
+    [
+        "/?study=toy",
+        "/Embeddings?study=toy",
+        "/Measures?study=toy",
+        "/Inside_layers?study=toy",
+        "/?study=many",
+        "/Measures?study=many",
+    ],
 )
 def test_nothing_is_cut_off_in_a_small_window(visitor: Visitor, path: str) -> None:
     visitor.page.set_viewport_size({"width": 1280, "height": 900})
@@ -313,7 +320,13 @@ def test_the_dark_theme_draws_too(browser: Any, address: str) -> None:
 
 
 def test_the_server_stays_small_after_every_page(visitor: Visitor, address: str) -> None:
-    for path in ("/?study=toy", "/Embeddings?study=toy", "/Measures?study=toy", "/Measures?study=another"):
+    for path in (
+        "/?study=toy",
+        "/Embeddings?study=toy",
+        "/Inside_layers?study=toy",
+        "/Measures?study=toy",
+        "/Measures?study=another",
+    ):
         visitor.open(path)
     status = Path(f"/proc/{_servers[address]}/status")
     if not status.exists():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from sklearn.decomposition import PCA
 from kdpipe import ivis_worker, maps
 from kdpipe.errors import MapError
 from kdpipe.maps import PROJECTORS, IvisOptions, MapJob, PcaOptions, TsneOptions, align, prepare, tsne
-from kdpipe.measures import map_pass, nearest_neighbours, trustworthiness
+from kdpipe.measures import displacement, knn_recall, map_pass, nearest_neighbours, trustworthiness
 
 ROOT = Path(maps.__file__).parent.parent
 
@@ -51,7 +53,7 @@ def test_prepared_points_keep_at_most_fifty_dimensions_and_no_empty_ones():
     X, _ = blobs(d=80)
     assert prepare(X).shape == (200, 50)
     assert prepare(X[:, :3] @ np.ones((3, 9))).shape == (200, 1)
-    assert maps.pca(X[:, :1]).shape == (200, 2)
+    assert maps.pca(MapJob(X[:, :1], PcaOptions())).shape == (200, 2)
 
 
 # ------------------------------------------------------------------------------------------ t-SNE
@@ -60,7 +62,7 @@ def test_prepared_points_keep_at_most_fifty_dimensions_and_no_empty_ones():
 def test_tsne_keeps_the_neighbours_of_blobs():
     X, y = blobs()
     points = prepare(X)
-    layout = tsne(points, TsneOptions(perplexity=15))
+    layout = tsne(MapJob(points, TsneOptions(perplexity=15)))
     kept = map_pass(X, layout)
     assert kept.trustworthiness > 0.9
     assert kept.continuity > 0.9
@@ -71,15 +73,64 @@ def test_tsne_is_settled_by_its_seed_and_takes_known_neighbours():
     points = prepare(blobs()[0])
     options = TsneOptions(perplexity=10)
     known = nearest_neighbours(points, 60)
-    first = tsne(points, options)
-    assert np.array_equal(first, tsne(points, options, known))
-    assert not np.array_equal(first, tsne(points, TsneOptions(perplexity=10, seed=1)))
+    first = tsne(MapJob(points, options))
+    assert np.array_equal(first, tsne(MapJob(points, options, known)))
+    assert not np.array_equal(first, tsne(MapJob(points, TsneOptions(perplexity=10, seed=1))))
 
 
 def test_tsne_survives_many_duplicates():
     X, _ = blobs()
     X[:80] = 0
-    assert np.isfinite(tsne(prepare(X), TsneOptions(perplexity=10))).all()
+    assert np.isfinite(tsne(MapJob(prepare(X), TsneOptions(perplexity=10)))).all()
+
+
+def relatives(count: int = 3):
+    """One rolled sheet, each time shaken on its own, turned into a width of its own, and scaled."""
+    random = np.random.default_rng(1)
+    along = random.uniform(0, 12, 200)
+    sheet = np.stack([along * np.cos(along), along * np.sin(along), random.uniform(0, 20, 200)], axis=1) / 4
+    layers = []
+    for i in range(count):
+        turn = np.linalg.qr(random.normal(size=(20 + i, 3)))[0]
+        layers.append((3.0**i * (sheet + 0.2 * random.normal(size=sheet.shape)) @ turn.T).astype(np.float32))
+    return layers
+
+
+def test_maps_from_a_shared_start_lie_nearer_and_keep_as_many_neighbours():
+    options = TsneOptions(perplexity=10)
+    layers = relatives()
+    jobs = [MapJob(prepare(X), options) for X in layers]
+    shared = maps.consensus(jobs)
+    alone = [tsne(job) for job in jobs]
+    together = [tsne(replace(job, start=shared)) for job in jobs]
+    pairs = list(itertools.combinations(range(len(jobs)), 2))
+    apart, near = (np.mean([displacement(found[i], found[j]) for i, j in pairs]) for found in (alone, together))
+    assert near < 0.6 * apart
+    kept = [np.mean([knn_recall(X, L) for X, L in zip(layers, found, strict=True)]) for found in (alone, together)]
+    assert kept[1] > 0.95 * kept[0]
+
+
+def test_every_layer_counts_the_same_in_the_shared_map_whatever_its_scale():
+    options = TsneOptions(perplexity=10)
+    X = relatives(1)[0]
+    one, other = (maps.affinities(MapJob(prepare(scale * X), options)) for scale in (1, 1000))
+    assert abs(one - other).max() < 1e-4 * one.max()
+
+
+def test_a_shared_start_is_settled_by_its_seed_and_other_seeds_move_it_little():
+    job = MapJob(prepare(relatives(1)[0]), TsneOptions(perplexity=10))
+    start = tsne(job)
+    first = tsne(replace(job, start=start))
+    assert np.array_equal(first, tsne(replace(job, start=start)))
+    moved = tsne(replace(job, start=start, options=TsneOptions(perplexity=10, seed=1)))
+    assert 0 < displacement(moved, first) < 0.2
+    assert displacement(tsne(replace(job, options=TsneOptions(perplexity=10, seed=1))), first) > 0.2
+
+
+def test_affinities_are_a_symmetric_distribution():
+    found = maps.affinities(MapJob(prepare(blobs()[0]), TsneOptions(perplexity=10)))
+    assert found.sum() == pytest.approx(1)
+    assert abs(found - found.T).max() < 1e-12
 
 
 # -------------------------------------------------------------------------------------- alignment
@@ -115,9 +166,12 @@ def test_alignment_does_not_change_who_is_near_whom():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: tsne(blobs(n=80)[0]), "more than 90 images; there are 80"),
-        (lambda: tsne(np.ones((200, 3))), "same vector"),
-        (lambda: tsne(blobs()[0], TsneOptions(), nearest_neighbours(blobs()[0], 10)), "needs 90 neighbours"),
+        (lambda: tsne(MapJob(blobs(n=80)[0], TsneOptions())), "more than 90 images; there are 80"),
+        (lambda: tsne(MapJob(np.ones((200, 3)), TsneOptions())), "same vector"),
+        (
+            lambda: tsne(MapJob(blobs()[0], TsneOptions(), nearest_neighbours(blobs()[0], 10))),
+            "needs 90 neighbours",
+        ),
         (lambda: prepare(np.full((50, 5), 0.1)), "same vector"),
         (lambda: prepare(np.full((50, 5), np.nan)), "NaN"),
         (lambda: align(np.ones((5, 2)), np.ones((6, 2))), "same points"),

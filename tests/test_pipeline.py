@@ -20,6 +20,7 @@ from kdpipe.schema import TABLES, disagreement
 from kdpipe.store import load_study
 from kdpipe.train import predict
 
+BASELINES = ["small-untrained", "pixels"]
 NAMES = [f"small-{method}-l0.2-s{seed}" for seed in (0, 1) for method in ("plain", "kd", "fitnet", "second-seed")]
 
 
@@ -41,12 +42,12 @@ def test_every_table_follows_its_schema(study):
     for name, table in TABLES.items():
         frame = study.frame(name)
         assert disagreement(table, frame.schema) is None
-        assert frame.height > 0, name
+        assert frame.height > 0 or name == "explanations", name  # a last map of one position shows no place
         assert not frame.select(table.key).is_duplicated().any()
 
 
 def test_all_networks_are_there_with_their_roles(study):
-    assert study.networks["network_id"].to_list() == ["teacher", *NAMES]
+    assert study.networks["network_id"].to_list() == ["teacher", *NAMES, *BASELINES]
     assert study.networks["status"].unique().to_list() == ["trained"]
     roles = dict(study.networks.select("network_id", "role").iter_rows())
     assert [roles[name] for name in ("teacher", *NAMES[:4])] == [
@@ -61,8 +62,10 @@ def test_all_networks_are_there_with_their_roles(study):
 def test_tables_tell_one_story(study):
     """Keys of one table are known to the others, and derived columns follow from their sources."""
     ids = set(study.networks["network_id"])
-    for name in ("layers", "predictions", "history", "layer_measures", "sample_measures"):
+    for name in ("layers", "layer_measures", "sample_measures", "factors"):
         assert set(study.frame(name)["network_id"]) == ids, name
+    assert set(study.predictions["network_id"]) == set(study.network_measures["network_id"]) == ids - {"pixels"}
+    assert set(study.history["network_id"]) == ids - {"pixels"}
     mapped = set(study.networks.filter("mapped")["network_id"])
     assert set(study.maps["network_id"]) == set(study.neighbours["network_id"]) == mapped
     joined = study.predictions.join(study.samples.select("sample_id", "label"), "sample_id")
@@ -74,8 +77,89 @@ def test_tables_tell_one_story(study):
     assert set(study.layer_measures["measure"]) <= set(study.measures["measure"])
 
 
+def test_what_nobody_trained_stands_beside_the_trained(study):
+    """The untrained student is plain of the first seed before its first step; raw pixels are one layer."""
+    untrained, pixels = (study.networks.filter(network_id=name).row(0, named=True) for name in BASELINES)
+    plain = study.networks.filter(network_id=NAMES[0]).row(0, named=True)
+    assert untrained["init_seed"] == plain["init_seed"] and untrained["checkpoint_step"] == 0
+    assert untrained["test_accuracy"] != plain["test_accuracy"]
+    assert pixels["params"] == pixels["macs"] == 0 and pixels["test_accuracy"] is None
+    assert untrained["labelled_images"] == pixels["labelled_images"] == 0
+    assert study.frame("layers", network_id="pixels")["layer"].unique().to_list() == ["pixels"]
+    assert not set(study.similarity["network_id"]) & {"pixels"}
+
+
+def test_every_number_has_its_chance_beside_it(study):
+    """With labels shuffled, no layer of any network tells classes apart."""
+    names = ["silhouette", "knn_accuracy", "linear_probe", "fisher"]
+    rows = study.layer_measures.filter(pl.col("measure").is_in(names))
+    assert rows["chance"].null_count() == 0
+    trained = rows.filter(pl.col("network_id").is_in(["teacher", *NAMES]) & (pl.col("view") == "projection"))
+    assert (trained["value"] > trained["chance"]).all()
+    assert rows.filter(measure="linear_probe")["chance"].mean() < 0.3
+
+
+def test_neighbours_are_credited_as_they_stand_in_the_table(study):
+    """kept + gained are the teacher's among the network's own; kept + lost the teacher's among plain's."""
+    name, plain = NAMES[1], NAMES[0]
+    credit = study.frame("neighbour_credit", network_id=name, layer="layer3", view="projection").sort("sample_id")
+    assert credit["plain_id"].unique().to_list() == [plain]
+    own, companion, teacher = (
+        study.frame("neighbours", network_id=who, layer="layer3", view="projection").sort("sample_id")["ids"].to_list()
+        for who in (name, plain, "teacher")
+    )
+    for kinds, mine in ((("kept", "gained"), own), (("kept", "lost"), companion)):
+        columns = [f"{kind}_{of}" for kind in kinds for of in ("same", "other")]
+        counted = credit.select(pl.sum_horizontal(columns)).to_series()
+        assert counted.to_list() == [len(set(a) & set(b)) for a, b in zip(mine, teacher, strict=True)]
+
+
+def test_flips_add_up_to_the_difference_in_accuracy(study):
+    right = dict(study.predictions.group_by("network_id").agg(pl.col("correct").mean()).rows())
+    table = study.answers.pivot(on="measure", index=["network_id", "other_id"], values="value")
+    assert set(table["other_id"]) == {"teacher", NAMES[0], NAMES[4]}
+    for row in table.iter_rows(named=True):
+        gained = right[row["network_id"]] - right[row["other_id"]]
+        assert row["fixed"] - row["broken"] == pytest.approx(gained, abs=1e-6)
+        assert row["fixed"] + row["broken"] + row["inherited"] + row["kept"] == pytest.approx(1, abs=1e-6)
+        assert row["churn"] >= row["fixed"] + row["broken"] - 1e-6
+
+
+def test_an_image_settles_where_its_votes_do(study):
+    """From its prediction depth on, every layer votes for the network's answer; the layer before does not."""
+    for name in ("teacher", NAMES[0]):
+        votes = study.frame("sample_measures", network_id=name, view="gap").join(
+            study.frame("layers", network_id=name, view="gap").select("layer", "order"), "layer"
+        )
+        answers = study.frame("predictions", network_id=name).select("sample_id", "predicted", "prediction_depth")
+        together = votes.join(answers, "sample_id").with_columns(agrees=pl.col("knn_vote") == pl.col("predicted"))
+        never = pl.col("prediction_depth").is_null()
+        after = together.filter(~never & (pl.col("order") >= pl.col("prediction_depth")))
+        before = together.filter(~never & (pl.col("order") == pl.col("prediction_depth") - 1))
+        assert after["agrees"].all() and not before["agrees"].any()
+        last = together.filter(never & (pl.col("order") == pl.col("order").max()))
+        assert not last["agrees"].any()
+
+
+def test_known_factors_leave_nothing_linear_behind(study):
+    rows = study.factors.filter(pl.col("view") == "gap")
+    assert rows.filter(network_id="pixels", factor="brightness")["explained"].item() > 0.99
+    assert rows["residual"].max() < 0.05
+    of_all = rows.filter(factor="all").select("knn_whole", "knn_explained", "knn_residual", "share_of_layer")
+    assert of_all.null_count().sum_horizontal()[0] == 0
+
+
+def test_maps_are_drawn_from_a_shared_start_and_alone_and_the_headline_with_other_seeds(study):
+    drawn = study.maps.filter(projector="tsne").select("network_id", "layout", "perplexity", "map_seed").unique()
+    assert set(drawn["layout"]) == {"consensus", "independent"}
+    assert set(drawn.filter(network_id="teacher")["map_seed"]) == {0, 1, 2}
+    assert set(drawn.filter(network_id=NAMES[2])["map_seed"]) == {0}
+    drift = study.map_measures.filter(measure="seed_drift")
+    assert set(drift["network_id"]) == {"teacher", *NAMES[:2]}
+
+
 def test_plain_and_distilled_of_a_seed_start_alike_and_the_second_seed_does_not(study):
-    seeds = study.networks.filter(seed=0, student="small")
+    seeds = study.networks.filter((pl.col("role") != "baseline"), seed=0, student="small")
     starts = dict(seeds.select("method", "init_seed").iter_rows())
     assert starts["plain"] == starts["kd"] == starts["fitnet"] != starts["second-seed"]
     assert seeds["data_seed"].n_unique() == seeds["label_seed"].n_unique() == seeds["labelled_images"].n_unique() == 1
@@ -147,7 +231,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished, command_lin
 def test_plan_and_validate_write_nothing(command_line):
     before = command_line.everything()
     planned = command_line.here(command="plan")
-    assert planned.code == 0 and "9 networks" in planned.out
+    assert planned.code == 0 and "11 networks" in planned.out
     checked = command_line.here(command="validate")
     assert checked.code == 0 and "layer3" in checked.out
     assert command_line.everything() == before
@@ -187,7 +271,7 @@ def test_one_seed_of_a_finished_study_leaves_its_artifacts_whole(copied):
     assert done.code == 0
     after = copied.files()
     assert after["networks.parquet"] == before["networks.parquet"]
-    assert len(list((copied.weights / "tiny").iterdir())) == 9
+    assert len(list((copied.weights / "tiny").iterdir())) == 10
 
 
 def test_one_seed_of_a_new_study_trains_that_seed_and_writes_no_artifacts(command_line):
@@ -224,7 +308,7 @@ def test_a_diverging_method_is_named_and_the_others_are_complete(copied):
     assert lost["network_id"].to_list() == ["small-hopeless-l0.2-s0"]
     assert 1 <= lost["diverged_step"].item() <= 30
     assert lost["test_accuracy"].item() is None
-    assert set(study.layers["network_id"]) == {"teacher", *NAMES[:4]}
+    assert set(study.layers["network_id"]) == {"teacher", *NAMES[:4], *BASELINES}
 
 
 def test_study_json_says_nothing_of_where_and_when(finished):
@@ -242,8 +326,8 @@ def test_study_json_says_nothing_of_where_and_when(finished):
 
 def layers_of(tasks, context):
     """An embedding of one layer of noise, or of nothing but zeros."""
-    from kdpipe.analysis_stages import embedding_file
     from kdpipe.embed import write_embedding
+    from kdpipe.embedding_stages import embedding_file
 
     for task in tasks:
         scale, sample_id = task.stage.params["scale"], np.arange(60, dtype=np.int32)
@@ -253,9 +337,9 @@ def layers_of(tasks, context):
 
 
 def test_a_layer_without_a_map_does_not_cost_the_others_theirs(tmp_path):
-    from kdpipe.analysis_stages import make_maps
     from kdpipe.console import Silent
     from kdpipe.engine import Cache, Context, Stage, run
+    from kdpipe.map_stages import make_maps
 
     params = {"projector": "pca", "options": {}, "order": 0, "view": "gap", "neighbours": 15}
     embeddings = [Stage("embedding", f"e{scale}", layers_of, {"scale": scale}) for scale in (0.0, 1.0)]
@@ -268,8 +352,8 @@ def test_a_layer_without_a_map_does_not_cost_the_others_theirs(tmp_path):
 def test_a_network_beyond_all_numbers_does_not_cost_the_others_their_embeddings(tmp_path):
     import torch
 
-    from kdpipe.analysis_stages import make_embeddings
     from kdpipe.console import Silent
+    from kdpipe.embedding_stages import make_embeddings
     from kdpipe.engine import Cache, Context, Stage, run
     from kdpipe.networks import SavedArchitecture, build, write_network
 
@@ -286,7 +370,8 @@ def test_a_network_beyond_all_numbers_does_not_cost_the_others_their_embeddings(
             task.finish()
 
     def images(tasks, context):
-        np.save(tasks[0].folder / "images.npy", np.zeros((20, 1, 8, 8), np.uint8))
+        for name in ("images.npy", "reference_images.npy"):
+            np.save(tasks[0].folder / name, np.zeros((20, 1, 8, 8), np.uint8))
         tasks[0].finish()
 
     probe = Stage("probe", "probe", images, {})
@@ -313,7 +398,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_training(command_li
 def test_all_maps_of_a_depth_have_one_size(finished):
     """Smaller must not look like more compact: every map has the RMS radius of the teacher's at its depth."""
     maps = load_study(finished.artifacts / "tiny").maps
-    keys = ["projector", "layer", "network_id"]
+    keys = ["projector", "layer", "layout", "perplexity", "map_seed", "network_id"]
     spread = maps.group_by(keys).agg((pl.col("x").cast(pl.Float64).var() + pl.col("y").cast(pl.Float64).var()).sqrt())
     for _, group in spread.group_by("projector", "layer"):
         assert group.height > 2

@@ -14,7 +14,8 @@ from kdpipe.files import new_folder, recover_folder, write_atomic
 from kdpipe.schema import SCHEMA_VERSION, TABLES
 from kdpipe.store import load_study, open_study, sealed, study_hash, study_names, write_study, write_table
 
-SAMPLES = {pl.String(): "x", pl.Boolean(): True, pl.Int32(): 1, pl.Int64(): 1, pl.Float32(): 0.5, pl.Binary(): b"x"}
+SAMPLES = {pl.String(): "x", pl.Boolean(): True, pl.Float32(): 0.5, pl.Binary(): b"x"}
+SAMPLES |= dict.fromkeys((pl.UInt8(), pl.Int32(), pl.Int64()), 1)
 
 
 def frame(name: str, rows: int = 3) -> pl.DataFrame:
@@ -128,7 +129,7 @@ def test_names_are_no_paths(folder, tmp_path, name):
         (lambda f: f.drop("value"), "column 'value' is missing"),
         (lambda f: f.with_columns(extra=1), "column 'extra' is not part of the schema"),
         (lambda f: f.with_columns(pl.col("value").cast(pl.Float64)), "column 'value' holds Float64, not Float32"),
-        (lambda f: f.with_columns(value=pl.lit(None, pl.Float32)), "column 'value' has empty values"),
+        (lambda f: f.with_columns(measure=pl.lit(None, pl.String)), "column 'measure' has empty values"),
         (lambda f: f.with_columns(value=pl.lit(float("nan"), pl.Float32)), "column 'value' holds NaN"),
         (lambda f: f.with_columns(low=pl.lit(float("nan"), pl.Float32)), "column 'low' holds NaN"),
         (lambda f: pl.concat([f, f[:1]]), "two rows share the key network_id, layer, view, measure"),

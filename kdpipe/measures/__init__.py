@@ -1,8 +1,9 @@
-"""Measures of layers, maps and layer pairs: pure functions over NumPy arrays.
+"""Measures of layers, maps, layer pairs, networks and their answers: pure functions over NumPy arrays.
 
 ``MEASURES`` holds a record for each one that is published, by the name in the ``measure`` columns.
 """
 
+from kdpipe.measures.answers import Flips, churn, ece, flips, kappa, margins, mcnemar
 from kdpipe.measures.class_structure import (
     LayerPass,
     class_balanced_mean,
@@ -10,49 +11,143 @@ from kdpipe.measures.class_structure import (
     class_means,
     intra_inter,
     layer_pass,
+    layer_passes,
     silhouette,
     silhouette_samples,
+    soft_nn,
 )
+from kdpipe.measures.collapse import cdnv, nc1, nc2
+from kdpipe.measures.credit import neighbour_credit
+from kdpipe.measures.depth import (
+    mean_prediction_depth,
+    mean_vote_entropy,
+    prediction_depth,
+    relative_prediction_depth,
+    vote_entropy,
+)
+from kdpipe.measures.dimension import mle_dimension, mle_dimension_of, twonn, twonn_of
+from kdpipe.measures.factors import FACTORS, explained_share, explained_shares, residual_share, split
 from kdpipe.measures.intervals import bootstrap_mean
 from kdpipe.measures.map_quality import (
     MapPass,
     continuity,
+    displacement,
+    false_neighbours,
     knn_recall,
     map_pass,
     misplacement,
+    missing_neighbours,
     random_rank_agreement,
     random_recall,
+    shepard,
+    triplet_accuracy,
     trustworthiness,
 )
 from kdpipe.measures.neighbourhood import knn_accuracy, knn_vote, largest_class_share, nearest_neighbours
+from kdpipe.measures.probes import Ridge, fit_ridge, linear_probe, ncc_accuracy
 from kdpipe.measures.registry import Measure, collect
-from kdpipe.measures.similarity import cka
+from kdpipe.measures.separation import davies_bouldin, fisher, silhouette_sq, silhouette_sq_samples
+from kdpipe.measures.similarity import (
+    PreparedLayer,
+    cka,
+    cka_rbf,
+    cka_table,
+    mutual_knn,
+    prepare,
+    procrustes,
+    rsa,
+    similarity_table,
+    svcca,
+)
+from kdpipe.measures.spectrum import (
+    anisotropy,
+    anisotropy_centred,
+    effective_rank,
+    participation_ratio,
+    rankme,
+    uniformity,
+)
 
 MEASURES = collect(__name__, __path__)
 
 __all__ = [
+    "FACTORS",
     "MEASURES",
+    "Flips",
     "LayerPass",
     "MapPass",
     "Measure",
+    "PreparedLayer",
+    "Ridge",
+    "anisotropy",
+    "anisotropy_centred",
     "bootstrap_mean",
+    "cdnv",
+    "churn",
     "cka",
+    "cka_rbf",
+    "cka_table",
     "class_balanced_mean",
     "class_distances",
     "class_means",
     "continuity",
+    "davies_bouldin",
+    "displacement",
+    "ece",
+    "effective_rank",
+    "explained_share",
+    "explained_shares",
+    "false_neighbours",
+    "fisher",
+    "fit_ridge",
+    "flips",
     "intra_inter",
+    "kappa",
     "knn_accuracy",
     "knn_recall",
     "knn_vote",
     "largest_class_share",
     "layer_pass",
+    "layer_passes",
+    "linear_probe",
     "map_pass",
+    "margins",
+    "mcnemar",
+    "mean_prediction_depth",
+    "mean_vote_entropy",
     "misplacement",
+    "missing_neighbours",
+    "mle_dimension",
+    "mle_dimension_of",
+    "mutual_knn",
+    "nc1",
+    "nc2",
+    "ncc_accuracy",
     "nearest_neighbours",
+    "neighbour_credit",
+    "participation_ratio",
+    "prediction_depth",
+    "prepare",
+    "procrustes",
     "random_rank_agreement",
     "random_recall",
+    "rankme",
+    "relative_prediction_depth",
+    "residual_share",
+    "rsa",
+    "shepard",
     "silhouette",
     "silhouette_samples",
+    "silhouette_sq",
+    "silhouette_sq_samples",
+    "similarity_table",
+    "soft_nn",
+    "split",
+    "svcca",
+    "triplet_accuracy",
     "trustworthiness",
+    "twonn",
+    "twonn_of",
+    "uniformity",
+    "vote_entropy",
 ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from kdpipe.measures.distances import check_labels, points, squared_blocks
-from kdpipe.measures.neighbourhood import VOTE_K, check_k, knn_vote, nearest_in_block
+from kdpipe.measures.dimension import MLE_K, mle_dimension_of, twonn_of
+from kdpipe.measures.distances import check_labels, points
+from kdpipe.measures.neighbourhood import VOTE_K, check_k, knn_vote
 from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.tiles import ClassSums, all_pairs
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class LayerPass:
         class_distances: (N, K) float64, sum of distances to each class in the order of its label.
         silhouette_samples: (N,) float64.
         intra_inter: mean same-class over mean other-class distance.
+        soft_nn: the soft nearest neighbour loss.
         knn_vote: (N,) label of the vote among the 20 nearest, or among k where k is less.
         y: (N,) the labels.
     """
@@ -31,6 +35,7 @@ class LayerPass:
     class_distances: Array
     silhouette_samples: Array
     intra_inter: float
+    soft_nn: float
     knn_vote: Array
     y: Array
 
@@ -46,46 +51,61 @@ class LayerPass:
     def knn_accuracy(self) -> float:
         return float(self.knn_correct.mean())
 
+    @property
+    def twonn(self) -> float:
+        return twonn_of(self.distances, self.neighbours)
 
-def layer_pass(X: Array, y: Array, k: int = 50) -> LayerPass:
-    """Neighbours, silhouette, intra/inter and kNN vote of ``X`` (N, d) from one blocked pass.
+    @property
+    def mle_dimension(self) -> float:
+        return mle_dimension_of(self.distances, min(MLE_K, self.distances.shape[1]), self.neighbours)
 
-    The exact distances of the k nearest also replace the rounded ones in the class sums.
+
+def layer_passes(
+    X: Array, labellings: Sequence[Array], k: int = 50, device: str | torch.device = "cpu"
+) -> list[LayerPass]:
+    """Neighbours, silhouette, intra/inter, soft nearest neighbours and kNN vote of ``X`` (N, d), from one pass.
+
+    Args:
+        labellings: labels (N,); further ones cost little, such as shuffled labels, which show what chance gives.
 
     Raises:
         ValueError: fewer than two classes, no two images of one class, k not below N, NaN or infinity.
     """
     of = points(X, least=3)
     check_k(k, len(of))
-    labels, one_hot = _membership(y, len(of), of.centred.dtype)
-    neighbours, distances = (np.empty((len(of), k), np.int32), np.empty((len(of), k), np.float32))
-    sums = np.empty((len(of), one_hot.shape[1]))
-    for rows, squared in squared_blocks(of):
-        neighbours[rows], nearest = nearest_in_block(of, rows, squared, k)
-        distances[rows] = np.sqrt(nearest) * of.scale
-        np.put_along_axis(squared, neighbours[rows].astype(np.intp), nearest.astype(squared.dtype), 1)
-        squared[np.arange(len(rows)), rows] = 0
-        sums[rows] = np.sqrt(squared, out=squared) @ one_hot
-    sums *= of.scale
-    return LayerPass(
-        neighbours=neighbours,
-        distances=distances,
-        class_distances=sums,
-        silhouette_samples=_silhouette_of(sums, labels),
-        intra_inter=_intra_inter_of(sums, labels),
-        knn_vote=knn_vote(neighbours, labels, min(VOTE_K, k)),
-        y=labels,
-    )
+    checked = [_membership(y, len(of)) for y in labellings]
+    sums, found = all_pairs(of, [index for _, index in checked], k, device)
+    assert found is not None, "k is at least 1"
+    return [
+        LayerPass(
+            neighbours=found[0],
+            distances=found[1],
+            class_distances=part.distances,
+            silhouette_samples=_silhouette_of(part.distances, labels),
+            intra_inter=_intra_inter_of(part.distances, labels),
+            soft_nn=_soft_nn_of(part.affinities, index),
+            knn_vote=knn_vote(found[0], labels, min(VOTE_K, k)),
+            y=labels,
+        )
+        for part, (labels, index) in zip(sums, checked, strict=True)
+    ]
+
+
+def layer_pass(X: Array, y: Array, k: int = 50, device: str | torch.device = "cpu") -> LayerPass:
+    """:func:`layer_passes` for one labelling."""
+    return layer_passes(X, [y], k, device)[0]
 
 
 def class_distances(X: Array, y: Array) -> Array:
     """Sum of Euclidean distances (N, K) from each row of ``X`` to each class, in the order of the labels."""
+    return _sums(X, y)[0].distances
+
+
+def _sums(X: Array, y: Array) -> tuple[ClassSums, Array]:
+    """Sums over each class, and the class of each row as its place in the order of the labels."""
     of = points(X, least=3)
-    _, one_hot = _membership(y, len(of), of.centred.dtype)
-    sums = np.empty((len(of), one_hot.shape[1]))
-    for rows, squared in squared_blocks(of):
-        sums[rows] = np.sqrt(squared, out=squared) @ one_hot
-    return sums * of.scale
+    _, index = _membership(y, len(of))
+    return all_pairs(of, [index], 0)[0][0], index
 
 
 def silhouette_samples(X: Array, y: Array) -> Array:
@@ -122,6 +142,21 @@ def intra_inter(X: Array, y: Array) -> float:
     return _intra_inter_of(class_distances(X, y), np.asarray(y))
 
 
+def soft_nn(X: Array, y: Array) -> float:
+    """Soft nearest neighbour loss: mean of -log of the share of affinity that falls on the own class.
+
+    Affinity of two images is exp(-squared distance / T). Frosst, Papernot and Hinton (2019), Analyzing and
+    improving representations with the soft nearest neighbor loss, eq. 1, where T is free; here T is the mean
+    squared distance of two images, so that the scale of the layer does not matter. An image alone in its class
+    has no such share and is left out.
+
+    Raises:
+        ValueError: fewer than two classes, no two images of one class, NaN or infinity.
+    """
+    sums, index = _sums(X, y)
+    return _soft_nn_of(sums.affinities, index)
+
+
 def class_means(values: Array, y: Array) -> Mapping[int, float]:
     """Mean of per-image ``values`` (N,) for each label."""
     classes, index, counts = np.unique(y, return_inverse=True, return_counts=True)
@@ -134,15 +169,13 @@ def class_balanced_mean(values: Array, y: Array) -> float:
     return float(np.mean(list(class_means(values, y).values())))
 
 
-def _membership(y: Array, n: int, dtype: np.dtype) -> tuple[Array, Array]:
-    """Labels (N,) and class membership (N, K) as 0 and 1, or ValueError for a single class."""
+def _membership(y: Array, n: int) -> tuple[Array, Array]:
+    """Labels (N,) and each one's place (N,) in the order of the labels, or ValueError for a single class."""
     labels = check_labels(y, n)
     classes, index = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"Class structure needs at least two classes; every label is {classes[0]}.")
-    one_hot = np.zeros((n, len(classes)), dtype)
-    one_hot[np.arange(n), index] = 1
-    return labels, one_hot
+    return labels, index
 
 
 def _silhouette_of(sums: Array, y: Array) -> Array:
@@ -170,6 +203,17 @@ def _intra_inter_of(sums: Array, y: Array) -> float:
     return (within / same_pairs) / (between / (n * (n - 1) - same_pairs))
 
 
+def _soft_nn_of(affinities: Array, index: Array) -> float:
+    counts = np.bincount(index)
+    paired = counts[index] > 1
+    if not paired.any():
+        raise ValueError("soft_nn needs a class with at least two images.")
+    own, whole = affinities[np.arange(len(index)), index][paired], affinities.sum(axis=1)[paired]
+    if not (whole > 0).all():  # one place for all images: labels say nothing about distance
+        return float(np.log((len(index) - 1) / (counts[index][paired] - 1)).mean())
+    return float(-np.log(own / whole).mean())
+
+
 MEASURES = (
     Measure(
         name="silhouette",
@@ -179,7 +223,9 @@ MEASURES = (
         citation="Rousseeuw (1987), Silhouettes: a graphical aid to the interpretation of cluster analysis",
         direction="higher",
         function=silhouette,
-        chance=0.0,
+        takes=("X", "y"),
+        chance="shuffled",
+        cost="N² d",
         low=-1.0,
         high=1.0,
     ),
@@ -192,7 +238,24 @@ MEASURES = (
         "measurements in taxonomic problems",
         direction="lower",
         function=intra_inter,
+        takes=("X", "y"),
         chance=1.0,
+        cost="N² d",
+        low=0.0,
+    ),
+    Measure(
+        name="soft_nn",
+        of="layer",
+        title="Soft nearest neighbours",
+        summary="How little of an image's nearness falls on its own class, all distances weighed; entangled classes "
+        "score high.",
+        citation="Frosst, Papernot and Hinton (2019), Analyzing and improving representations with the soft nearest "
+        "neighbor loss",
+        direction="lower",
+        function=soft_nn,
+        takes=("X", "y"),
+        chance="shuffled",
+        cost="N² d",
         low=0.0,
     ),
 )

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from kdpipe.measures.registry import Array
 
 BLOCK_VALUES = 2_000_000
 # Up to this many dimensions the product is not the bottleneck, so float64 costs nothing.
-_FLOAT64_UP_TO = 64
+FLOAT64_UP_TO = 64
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,15 @@ class Points:
 
     @cached_property
     def centred(self) -> Array:
-        """Rows minus their mean, in the precision of the matrix product."""
-        dtype = np.float64 if self.rows.shape[1] <= _FLOAT64_UP_TO else np.float32
-        rows = self.rows.astype(np.promote_types(self.rows.dtype, dtype), copy=False)
-        mean = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
-        return np.ascontiguousarray(rows - mean, dtype=dtype)
+        """Rows minus their mean, in a precision that costs little."""
+        return self.in_precision(np.float64 if self.rows.shape[1] <= FLOAT64_UP_TO else np.float32)
+
+    def in_precision(self, dtype: type) -> Array:
+        """Rows minus their mean (N, d), rounded once."""
+        mean = self.rows.mean(axis=0, dtype=np.float64)
+        if self.rows.dtype == np.float32 and dtype == np.float32:
+            return np.ascontiguousarray(self.rows - mean.astype(np.float32))
+        return np.subtract(self.rows, mean, dtype=np.float64).astype(dtype, order="C")
 
     @cached_property
     def norms(self) -> Array:
@@ -90,7 +95,7 @@ def squared_blocks(of: Points) -> Iterator[tuple[Array, Array]]:
     """Yield the indices of a block of rows (B,) and their squared distances (B, N) to all rows.
 
     Divided by ``scale`` squared, never negative, exactly 0 to itself and to identical rows; elsewhere to
-    within :func:`rounding`. The caller may overwrite the block.
+    within rounding. The caller may overwrite the block.
     """
     n = len(of)
     height = max(1, BLOCK_VALUES // n)
@@ -107,22 +112,14 @@ def squared_blocks(of: Points) -> Iterator[tuple[Array, Array]]:
         yield rows, squared
 
 
-def rounding(of: Points, rows: Array, squared: Array) -> Array:
-    """How far a squared distance (B,) of ``rows`` may be from the truth after cancellation.
-
-    A point at distance r of x has a norm of at most |x| + r, hence 2|x|^2 + 2r^2 under the root; the
-    rounding of a d-term product grows as sqrt(d).
-    """
-    epsilon = 4 * np.finfo(of.centred.dtype).eps * np.sqrt(of.centred.shape[1])
-    return np.asarray(epsilon * (3 * of.norms[rows].astype(np.float64) + 2 * squared))
-
-
 def exact_squared(of: Points, rows: Array, columns: Array) -> Array:
     """Squared distances (B, m) of ``rows`` (B,) to ``columns`` (B, m) from differences, in float64."""
-    result = np.empty(columns.shape)
-    height = max(1, BLOCK_VALUES // (columns.shape[1] * of.rows.shape[1]))
-    for start in range(0, len(rows), height):
-        part = slice(start, start + height)
-        difference = np.subtract(of.rows[columns[part]], of.rows[rows[part], None], dtype=np.float64)
-        np.einsum("bmd,bmd->bm", difference, difference, out=result[part])
-    return result
+    every = torch.from_numpy(of.rows)
+    one = torch.from_numpy(np.repeat(rows, columns.shape[1]).astype(np.int64))
+    other = torch.from_numpy(columns.reshape(-1).astype(np.int64))
+    result = torch.empty(len(one), dtype=torch.float64)
+    height = max(1, BLOCK_VALUES // every.shape[1])
+    for part in (slice(start, start + height) for start in range(0, len(one), height)):
+        difference = every.index_select(0, one[part]).double() - every.index_select(0, other[part])
+        torch.sum(difference.square_(), 1, out=result[part])
+    return result.numpy().reshape(columns.shape)

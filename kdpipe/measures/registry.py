@@ -25,30 +25,41 @@ class Measure:
 
     Attributes:
         name: the value of every ``measure`` column.
-        of: what ``function`` takes: ``layer`` (X, y), ``map`` (X, layout) or ``pair`` (X, Y).
-        direction: which end means better separated, better kept or more alike.
+        of: what it is a measure of: a ``layer``, a ``map`` (X, layout), a ``pair`` of layers (X, Y), a
+            ``network``, of two networks' ``answers``, or of a known ``factor`` in a layer.
+        takes: names of the arrays that ``function`` wants, in order, such as ``("X", "y")``.
+        direction: which end means better separated, better kept or more alike; ``neither`` where no end does.
         low, high: the ends of its range, where it has them.
-        chance: its value where nothing is to be found; a number, or a function of the labels and k.
+        chance: its value where nothing is to be found: a number, a function of the labels and k,
+            ``"shuffled"`` where it is measured on the same data with what carries the structure shuffled
+            (labels; the rows of one layer of a pair; each column on its own), or None if there is no such value.
         k: neighbours it looks at, if it does.
+        cost: how its time grows with the number of images N, the width d and the number of classes K.
     """
 
     name: str
-    of: Literal["layer", "map", "pair"]
+    of: Literal["layer", "map", "pair", "network", "answers", "factor"]
     title: str
     summary: str
     citation: str
-    direction: Literal["higher", "lower"]
+    direction: Literal["higher", "lower", "neither"]
     function: Callable[..., float]
-    chance: float | Chance
+    chance: float | Chance | Literal["shuffled"] | None
+    takes: tuple[str, ...]
+    cost: str
     low: float | None = None
     high: float | None = None
     k: int | None = None
 
-    def chance_for(self, y: Array, k: int | None = None) -> float:
-        """The chance level on images with labels ``y`` (N,); ``k`` where another than the default was used."""
+    def known_chance(self, y: Array, k: int | None = None) -> float | None:
+        """The chance level on images with labels ``y`` (N,), where it is not to be measured.
+
+        Args:
+            k: where another than the default was used.
+        """
         if callable(self.chance):
             return float(self.chance(np.asarray(y), k or self.k or 0))
-        return self.chance
+        return None if self.chance == "shuffled" else self.chance
 
 
 def collect(package: str, path: list[str]) -> dict[str, Measure]:

@@ -1,14 +1,141 @@
-"""How alike two layers are, whatever their widths."""
+"""How alike two layers are, whatever their widths.
+
+Every measure is 1 for two layers that differ by rotation, translation and isotropic scale only, and takes
+layers as arrays or as :class:`PreparedLayer`, which keeps what a second comparison would work out again.
+A layer that tells no images apart is like no other: it scores 0, even beside itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
 import numpy as np
+import torch
+from scipy.stats import rankdata
 
-from kdpipe.measures.distances import BLOCK_VALUES, points
+from kdpipe.measures.distances import BLOCK_VALUES, Points, points, squared_blocks
+from kdpipe.measures.map_quality import random_recall
+from kdpipe.measures.neighbourhood import check_k, nearest_neighbours
 from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.spectrum import gram_eigenvalues, smaller_gram, unit_length
+from kdpipe.measures.tiles import Tiles
+
+MUTUAL_K = 10
+# Their pairs, 1,999,000, are as many values as a block holds.
+PAIRS_OF_IMAGES = 2000
+RBF_BANDWIDTH = 0.4
+SVCCA_VARIANCE = 0.99
+_LEAST_IMAGES = 4
 
 
-def cka(X: Array, Y: Array) -> float:
+@dataclass(frozen=True, eq=False)
+class PreparedLayer:
+    """A layer's checked rows (N, d), with what comparisons need of it, each piece worked out when first asked for."""
+
+    of: Points
+    known: dict[int, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.of)
+
+    @cached_property
+    def tells_apart(self) -> bool:
+        """Whether any two images differ."""
+        return bool(self.of.first.any())
+
+    @cached_property
+    def centred(self) -> Array:
+        """Rows (N, d) around their mean in float64, of Frobenius norm 1; all 0 if it tells no images apart."""
+        return unit_length(self.of.rows, centred=True)
+
+    @cached_property
+    def self_hsic(self) -> float:
+        """Unbiased HSIC of the layer with itself."""
+        return hsic(self.centred, self.centred)
+
+    @cached_property
+    def basis(self) -> Array:
+        """Orthonormal left singular vectors (N, r) of the largest singular values that hold 99 % of the variance."""
+        values, vectors = np.linalg.eigh(smaller_gram(self.centred))
+        values = gram_eigenvalues(values)[::-1]
+        if not values.any():
+            return np.empty((len(self), 0))
+        share = np.cumsum(values) / values.sum()
+        rank = min(int(np.searchsorted(share, SVCCA_VARIANCE)) + 1, int((values > 0).sum()))
+        kept = vectors[:, ::-1][:, :rank]
+        of_columns = self.centred.shape[1] <= len(self)
+        return np.asarray(self.centred @ kept / np.sqrt(values[:rank]) if of_columns else kept)
+
+    @cached_property
+    def pair_distances(self) -> Array:
+        """Distances (M (M - 1) / 2,) between images, all of them or a fixed random 2,000; in the units of ``of.rows``.
+
+        The sample is the same for layers of equally many images.
+        """
+        sample, scale = self.of, 1.0
+        if len(self) > PAIRS_OF_IMAGES:
+            chosen = np.random.default_rng(0).choice(len(self), PAIRS_OF_IMAGES, replace=False)
+            sample = points(self.of.rows[np.sort(chosen)])
+            scale = sample.scale
+        columns = np.arange(len(sample))
+        above = [squared[columns > rows[:, None]] for rows, squared in squared_blocks(sample)]
+        return np.asarray(np.sqrt(np.concatenate(above), dtype=np.float64) * scale)
+
+    @cached_property
+    def distance_ranks(self) -> Array:
+        """Ranks of ``pair_distances``, ties sharing theirs, as a vector of mean 0 and length 1, or of zeros."""
+        ranks = rankdata(self.pair_distances)
+        ranks -= ranks.mean()
+        length = float(np.linalg.norm(ranks))
+        return np.asarray(ranks / length if length > 0 else ranks)
+
+    @cached_property
+    def bandwidth(self) -> float:
+        """0.4 of the median distance of different images, in the units of ``of.rows``; 1 if none differ."""
+        distances = self.pair_distances[self.pair_distances > 0]
+        return RBF_BANDWIDTH * float(np.median(distances)) if len(distances) else 1.0
+
+    def neighbours(self, k: int) -> Array:
+        """The k nearest other images (N, k) of each, nearest first."""
+        widest = max(self.known, default=0)
+        if widest < k:
+            self.known[k], widest = nearest_neighbours(self.of.rows, k)[0], k
+        return self.known[widest][:, :k]
+
+
+Layer = Array | PreparedLayer
+
+
+def prepare(X: Layer, neighbours: Array | None = None) -> PreparedLayer:
+    """``X`` (N, d) checked and ready for many comparisons; a prepared layer stays as it is.
+
+    ``neighbours`` (N, >= k) are the nearest others, where they are known already.
+
+    Raises:
+        ValueError: fewer than 4 images, NaN or infinity, neighbours of another number of images.
+    """
+    if isinstance(X, PreparedLayer):
+        return X
+    of = points(X, _LEAST_IMAGES)
+    if neighbours is None:
+        return PreparedLayer(of)
+    if neighbours.ndim != 2 or len(neighbours) != len(of):
+        raise ValueError(f"neighbours must be a table of {len(of)} rows, not of shape {neighbours.shape}.")
+    return PreparedLayer(of, {neighbours.shape[1]: neighbours})
+
+
+def similarity_table(
+    measure: Callable[[PreparedLayer, PreparedLayer], float], layers: Sequence[Layer], others: Sequence[Layer]
+) -> Array:
+    """``measure`` (L, M) of every one of ``layers`` with every one of ``others``, each prepared once."""
+    rows, columns = [prepare(layer) for layer in layers], [prepare(layer) for layer in others]
+    return np.array([[measure(a, b) for b in columns] for a in rows]).reshape(len(rows), len(columns))
+
+
+def cka(X: Layer, Y: Layer) -> float:
     """Debiased linear CKA of two layers ``X`` (N, p) and ``Y`` (N, q) on the same images, in [-1, 1].
 
     HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y)), Kornblith et al. (2019), section 3, with the unbiased HSIC of
@@ -19,11 +146,16 @@ def cka(X: Array, Y: Array) -> float:
     Raises:
         ValueError: fewer than 4 images, a different number of rows, NaN or infinity.
     """
-    a, b = _centred(X), _centred(Y)
-    if len(a) != len(b):
-        raise ValueError(f"CKA compares two layers on the same images: X has {len(a)} rows, Y has {len(b)}.")
-    scale = hsic(a, a) * hsic(b, b)
-    return float(np.clip(hsic(a, b) / np.sqrt(scale), -1, 1)) if scale > 0 else 0.0
+    a, b = _same_images(X, Y)
+    return _normalised(hsic(a.centred, b.centred), a.self_hsic, b.self_hsic)
+
+
+def cka_table(layers: Sequence[Layer], others: Sequence[Layer]) -> Array:
+    """:func:`cka` (L, M) of every one of ``layers`` with every one of ``others``.
+
+    Each is centred once and its HSIC with itself worked out once.
+    """
+    return similarity_table(cka, layers, others)
 
 
 def hsic(a: Array, b: Array) -> float:
@@ -40,6 +172,139 @@ def hsic(a: Array, b: Array) -> float:
     return value if abs(value) > 1e-12 * trace else 0.0
 
 
+def cka_rbf(X: Layer, Y: Layer) -> float:
+    """Debiased CKA of ``X`` (N, p) and ``Y`` (N, q) with kernels exp(-|x - y|^2 / 2s^2), in [-1, 1].
+
+    s is 0.4 of the layer's own median distance between different images (of all of them, or of a fixed 2,000):
+    Kornblith et al. (2019), section 3, who tried 0.2, 0.4 and 0.8. Local structure weighs more than in :func:`cka`.
+    The same unbiased HSIC: its traces and the kernels' row sums come from one pass over blocks of both kernels.
+
+    Raises:
+        ValueError: fewer than 4 images, a different number of rows, NaN or infinity.
+    """
+    return float(cka_rbf_table([X], [Y])[0, 0])
+
+
+def cka_rbf_table(layers: Sequence[Layer], others: Sequence[Layer]) -> Array:
+    """:func:`cka_rbf` (L, M) of every one of ``layers`` with every one of ``others``.
+
+    Each layer's kernel is worked out once, a tile at a time; one tile for each layer is in memory.
+    """
+    every = [prepare(layer) for layer in (*layers, *others)]
+    rows, columns = every[: len(layers)], every[len(layers) :]
+    for layer in every[1:]:
+        _same_images(every[0], layer)
+    totals = np.zeros((len(every), len(every[0])))
+    own, cross = np.zeros(len(every)), np.zeros((len(rows), len(columns)))
+    for parts in zip(*(Tiles.of_points(layer.of) for layer in every), strict=True):
+        here, there, _ = parts[0]
+        kernels = [_rbf(layer, *part) for layer, part in zip(every, parts, strict=True)]
+        totals[:, here] += [kernel.sum(1, dtype=torch.float64).numpy() for kernel in kernels]
+        if here != there:  # a tile off the diagonal stands for its mirror image too
+            totals[:, there] += [kernel.sum(0, dtype=torch.float64).numpy() for kernel in kernels]
+        times = 1 if here == there else 2
+        own += [times * _dot(kernel, kernel) for kernel in kernels]
+        cross += [[times * _dot(a, b) for b in kernels[len(rows) :]] for a in kernels[: len(rows)]]
+    selves = [_unbiased(float(trace), sums, sums) for trace, sums in zip(own, totals, strict=True)]
+    table = np.zeros_like(cross)
+    for i, j in np.ndindex(table.shape):
+        value = _unbiased(float(cross[i, j]), totals[i], totals[len(rows) + j])
+        table[i, j] = _normalised(value, selves[i], selves[len(rows) + j])
+    return table
+
+
+def rsa(X: Layer, Y: Layer) -> float:
+    """Spearman correlation of the distances between images in ``X`` (N, p) with those in ``Y`` (N, q), in [-1, 1].
+
+    Kriegeskorte, Mur and Bandettini (2008), Representational similarity analysis. Euclidean distances, since the
+    correlation distance used there changes with a translation. All pairs up to N = 2,000; beyond it those of
+    2,000 images, drawn once with a fixed seed. 0 where a layer has all images equally far apart.
+
+    Raises:
+        ValueError: fewer than 4 images, a different number of rows, NaN or infinity.
+    """
+    a, b = _same_images(X, Y)
+    return float(np.clip(a.distance_ranks @ b.distance_ranks, -1, 1))
+
+
+def procrustes(X: Layer, Y: Layer) -> float:
+    """How much of ``Y`` (N, q) the best rotation of ``X`` (N, p) reaches, both centred and of length 1; in [0, 1].
+
+    The nuclear norm of X'Y, which is 1 - D/2 for the D of Ding, Denain and Steinhardt (2021), section 2, and the
+    cosine of the angular distance of Williams et al. (2021), eq. 5. Not debiased: with widths near N it is high for
+    unrelated layers too, so read it beside its value for shuffled images.
+
+    Raises:
+        ValueError: fewer than 4 images, a different number of rows, NaN or infinity.
+    """
+    a, b = _same_images(X, Y)
+    return float(np.clip(np.linalg.svd(a.centred.T @ b.centred, compute_uv=False).sum(), 0, 1))
+
+
+def mutual_knn(X: Layer, Y: Layer, k: int = MUTUAL_K) -> float:
+    """Mean share of an image's ``k`` nearest in ``X`` (N, p) that are among its k nearest in ``Y`` (N, q), in [0, 1].
+
+    Huh et al. (2024), The platonic representation hypothesis, appendix A, with Euclidean distances in place of inner
+    products, which change with a translation. k / (N - 1) for unrelated layers. Equal distances go to the smaller
+    index in both, so copies that both layers make of the same images are shared neighbours.
+
+    Raises:
+        ValueError: ``k`` is not between 1 and N - 1, fewer than 4 images, a different number of rows, NaN or infinity.
+    """
+    a, b = _same_images(X, Y)
+    check_k(k, len(a))
+    if not (a.tells_apart and b.tells_apart):
+        return 0.0
+    both = np.sort(np.hstack([a.neighbours(k), b.neighbours(k)]), axis=1)
+    return float((both[:, 1:] == both[:, :-1]).sum() / (len(a) * k))
+
+
+def svcca(X: Layer, Y: Layer) -> float:
+    """Mean canonical correlation of the directions that hold 99 % of the variance of ``X`` (N, p) and ``Y`` (N, q).
+
+    Raghu et al. (2017), SVCCA, section 2.1; over as many as the smaller of the two keeps. In [0, 1], and not debiased:
+    it nears 1 for unrelated layers when the directions kept are as many as the images.
+
+    Raises:
+        ValueError: fewer than 4 images, a different number of rows, NaN or infinity.
+    """
+    a, b = _same_images(X, Y)
+    kept = min(a.basis.shape[1], b.basis.shape[1])
+    if kept == 0:
+        return 0.0
+    return float(np.clip(np.linalg.svd(a.basis.T @ b.basis, compute_uv=False), 0, 1).mean())
+
+
+def _same_images(X: Layer, Y: Layer) -> tuple[PreparedLayer, PreparedLayer]:
+    a, b = prepare(X), prepare(Y)
+    if len(a) != len(b):
+        raise ValueError(f"Two layers are compared on the same images: X has {len(a)} rows, Y has {len(b)}.")
+    return a, b
+
+
+def _normalised(value: float, own: float, other: float) -> float:
+    """HSIC of two layers over the root of their HSICs with themselves, or 0 where either of those is."""
+    return float(np.clip(value / np.sqrt(own * other), -1, 1)) if own > 0 and other > 0 else 0.0
+
+
+def _rbf(layer: PreparedLayer, here: slice, there: slice, squared: torch.Tensor) -> torch.Tensor:
+    """The kernel's tile, without the diagonal of the whole."""
+    kernel = squared.mul_(-0.5 / layer.bandwidth**2).exp_()
+    return kernel.fill_diagonal_(0) if here == there else kernel
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a * b).sum(dtype=torch.float64))
+
+
+def _unbiased(trace: float, row_sums: Array, other_sums: Array) -> float:
+    """Nguyen et al. (2021), eq. 3, times N(N - 3), from tr(KL) and the row sums (N,) of K and L without diagonals."""
+    n = len(row_sums)
+    correction = row_sums.sum() * other_sums.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (row_sums @ other_sums)
+    value = float(trace + correction)
+    return value if abs(value) > 1e-12 * trace else 0.0
+
+
 def _kernel_product(a: Array, b: Array) -> float:
     """tr(aa'bb'): through the p x q cross-product, or through blocks of the N x N kernels if that is less."""
     n, p, q = len(a), a.shape[1], b.shape[1]
@@ -50,14 +315,8 @@ def _kernel_product(a: Array, b: Array) -> float:
     return float(sum(((a[part] @ a.T) * (b[part] @ b.T)).sum() for part in parts))
 
 
-def _centred(X: Array) -> Array:
-    """X (N, d) in float64, centred, of length about 1; exactly 0 if its columns are constant."""
-    rows = points(X, least=4).rows.astype(np.float64)
-    centred = rows - rows.mean(axis=0)
-    length = float(np.linalg.norm(centred))
-    if length <= len(rows) * np.finfo(np.float64).eps * float(np.linalg.norm(rows)):
-        return np.zeros_like(centred)
-    return np.asarray(centred / length)
+def _chance_of_mutual_knn(y: Array, k: int) -> float:
+    return random_recall(len(y), k)
 
 
 MEASURES = (
@@ -70,8 +329,83 @@ MEASURES = (
         "Nguyen, Raghu and Kornblith (2021), Do wide and deep networks learn the same things?",
         direction="higher",
         function=cka,
+        takes=("X", "Y"),
         chance=0.0,
+        cost="N d²",
         low=-1.0,
+        high=1.0,
+    ),
+    Measure(
+        name="cka_rbf",
+        of="pair",
+        title="CKA (local)",
+        summary="As CKA, with a kernel that lets near images weigh more.",
+        citation="Kornblith et al. (2019), Similarity of neural network representations revisited; debiased as "
+        "Nguyen, Raghu and Kornblith (2021), Do wide and deep networks learn the same things?",
+        direction="higher",
+        function=cka_rbf,
+        takes=("X", "Y"),
+        chance=0.0,
+        cost="N² d",
+        low=-1.0,
+        high=1.0,
+    ),
+    Measure(
+        name="rsa",
+        of="pair",
+        title="Representational similarity",
+        summary="Whether images far apart in one layer are far apart in the other, by rank.",
+        citation="Kriegeskorte, Mur and Bandettini (2008), Representational similarity analysis",
+        direction="higher",
+        function=rsa,
+        takes=("X", "Y"),
+        chance=0.0,
+        cost="N² d",
+        low=-1.0,
+        high=1.0,
+    ),
+    Measure(
+        name="procrustes",
+        of="pair",
+        title="Procrustes similarity",
+        summary="How much of one layer the best rotation of the other reaches.",
+        citation="Ding, Denain and Steinhardt (2021), Grounding representation similarity through statistical testing; "
+        "Williams et al. (2021), Generalized shape metrics on neural representations",
+        direction="higher",
+        function=procrustes,
+        takes=("X", "Y"),
+        chance="shuffled",
+        cost="N d² + d³",
+        low=0.0,
+        high=1.0,
+    ),
+    Measure(
+        name="mutual_knn",
+        of="pair",
+        title="Shared neighbours",
+        summary="Share of an image's nearest others that two layers agree on.",
+        citation="Huh et al. (2024), The platonic representation hypothesis",
+        direction="higher",
+        function=mutual_knn,
+        takes=("X", "Y"),
+        chance=_chance_of_mutual_knn,
+        cost="N² d",
+        low=0.0,
+        high=1.0,
+        k=MUTUAL_K,
+    ),
+    Measure(
+        name="svcca",
+        of="pair",
+        title="SVCCA",
+        summary="How well the main directions of one layer predict those of the other, each counted alike.",
+        citation="Raghu et al. (2017), SVCCA: singular vector canonical correlation analysis for deep learning",
+        direction="higher",
+        function=svcca,
+        takes=("X", "Y"),
+        chance="shuffled",
+        cost="N d² + d³",
+        low=0.0,
         high=1.0,
     ),
 )

@@ -11,11 +11,12 @@ from kdpipe.errors import ArtifactError
 from kdpipe.store import Study
 
 VIEWS = {"gap": "channel means (gap)", "projection": "whole map (projection)"}
-ROLES = ("teacher", "plain", "control", "distilled", "checkpoint")
+ROLES = ("teacher", "plain", "control", "distilled", "checkpoint", "baseline")
 # A study's one teacher has that role; teachers of controls, and plain students on their way, are no students.
 OTHER_TEACHER = (pl.col("role") != "teacher") & (pl.col("student") == "teacher")
 STUDENT = pl.col("role").is_in(["plain", "control", "distilled"]) & (pl.col("student") != "teacher")
 TRAINED_STUDENT = STUDENT & (pl.col("status") == "trained")
+BASELINE = pl.col("role") == "baseline"  # nobody trained it: a student's initial weights, or the raw pixels
 MOST_NAMED = 6  # more methods are counted in a sentence, not named
 FEW_SEEDS = 8  # below this many paired seeds the study prints estimates and judges nothing
 
@@ -47,7 +48,8 @@ def networks(study: Study) -> pl.DataFrame:
     several = frame.filter(STUDENT)["student"].n_unique() > 1
     student = pl.concat_str(pl.col("student"), pl.lit(" ")) if several else pl.lit("")
     frame = frame.with_columns(
-        label=pl.when(pl.col("role") == "teacher").then("series")
+        label=pl.when((pl.col("role") == "teacher") | (pl.col("student") == "pixels")).then("series")
+        .when(BASELINE).then(pl.concat_str(student, "series"))
         .when(OTHER_TEACHER & (pl.col("label_fraction") == 0)).then("series")
         .when(OTHER_TEACHER).then(pl.concat_str("series", pl.lit(", seed "), "seed"))
         .otherwise(pl.concat_str(student, "series", pl.lit(", "), "budget", pl.lit(", seed "), "seed"))
@@ -66,6 +68,8 @@ def _series(titles: dict[str, str]) -> pl.Expr:
     step = pl.col("checkpoint_step").cast(pl.String)
     return (
         pl.when(pl.col("role") == "teacher").then(pl.lit("teacher"))
+        .when(BASELINE & (pl.col("student") == "pixels")).then(pl.lit("raw pixels"))
+        .when(BASELINE).then(pl.lit("untrained student"))
         .when(OTHER_TEACHER & (pl.col("label_fraction") == 0)).then(pl.lit("untrained teacher"))
         .when(OTHER_TEACHER).then(pl.concat_str(pl.lit("teacher on "), "budget"))
         .when(pl.col("role") == "checkpoint").then(pl.concat_str(pl.lit("plain at step "), step))
@@ -216,6 +220,7 @@ def _beside(frame: pl.DataFrame) -> str:
         "other control": controls,
         "other teacher": frame.filter(OTHER_TEACHER).height,
         "plain student on its way": frame.filter(pl.col("role") == "checkpoint").height,
+        "untrained student": frame.filter(BASELINE & (pl.col("student") != "pixels")).height,
     }
     plural = {"plain student on its way": "plain students on their way"}
     said = [f"{n} {what if n == 1 else plural.get(what, what + 's')}" for what, n in counts.items() if n]

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from kdpipe.views.theme import GREY
+from kdpipe.views.theme import GREY, SAME
 
 # Canvas draws thousands of marks two to three times faster than SVG does.
 CANVAS = {"embedOptions": {"renderer": "canvas", "actions": {"export": True, "source": False, "editor": False}}}
@@ -157,6 +157,7 @@ def depth_curves(
     one_line_a_seed: bool = False,
     limits: tuple[float, float] | None = None,
     width: int = 780,
+    baselines: pl.DataFrame | None = None,
 ) -> Layered:
     """Curves over relative depth: mean over seeds inside a band from the lowest to the highest seed.
 
@@ -169,7 +170,11 @@ def depth_curves(
         one_line_a_seed: draw each network instead of mean and band.
         limits: fixed range of the vertical axis.
         width: pixels that the legend may take.
+        baselines: rows like ``curves`` of what nobody trained; a network of one layer, such as the raw
+            pixels, has no depth and is drawn across. They and chance are left out where they lie so far off
+            that the curves would be flat: :func:`far_off` says which.
     """
+    off = far_off(curves, baselines)
     scale = alt.Scale(domain=list(limits)) if limits else alt.Scale(zero=False)
     x = alt.X("relative_depth:Q", title="relative depth (first layer → last layer)", axis=_DEPTH)
     drawn, context = _in_colour(curves, colours)
@@ -197,8 +202,10 @@ def depth_curves(
             y=alt.Y("mean:Q", title=title, scale=scale), tooltip=[*_curve_tooltip("mean", "series"), "seeds:Q"]
         )
         layers += [band, line]
+    if baselines is not None:
+        layers += _baselines(baselines.filter(~pl.col("series").is_in(list(off))), x, title, scale)
     floor = curves.filter(pl.col("chance").is_not_null())
-    if floor.height:
+    if floor.height and "chance" not in off:
         floor = floor.group_by("relative_depth").agg(pl.col("chance").mean()).sort("relative_depth")
         height = alt.Y("chance:Q", title=title)
         rule = alt.Chart(floor).mark_line(strokeDash=[3, 4], color=GREY)
@@ -209,6 +216,33 @@ def depth_curves(
     shown = [name for name in colours if name in drawn["series"].to_list()]
     legend = -(-len(shown) // legend_columns(shown, width))  # rows; the height holds them too
     return alt.layer(*layers).properties(height=380 + 21 * max(legend - 2, 0), usermeta=CANVAS)
+
+
+def far_off(curves: pl.DataFrame, baselines: pl.DataFrame | None = None) -> dict[str, float]:
+    """Chance and baselines (series) that lie further off the curves than the curves span, with their mean value."""
+    values = curves["value"].drop_nulls().to_list()
+    if not values:
+        return {}
+    low, high = min(values), max(values)
+    span = max(high - low, 1e-9)
+    means: dict[str, float | None] = dict(curves.select(pl.lit("chance"), pl.col("chance").mean()).rows())
+    if baselines is not None:
+        means |= dict(baselines.group_by("series").agg(pl.col("value").mean()).rows())
+    return {name: mean for name, mean in means.items() if mean is not None and not low - span <= mean <= high + span}
+
+
+def _baselines(rows: pl.DataFrame, x: alt.X, title: str, scale: alt.Scale) -> list[Any]:
+    """Dotted lines, named at their right end; one across the chart for a network of one layer."""
+    layers: list[Any] = []
+    y = alt.Y("value:Q", title=title, scale=scale)
+    for _, mine in rows.group_by("network_id", maintain_order=True):
+        lone = mine.height == 1
+        drawn = pl.concat([mine.with_columns(relative_depth=pl.lit(float(end))) for end in (0, 1)]) if lone else mine
+        base = alt.Chart(drawn).encode(x=x, y=y, tooltip=_curve_tooltip("value", "label"))
+        layers.append(base.mark_line(strokeDash=[1, 3], strokeWidth=1.5, color=GREY))
+        last = alt.Chart(drawn.sort("relative_depth").tail(1)).encode(x=x, y=y, text="label:N")
+        layers.append(last.mark_text(align="right", dy=-7, color=GREY, fontSize=11))
+    return layers
 
 
 def depth_means(curves: pl.DataFrame) -> pl.DataFrame:
@@ -257,6 +291,26 @@ def class_dots(values: pl.DataFrame, colours: Mapping[str, str], order: list[str
     return alt.layer(span, *([grey] if context.height else []), dots).properties(
         height=110 + 24 * len(order), usermeta=CANVAS
     )
+
+
+def credit_bars(rows: pl.DataFrame, order: Sequence[str], layers: Sequence[str]) -> Layered:
+    """Neighbours an image by where else they are neighbours: a panel a layer, a bar a series and kind.
+
+    Args:
+        rows: series, layer, credit, of, neighbours.
+        order: kinds of credit from top to bottom.
+        layers: from left to right.
+    """
+    bars = alt.Chart(rows).encode(
+        y=alt.Y("credit:N", sort=list(order), title=None),
+        yOffset=alt.YOffset("series:N"),
+        x=alt.X("neighbours:Q", title="neighbours of an image, of 15"),
+        color=alt.Color("of:N", title=None, scale=alt.Scale(domain=["same class", "other class"], range=[SAME, GREY]),
+                        legend=alt.Legend(orient="top")),
+        tooltip=["series:N", "layer:N", "credit:N", "of:N", alt.Tooltip("neighbours:Q", format=".2f"), "seeds:Q"],
+    )  # fmt: skip
+    bars = bars.mark_bar().properties(width=max(120, 760 // max(len(layers), 1) - 20), height=200)
+    return bars.facet(column=alt.Column("layer:N", sort=list(layers), title=None)).properties(usermeta=CANVAS)
 
 
 def layer_heat(pairs: pl.DataFrame, rows: list[str], columns: list[str], title: str) -> Layered:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from kdpipe.store import Study
 from kdpipe.views import catalog, maps, page, theme
-from kdpipe.views.images import strip
+from kdpipe.views.images import heat_strip, strip
 
 CHART = "maps_chart"
 _MARKED = "marked_sample"
@@ -162,6 +162,7 @@ def show_sample(
         "Neighbours at layer", layers, default=layers[-1], required=True, key="neighbour_layer", bind="query-params"
     )
     st.html(strip([(shown["image"], f"image {sample}: {shown['class_name']}", theme.GREY)], large=True))
+    show_explanations(study, sample, panels, shown["image"], choice.class_names)
     st.caption(
         f"The {_NEIGHBOURS} nearest probe images in the original space (the layer's own vectors, "
         f"{catalog.view_in_words(choice.view)}, not the map). "
@@ -183,6 +184,28 @@ def show_sample(
                 for name, image in found.select("class_name", "image").rows()
             )
         )
+
+
+def show_explanations(
+    study: Study, sample: int, panels: Sequence[maps.Panel], image: bytes, names: Sequence[str]
+) -> None:
+    """Where each network looks for the teacher's answer, over the image; nothing where a study has no heat-maps."""
+    networks = {panel.network_id: panel.network for panel in panels}
+    found = study.frame("explanations", sample_id=sample, network_id=list(networks))
+    if found.is_empty():
+        return
+    rows = {row["network_id"]: row for row in found.iter_rows(named=True)}
+    shown = [(rows[who], name) for who, name in networks.items() if who in rows]
+    st.html(heat_strip((image, row["heatmap"], row["side"], f"{name}: {_alike(row['cosine'])}") for row, name in shown))
+    explained = names[shown[0][0]["class_index"]]
+    st.caption(
+        f"Grad-CAM: the places that speak for {explained}, the teacher's answer, each map from nothing to its own "
+        "maximum. The cosine says how much a network's map is like the teacher's; it is not how right it is."
+    )
+
+
+def _alike(cosine: float | None) -> str:
+    return "no evidence anywhere" if cosine is None else f"cosine {cosine:.2f}"
 
 
 def _answer(told: pl.DataFrame, names: Sequence[str]) -> str:

@@ -8,6 +8,8 @@ from html import escape
 
 import polars as pl
 
+from kdpipe.views.theme import HEAT
+
 # Small images are enlarged without smoothing, so that their pixels stay what the network saw.
 PIXELS_CSS = """<style>
 #vg-tooltip-element img, .kd-strip img { image-rendering: pixelated; width: 96px; height: 96px; object-fit: contain; }
@@ -15,6 +17,8 @@ PIXELS_CSS = """<style>
 .kd-strip figure { margin: 0; text-align: center; font-size: .75rem; }
 .kd-strip img { width: 48px; height: 48px; display: block; border: 3px solid; border-radius: 4px; }
 .kd-strip figure.large img { width: 112px; height: 112px; }
+.kd-heat { position: relative; width: 118px; }
+.kd-heat svg { position: absolute; left: 3px; top: 3px; width: 112px; height: 112px; }
 </style>"""
 _NO_IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
@@ -29,6 +33,26 @@ def data_uri(image: bytes) -> str:
 def with_images(samples: pl.DataFrame) -> pl.DataFrame:
     """``samples`` with their bytes replaced by data URIs (the tooltip wants the column named ``image``)."""
     return samples.with_columns(image=pl.col("image").map_elements(data_uri, pl.String))
+
+
+def heat_strip(figures: Iterable[tuple[bytes, bytes, int, str]]) -> str:
+    """HTML of images under their heat-maps. Each figure is (WebP bytes, side² heat bytes, side, caption)."""
+    cells = (
+        f'<figure class="large"><div class="kd-heat"><img src="{data_uri(image)}" alt="{escape(caption, quote=True)}">'
+        f"{_heat_svg(heat, side)}</div>{escape(caption)}</figure>"
+        for image, heat, side, caption in figures
+    )
+    return f'<div class="kd-strip">{"".join(cells)}</div>'
+
+
+def _heat_svg(heat: bytes, side: int) -> str:
+    """A grid of squares, the more opaque the hotter."""
+    squares = (
+        f'<rect x="{i % side}" y="{i // side}" width="1" height="1" fill-opacity="{value / 255 * 0.75:.2f}"/>'
+        for i, value in enumerate(heat[: side * side])
+        if value
+    )
+    return f'<svg viewBox="0 0 {side} {side}" preserveAspectRatio="none" fill="{HEAT}">{"".join(squares)}</svg>'
 
 
 def strip(figures: Iterable[tuple[bytes, str, str]], large: bool = False) -> str:

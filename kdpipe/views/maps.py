@@ -21,9 +21,18 @@ from kdpipe.views.theme import GREY, MARKED, OTHER, RIGHT, WRONG
 Spec = dict[str, Any]
 PICK = "pick"
 PROJECTORS = {"tsne": "t-SNE", "ivis": "ivis", "pca": "PCA"}
+LAYOUTS_IN_WORDS = (
+    "Consensus: all panels of a column start from one map that the networks share there, so what differs is what the "
+    "layers differ in. Independent: each panel was made alone, as in papers; it mostly shows where it started."
+)
 COLOURINGS = ("class", "prediction", "correctness")
 _PAGE_WIDTH, _GAP = 800, 12  # what a window of 1280 px leaves beside the sidebar
-_SUBTITLES = {"trustworthiness": "trustworthiness", "continuity": "continuity", "knn_recall": "neighbours kept"}
+_SUBTITLES = {
+    "trustworthiness": "trustworthiness",
+    "continuity": "continuity",
+    "knn_recall": "neighbours kept",
+    "seed_drift": "seed drift",
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,13 @@ def settings_of(study: Study, projector: str) -> pl.DataFrame:
     return maps.sort(
         pl.col("view") != "projection", "view", "layout", (pl.col("perplexity") - 30).abs(), "map_seed", nulls_last=True
     )
+
+
+def layout_in_words(setting: Mapping[str, object]) -> str:
+    """How panels of one setting came to lie as they do."""
+    if setting["layout"] == "consensus":
+        return "All panels of a column start from one map that the networks share at that depth."
+    return "Each map was made alone and rotated onto a common one."
 
 
 def same_setting(setting: Mapping[str, object]) -> pl.Expr:
@@ -236,7 +252,7 @@ def _tooltip(table: pl.DataFrame, i: int, panel: Panel) -> list[Spec]:
 
 def _title(panel: Panel, scores: Sequence[str]) -> Spec:
     said = [f"{_SUBTITLES.get(name, name)} {panel.scores[name]:.2f}" for name in scores if name in panel.scores]
-    lines = [said[0], " · ".join(said[1:])] if len(said) > 2 else [" · ".join(said)] if said else []
+    lines = [" · ".join(said[i : i + 2]) for i in range(0, len(said), 2)]
     size = {"fontSize": 12, "subtitleFontSize": 11, "subtitleColor": GREY, "offset": 6}
     return {"text": panel.layer, "subtitle": lines, "anchor": "start", **size}
 

@@ -44,6 +44,63 @@ def by_depth(rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> p
     )
 
 
+def baselines(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, measure: str) -> pl.DataFrame:
+    """Rows as of :func:`by_depth` for what nobody trained: the scope's students as they start, and the raw pixels."""
+    students = scope.filter(catalog.STUDENT)["student"].unique().to_list()
+    chosen = networks.filter(catalog.BASELINE & pl.col("student").is_in([*students, "pixels"]))
+    rows = study.frame("layer_measures", network_id=chosen["network_id"].to_list(), view=view, measure=measure)
+    return by_depth(rows, chosen, study.layers)
+
+
+def of_networks(study: Study, scope: pl.DataFrame) -> pl.DataFrame:
+    """A row a series, a column a measure of its networks: means over seeds."""
+    found = study.frame("network_measures", network_id=scope["network_id"].to_list())
+    return _by_series(found, scope, study, "network")
+
+
+def of_answers(study: Study, scope: pl.DataFrame, beside: str) -> pl.DataFrame:
+    """A row a series, a column a measure of its answers beside its teacher's or those of plain of its seed."""
+    found = study.frame("answers", network_id=scope["network_id"].to_list())
+    teachers = pl.col("other_id").is_in(study.networks.filter(pl.col("role") == "teacher")["network_id"].to_list())
+    return _by_series(found.filter(teachers if beside == "teacher" else ~teachers), scope, study, "answers")
+
+
+def _by_series(rows: pl.DataFrame, scope: pl.DataFrame, study: Study, of: str) -> pl.DataFrame:
+    if rows.is_empty():
+        return pl.DataFrame()
+    titles = dict(measures_of(study, of, rows).select("measure", "title").rows())
+    named = rows.join(scope.select("network_id", "series", "rank"), on="network_id")
+    means = named.group_by("rank", "series", "measure", maintain_order=True).agg(pl.col("value").mean())
+    wide = means.pivot(on="measure", index=["rank", "series"], values="value").sort("rank", "series").drop("rank")
+    return wide.rename({name: titles.get(name, name) for name in wide.columns[1:]})
+
+
+def factor_curves(rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame, column: str) -> pl.DataFrame:
+    """One column of the factors table as curves by depth; its chance is stored for ``explained`` alone."""
+    chance = pl.col("chance") if column == "explained" else pl.lit(None, pl.Float32)
+    return by_depth(rows.with_columns(value=pl.col(column), chance=chance), scope, layers)
+
+
+def credit_by_layer(credit: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
+    """Mean neighbours an image, of ``credit``'s kinds, for each series and layer; of one class or of others."""
+    kinds = [name for name in credit.columns if name.endswith(("_same", "_other"))]
+    means = credit.group_by("network_id", "layer").agg(pl.col(kinds).mean())
+    long = means.unpivot(kinds, index=["network_id", "layer"], variable_name="kind", value_name="neighbours")
+    long = long.with_columns(
+        credit=pl.col("kind").str.split("_").list.first(),
+        of=pl.when(pl.col("kind").str.ends_with("_same")).then(pl.lit("same class")).otherwise(pl.lit("other class")),
+    )
+    names = scope.select("network_id", "series", "rank")
+    return (
+        long.join(names, on="network_id")
+        .join(_depths(layers), on=["network_id", "layer"])
+        .group_by("rank", "series", "layer", "order", "credit", "of")
+        .agg(neighbours=pl.col("neighbours").mean(), seeds=pl.len())
+        .sort("rank", "series", "order", "credit", "of")
+        .drop("rank")
+    )
+
+
 def per_layer(curves: pl.DataFrame) -> pl.DataFrame:
     """A row a layer, a column a series, the mean over seeds in the cell: what stands beside the curves."""
     means = depth_means(curves).with_columns(depth=pl.col("relative_depth").round(3), mean=pl.col("mean").round(3))

@@ -11,6 +11,8 @@ PETROFF = (
 )  # fmt: skip
 GREY = "#9aa0a6"
 MARKED = "#e6007e"  # not in the palette, and seen on both backgrounds
+SAME = "#3f90da"
+HEAT = "#e6007e"
 RIGHT, WRONG = "#94a4a2", "#bd1f01"
 OTHER = "other classes"
 COLOURED_CLASSES = 8
