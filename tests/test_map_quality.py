@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
+from kdpipe.maps import align
 from kdpipe.measures import distances, map_quality
 from kdpipe.measures.map_quality import (
     MEASURES,
+    displacement,
     false_neighbours,
     map_pass,
     missing_neighbours,
@@ -145,7 +147,7 @@ def test_triplets_are_of_three_different_images():
     line = np.array([[0.0], [1.0], [3.0]])
     inside_out = np.array([[1.0, 0.0], [0.0, 0.0], [0.2, 0.0]])
     # Nearer to 0 is 1 (map: 2), to 1 is 0 (map: 2), to 3 is 1 (map: 1).
-    assert triplet_accuracy(line, inside_out) == pytest.approx(1 / 3, abs=1e-5)
+    assert triplet_accuracy(line, inside_out) == pytest.approx(1 / 3, abs=1e-4)
     assert triplet_accuracy(line, line) == 1
 
 
@@ -181,19 +183,34 @@ def test_shepard_ignores_the_order_of_images_and_is_symmetric(seed):
     assert abs(shepard(X, layout[order])) < 0.3
 
 
+OF_ONE_MAP = [measure for measure in MEASURES if measure.takes == ("X", "layout")]
+
+
+def test_displacement_is_what_no_rotation_mirror_or_scale_undoes():
+    random = np.random.default_rng(0)
+    layout, noise = random.normal(size=(400, 2)), random.normal(size=(400, 2))
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]]) @ np.diag([1, -1])
+    assert displacement(layout, 7 * layout @ turn + 3) == pytest.approx(0, abs=1e-6)
+    assert displacement(layout, layout + 0.1 * noise) == pytest.approx(0.1, abs=0.01)
+    assert displacement(layout, layout + 0.5 * noise) == pytest.approx(displacement(layout + 0.5 * noise, layout))
+    assert 0.95 < displacement(layout, noise) <= 1
+    assert displacement(layout, noise) == pytest.approx(align(layout, noise).displacement, abs=1e-6)
+    with pytest.raises(ValueError, match="all in one place"):
+        displacement(layout, 0 * layout)
+
+
 def test_random_layouts_score_the_floor_of_every_map_measure():
     random = np.random.default_rng(0)
     X, layout = random.normal(size=(200, 8)), random.normal(size=(200, 2))
-    for measure in MEASURES:
+    for measure in OF_ONE_MAP:
         values = [measure.function(X, random.permutation(layout)) for _ in range(8)]
-        assert measure.takes == ("X", "layout")
         assert np.mean(values) == pytest.approx(measure.known_chance(np.zeros(200)), abs=0.02)
 
 
 def test_one_pass_has_all_that_the_registry_lists():
     X, layout = cloud()
     whole = map_pass(X, layout)
-    for measure in MEASURES:
+    for measure in OF_ONE_MAP:
         assert getattr(whole, measure.name) == pytest.approx(measure.function(X, layout), abs=1e-12)
 
 

@@ -3,7 +3,7 @@
 |x - y|^2 = |x|^2 + |y|^2 - 2 x.y is one matrix product, many times faster than differences, but it
 cancels: in float32 the distance of two near points far from the mean is mostly rounding. So X is
 centred, identical rows are exactly 0 apart, and whoever needs the order of near points asks
-:func:`exact_squared` for differences in float64. Memory is bounded by ``BLOCK_VALUES``.
+:func:`exact_squared` for differences. Memory is bounded by ``BLOCK_VALUES``.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ def squared_blocks(of: Points) -> Iterator[tuple[Array, Array]]:
 
 
 def exact_squared(of: Points, rows: Array, columns: Array) -> Array:
-    """Squared distances (B, m) of ``rows`` (B,) to ``columns`` (B, m) from differences, in float64."""
+    """Squared distances (B, m) of ``rows`` (B,) to ``columns`` (B, m) from differences, added up in float64."""
     every = torch.from_numpy(of.rows)
     one = torch.from_numpy(np.repeat(rows, columns.shape[1]).astype(np.int64))
     other = torch.from_numpy(columns.reshape(-1).astype(np.int64))
     result = torch.empty(len(one), dtype=torch.float64)
     height = max(1, BLOCK_VALUES // every.shape[1])
     for part in (slice(start, start + height) for start in range(0, len(one), height)):
-        difference = every.index_select(0, one[part]).double() - every.index_select(0, other[part])
-        torch.sum(difference.square_(), 1, out=result[part])
+        difference = every.index_select(0, one[part]).sub_(every.index_select(0, other[part]))
+        torch.sum(difference.square_(), 1, dtype=torch.float64, out=result[part])
     return result.numpy().reshape(columns.shape)

@@ -2,7 +2,7 @@
 
 A distance is the same both ways, so a tile of rows I and columns J serves J's rows too and is computed
 once. One matrix product gives a tile; it rounds, so what depends on the order of near points is settled
-afterwards by differences in float64, for those pairs alone that rounding could have put in the wrong order.
+afterwards by differences, for those pairs alone that rounding could have put in the wrong order.
 Memory: a few tiles, and what is gathered for each row.
 """
 
@@ -201,7 +201,7 @@ def all_pairs(
     """
     tiles = Tiles.of_points(of, device)
     members, widths = _members(memberships, tiles.rows)
-    if any(_collapsed(tiles.rows, part) for part in members.split(widths)):
+    if any(_collapsed(tiles, part) for part in members.split(widths)):
         tiles = Tiles.of_points(of, device, double=True)
         members = members.double()
     nearest = Nearest(tiles, k) if k else None
@@ -237,9 +237,9 @@ def _members(memberships: Sequence[Array], like: Tensor) -> tuple[Tensor, list[i
     return torch.cat(parts).to(like).contiguous(), [len(part) for part in parts]
 
 
-def _collapsed(rows: Tensor, members: Tensor) -> bool:
-    """Whether the scatter within classes is but a small share of all scatter of centred ``rows`` (N, d)."""
-    whole, counts = float(rows.square().sum()), members.sum(1)
-    means = members @ rows / counts[:, None]
+def _collapsed(tiles: Tiles, members: Tensor) -> bool:
+    """Whether the scatter within classes is but a small share of all scatter."""
+    whole, counts = float(tiles.norms.sum()), members.sum(1)
+    means = members @ tiles.rows / counts[:, None]
     between = float((counts * means.square().sum(1)).sum())
     return whole > 0 and 1 - between / whole < _COLLAPSED
