@@ -16,7 +16,7 @@ PIXELS_CSS = """<style>
 .kd-strip { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-end; }
 .kd-strip figure { margin: 0; text-align: center; font-size: .75rem; }
 .kd-strip img { width: 48px; height: 48px; display: block; border: 3px solid; border-radius: 4px; }
-.kd-strip figure.large img { width: 112px; height: 112px; }
+.kd-strip figure.large img, .kd-strip figure.heat img { width: 112px; height: 112px; }
 .kd-heat { position: relative; width: 118px; }
 .kd-heat svg { position: absolute; left: 3px; top: 3px; width: 112px; height: 112px; }
 </style>"""
@@ -38,7 +38,7 @@ def with_images(samples: pl.DataFrame) -> pl.DataFrame:
 def heat_strip(figures: Iterable[tuple[bytes, bytes, int, str]]) -> str:
     """HTML of images under their heat-maps. Each figure is (WebP bytes, side² heat bytes, side, caption)."""
     cells = (
-        f'<figure class="large"><div class="kd-heat"><img src="{data_uri(image)}" alt="{escape(caption, quote=True)}">'
+        f'<figure class="heat"><div class="kd-heat"><img src="{data_uri(image)}" alt="{escape(caption, quote=True)}">'
         f"{_heat_svg(heat, side)}</div>{escape(caption)}</figure>"
         for image, heat, side, caption in figures
     )
