@@ -161,9 +161,9 @@ def test_a_chosen_image_brings_its_neighbours_in_the_original_space(root: Path) 
     assert "predicts" in says(app.markdown) and "original space" in says(app.caption)
     strips = [element.proto.body for element in app.get("html") if "kd-strip" in element.proto.body]
     strips = [body for body in strips if "<figure" in body]
-    heats = [body for body in strips if "<svg" in body]
-    strips = [body for body in strips if "<svg" not in body]
-    assert len(heats) == 1 and heats[0].count("<img") == heats[0].count("<svg") == 4 and "cosine 0." in heats[0]
+    heats = [body for body in strips if "kd-cells" in body]
+    strips = [body for body in strips if "kd-cells" not in body]
+    assert len(heats) == 1 and heats[0].count("<img") == heats[0].count("kd-cells") == 4 and "cosine 0." in heats[0]
     assert len(strips) == 5 and strips[1].count("<img") == 10
     assert all("data:image/webp;base64," in body for body in strips)
 
@@ -282,7 +282,7 @@ def test_maps_of_another_view_are_drawn_with_that_views_neighbours(root: Path, v
     app = show(EMBEDDINGS, study="odd", sample="7", networks=["teacher"])
     assert not app.error and says(app.caption).count("channel means (gap)") == 2
     strips = [element.proto.body for element in app.get("html") if "<figure" in element.proto.body]
-    strips = [body for body in strips if "<svg" not in body]
+    strips = [body for body in strips if "kd-cells" not in body]
     study = open_study(root / "odd")
     near = study.frame("neighbours", network_id="teacher", layer="layer4", view="gap", sample_id=7)["ids"][0].head(10)
     names = dict(study.samples.select("sample_id", "class_name").rows())

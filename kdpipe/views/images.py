@@ -18,8 +18,9 @@ PIXELS_CSS = """<style>
 .kd-strip img { width: 48px; height: 48px; display: block; border: 3px solid; border-radius: 4px; }
 .kd-strip figure.large img, .kd-strip figure.heat img { width: 112px; height: 112px; }
 .kd-heat { position: relative; width: 118px; }
-.kd-heat svg { position: absolute; left: 3px; top: 3px; width: 112px; height: 112px; }
-</style>"""
+.kd-cells { position: absolute; left: 3px; top: 3px; width: 112px; height: 112px; display: grid; }
+.kd-cells span { background: HEAT; }
+</style>""".replace("HEAT", HEAT)
 _NO_IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 
@@ -39,20 +40,16 @@ def heat_strip(figures: Iterable[tuple[bytes, bytes, int, str]]) -> str:
     """HTML of images under their heat-maps. Each figure is (WebP bytes, side² heat bytes, side, caption)."""
     cells = (
         f'<figure class="heat"><div class="kd-heat"><img src="{data_uri(image)}" alt="{escape(caption, quote=True)}">'
-        f"{_heat_svg(heat, side)}</div>{escape(caption)}</figure>"
+        f"{_heat_cells(heat, side)}</div>{escape(caption)}</figure>"
         for image, heat, side, caption in figures
     )
     return f'<div class="kd-strip">{"".join(cells)}</div>'
 
 
-def _heat_svg(heat: bytes, side: int) -> str:
-    """A grid of squares, the more opaque the hotter."""
-    squares = (
-        f'<rect x="{i % side}" y="{i // side}" width="1" height="1" fill-opacity="{value / 255 * 0.75:.2f}"/>'
-        for i, value in enumerate(heat[: side * side])
-        if value
-    )
-    return f'<svg viewBox="0 0 {side} {side}" preserveAspectRatio="none" fill="{HEAT}">{"".join(squares)}</svg>'
+def _heat_cells(heat: bytes, side: int) -> str:
+    """A grid of squares, the more opaque the hotter; Streamlit strips SVG out of HTML."""
+    squares = "".join(f'<span style="opacity:{value / 255 * 0.75:.2f}"></span>' for value in heat[: side * side])
+    return f'<div class="kd-cells" style="grid-template-columns:repeat({side},1fr)">{squares}</div>'
 
 
 def strip(figures: Iterable[tuple[bytes, str, str]], large: bool = False) -> str:
