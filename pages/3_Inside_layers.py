@@ -61,8 +61,8 @@ def factor_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[s
         st.altair_chart(chart, key="factor_chart", alt=f"How well {factor} is read off each layer")
         left_over = rows.filter(pl.col("factor") == factor)["residual"].max()
         st.caption(
-            f"Once all factors are taken out, fresh probes read at most {left_over:.3f} of it anywhere. "
-            "Grey dashes: the factor shuffled over the images."
+            f"Once all factors are taken out, fresh probes read at most {max(left_over, 0):.3f} of it anywhere. "
+            f"{page.floor_in_words('the factor shuffled over the images', charts.far_off(curves).get('chance'))}"
         )
     with right:
         part = st.segmented_control(

@@ -17,8 +17,8 @@ PIXELS_CSS = """<style>
 .kd-strip figure { margin: 0; text-align: center; font-size: .75rem; }
 .kd-strip img { width: 48px; height: 48px; display: block; border: 3px solid; border-radius: 4px; }
 .kd-strip figure.large img, .kd-strip figure.heat img { width: 112px; height: 112px; }
-.kd-heat { position: relative; width: 118px; }
-.kd-cells { position: absolute; left: 3px; top: 3px; width: 112px; height: 112px; display: grid; }
+.kd-heat { position: relative; width: 112px; }
+.kd-cells { position: absolute; left: 3px; top: 3px; width: 106px; height: 106px; display: grid; }
 .kd-cells span { background: HEAT; }
 </style>""".replace("HEAT", HEAT)
 _NO_IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"

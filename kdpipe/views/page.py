@@ -154,6 +154,11 @@ def no_measures(of: str) -> str:
     )
 
 
+def floor_in_words(what: str, far_off: float | None) -> str:
+    """What the grey dashes are, or the number where they would lie too far off to be drawn."""
+    return f"Grey dashes: {what}." if far_off is None else f"With {what} it is {far_off:.2f}, too far off to be drawn."
+
+
 def downloads(frame: pl.DataFrame, name: str) -> None:
     """Offer what is shown as CSV and as Parquet."""
     with st.container(horizontal=True):
