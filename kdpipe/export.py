@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import io
 import json
@@ -17,15 +16,14 @@ import polars as pl
 from PIL import Image
 
 import kdpipe
-from kdpipe.analysis_planning import Analysis, Drawn
+from kdpipe.analysis_planning import Analysis
 from kdpipe.checks import Facts
 from kdpipe.data import Dataset, derive_seed, describe
 from kdpipe.embedding_stages import LAYERS, PIXELS
 from kdpipe.engine import Cache, Stage
-from kdpipe.errors import MapError
 from kdpipe.files import canonical_json, new_folder
-from kdpipe.map_stages import LAYOUT, MAP_NEIGHBOURS, MISPLACED, QUALITY
-from kdpipe.maps import align
+from kdpipe.map_export import map_tables
+from kdpipe.map_stages import MAP_NEIGHBOURS
 from kdpipe.measure_stages import PUBLISHED_NEIGHBOURS, teacher_entropy
 from kdpipe.measures import MEASURES, Measure, flips, margins
 from kdpipe.methods import METHODS
@@ -61,7 +59,7 @@ def export(
         "predictions": _predictions(training, analysis, cache),
         "history": _history(training, cache),
         "neighbours": _neighbours(alive, analysis, cache),
-        **_maps(spec, facts, training, analysis, cache),
+        **map_tables(spec, facts, training, analysis, cache),
         "network_measures": _collected("network.parquet", analysis.measures, cache),
         "answers": _answers(spec, training, analysis, cache),
         "factors": _collected("factors.parquet", analysis.factors, cache),
@@ -313,114 +311,6 @@ def _credit(analysis: Analysis, cache: Cache) -> pl.DataFrame:
     if not frame.width:
         return frame
     return frame.with_columns(plain_id=pl.col("network_id").replace_strict(companions))
-
-
-# -------------------------------------------------------------------------------------------- maps
-
-
-def _maps(
-    spec: StudySpec, facts: Facts, training: Training, analysis: Analysis, cache: Cache
-) -> dict[str, pl.DataFrame]:
-    """Points and measures of every map, each rotated onto what the networks share at its depth."""
-    labels = np.load(cache.path(training.probe) / "labels.npy")
-    drawn = [one for one in analysis.maps if cache.has(one.stage)]
-    references = _references(drawn, cache)
-    layouts = {
-        one.stage.key: _on_reference(np.load(cache.path(one.stage) / LAYOUT), references.get(_axes(one)))
-        for one in drawn
-    }
-    drift = _drift(drawn, layouts)
-    points, numbers = [], []
-    for one in drawn:
-        params, folder = one.stage.params, cache.path(one.stage)
-        place = {
-            "network_id": one.planned.network_id,
-            "layer": facts.layers(one.planned.student)[one.order],
-            "view": params["view"],
-            "projector": params["projector"],
-            "layout": one.layout,
-            "perplexity": params["options"].get("perplexity"),
-            "map_seed": params["options"].get("seed", 0),
-        }
-        points.append(_points(place, layouts[one.stage.key], {n: np.load(folder / f"{n}.npy") for n in MISPLACED}))
-        quality = json.loads((folder / QUALITY).read_text())
-        numbers += [
-            {**place, "measure": name, "value": value, "chance": MEASURES[name].known_chance(labels, MAP_NEIGHBOURS)}
-            for name, value in quality.items()
-            if name in spec.measures.names
-        ]
-        if one.stage.key in drift:
-            numbers.append({**place, "measure": "seed_drift", "value": drift[one.stage.key], "chance": None})
-    return {
-        "maps": pl.concat(points) if points else pl.DataFrame(),
-        "map_measures": pl.DataFrame(numbers, infer_schema_length=None),
-    }
-
-
-Axes = tuple[str, int]
-
-
-def _axes(one: Drawn) -> Axes:
-    """Maps of the same axes lie on one reference: t-SNE's consensus, or the teacher's map where there is none."""
-    return ("" if one.shared else one.stage.params["projector"], one.place)
-
-
-def _references(drawn: Sequence[Drawn], cache: Cache) -> dict[Axes, np.ndarray]:
-    found: dict[Axes, np.ndarray] = {}
-    for one in drawn:
-        if one.shared and not one.strip and cache.has(one.shared):
-            found.setdefault(_axes(one), np.load(cache.path(one.shared) / LAYOUT))
-        elif not one.shared and one.planned.network_id == TEACHER:
-            found.setdefault(_axes(one), np.load(cache.path(one.stage) / LAYOUT))
-    return found
-
-
-def _drift(drawn: Sequence[Drawn], layouts: dict[str, np.ndarray]) -> dict[str, float]:
-    """How far a map moves when nothing but its seed changes, in RMS radii, by the key of the map's stage."""
-    of: dict[tuple[Any, ...], list[Drawn]] = {}
-    for one in drawn:
-        options = {name: value for name, value in one.stage.params["options"].items() if name != "seed"}
-        same = (one.planned.network_id, one.order, one.stage.params["projector"], one.layout, canonical_json(options))
-        of.setdefault(same, []).append(one)
-    found = {}
-    for seeds in of.values():
-        first, *others = (layouts[one.stage.key] for one in seeds)
-        if others:
-            with contextlib.suppress(MapError):
-                found[seeds[0].stage.key] = float(np.mean([align(other, first).displacement for other in others]))
-    return found
-
-
-def _on_reference(layout: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
-    """The layout on the reference's axes and in its size; as it is where there is nothing to align it with.
-
-    Procrustes' own scale is undone: it shrinks a map the less it resembles the reference, which to
-    the eye is compactness, the very thing that these maps are looked at for.
-    """
-    if reference is None:
-        return layout
-    try:
-        turned = align(layout, reference).layout
-    except MapError:
-        return layout
-    centre = reference.mean(axis=0)
-    return centre + (turned - centre) * (_radius(reference) / _radius(turned))
-
-
-def _radius(layout: np.ndarray) -> float:
-    """Root mean square distance of the points to their centre."""
-    return float(np.sqrt(np.square(layout - layout.mean(axis=0)).sum(axis=1).mean()))
-
-
-def _points(place: dict[str, Any], layout: np.ndarray, misplaced: dict[str, np.ndarray]) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "sample_id": np.arange(len(layout), dtype=np.int32),
-            "x": layout[:, 0].astype(np.float32),
-            "y": layout[:, 1].astype(np.float32),
-            **{name: values.astype(np.float32) for name, values in misplaced.items()},
-        }
-    ).with_columns(**{name: pl.lit(value, dtype=TABLES["maps"].columns[name].dtype) for name, value in place.items()})
 
 
 # -------------------------------------------------------------------------------------- registries

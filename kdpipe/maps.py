@@ -131,8 +131,8 @@ def tsne(job: MapJob) -> Array:
     """A t-SNE (N, 2), float32, of the job's points; exact neighbours, 3 x perplexity of them.
 
     From scratch it starts at the first two columns (seed 0) or at random places (other seeds), with early
-    exaggeration 12 for 250 steps. From a given map it starts right there, without exaggeration: shrunk as from
-    scratch, it would forget half of where it came from and keep no more neighbours. Then 500 steps;
+    exaggeration 12 for 250 steps. From a given map it starts right there, at its size and without
+    exaggeration; a shrunk or exaggerated start would forget where it came from. Then 500 steps;
     learning rate N / 12 (Belkina et al. 2019; Kobak and Berens 2019). One seed and one thread give the same bits.
 
     Raises:

@@ -165,7 +165,7 @@ TABLES: dict[str, Table] = {
                 "prediction_depth": Column(
                     COUNT, "order of the first layer from which all votes equal predicted; empty if none", nullable=True
                 ),
-                "vote_entropy": Column(REAL, "entropy of the votes of all layers, in bits", nullable=True),
+                "vote_entropy": Column(REAL, "entropy of the votes of all layers, in nats", nullable=True),
                 "logits": Column(pl.List(pl.Float32()), "one per class"),
             },
         ),
