@@ -132,6 +132,11 @@ class Clock:
         return time.perf_counter() - self._start
 
 
+def dropped(manifest: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the files that a thinned output once had."""
+    return frozenset(manifest.get("dropped", ()))
+
+
 class Cache:
     """Outputs of finished stages, one folder a key."""
 
@@ -146,18 +151,23 @@ class Cache:
         return json.loads((self.path(stage) / MANIFEST).read_text())
 
     def has(self, stage: Stage) -> bool:
-        """Whether the stage's output is there and undamaged."""
+        """Whether the stage's output is there and undamaged; of a thinned one, what was kept of it."""
         if stage.key in self._trusted:
             return True
         folder = self.path(stage)
         try:
-            files = self.manifest(stage)["files"]
-            whole = all(sha256_of(folder / name) == digest for name, digest in files.items())
+            manifest = self.manifest(stage)
+            kept = {name: digest for name, digest in manifest["files"].items() if name not in dropped(manifest)}
+            whole = all(sha256_of(folder / name) == digest for name, digest in kept.items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             whole = False
         if whole:
             self._trusted.add(stage.key)
         return whole
+
+    def thinned(self, stage: Stage) -> bool:
+        """Whether files of the output were left behind (:mod:`kdpipe.packing`), so that no stage can read it."""
+        return bool(dropped(self.manifest(stage)))
 
     def drop(self, stage: Stage) -> None:
         self._trusted.discard(stage.key)
@@ -302,6 +312,10 @@ def run(
         if stage.key not in again and cache.has(stage):
             done.add(stage.key)
             outcome.cached.append(stage)
+    for stage in reversed(plan):  # users before what they need: a thinned output that is to be read is made again
+        if stage.key not in done:
+            done -= {needed.key for needed in stage.inputs.values() if needed.key in done and cache.thinned(needed)}
+    outcome.cached = [stage for stage in outcome.cached if stage.key in done]
     waiting = [stage for stage in plan if stage.key not in done]
     while waiting:
         ready = [stage for stage in waiting if all(needed.key in done for needed in stage.inputs.values())]
