@@ -127,9 +127,10 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
             ("training", "compile"),
             "torch.compile needs a C++ compiler, and there is none; install g++ or leave it out.",
         )
-    k = spec.measures.k
-    if k >= spec.data.probe_size:
-        yield ("measures", "k"), f"{k} neighbours need more than {spec.data.probe_size} probe images."
+    for field in ("k", "second_k"):
+        k = getattr(spec.measures, field)
+        if k >= spec.data.probe_size:
+            yield ("measures", field), f"{k} neighbours need more than {spec.data.probe_size} probe images."
     if "tsne" in spec.maps.projectors and 3 * spec.maps.perplexity >= spec.data.probe_size:
         yield (
             ("maps", "perplexity"),

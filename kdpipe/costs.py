@@ -21,6 +21,7 @@ SECONDS_AN_IMAGE = {
     "pca": 0.0003,
     "embedding": 0.0005,
     "measure": 0.0007,
+    "teacher-measure": 0.0002,
     "similarity": 0.0006,
     "factors": 0.0005,
     "explanation": 0.0005,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from kdpipe.measures import (
     explained_shares,
     knn_accuracy,
     knn_vote,
+    layer_pass,
     layer_passes,
     mean_prediction_depth,
     mean_vote_entropy,
@@ -34,12 +36,14 @@ from kdpipe.measures import (
     prediction_depth,
     prepare,
     similarity_table,
+    soft_labels,
     split,
+    standardise,
     vote_entropy,
 )
+from kdpipe.measures.registry import TEACHER_PROBABILITIES
 
 CACHED_NEIGHBOURS, PUBLISHED_NEIGHBOURS = 50, 15
-OF_SAMPLES = {"silhouette", "knn_accuracy"}
 
 
 def make_measures(tasks: Sequence[Task], context: Context) -> None:
@@ -60,7 +64,9 @@ def _measure_network(task: Task, context: Context) -> None:
     for tap in layers["taps"]:
         for view in layers["views"]:
             where = f"layer {tap['layer']}, view {view}"
-            layer = _Layer(embedding, probe, tap["order"], view, labels, params["k"], context.device)
+            layer = _Layer(
+                embedding, probe, tap["order"], view, labels, params["k"], params["second_k"], context.device
+            )
             try:
                 frames = _measure_layer(layer, params["names"])
             except ValueError as error:
@@ -90,6 +96,7 @@ class _Layer:
     view: str
     y: Labels
     k: int
+    second_k: int | None
     device: str
 
     @cached_property
@@ -104,12 +111,28 @@ class _Layer:
     @cached_property
     def passes(self) -> list[LayerPass]:
         """One pass with the labels, one with shuffled ones."""
-        wanted = min(max(CACHED_NEIGHBOURS, self.k), len(self.y) - 1)
+        wanted = min(max(CACHED_NEIGHBOURS, self.k, self.second_k or 0), len(self.y) - 1)
         return layer_passes(self.vectors, [self.y, self.shuffled], wanted, self.device)
 
     @property
     def vote(self) -> Labels:
         return knn_vote(self.passes[0].neighbours, self.y, self.k)
+
+    @property
+    def variants(self) -> dict[str, Any]:
+        """The endpoints of each image in other ways: another k, and every column of the layer counting equally.
+
+        Empty where the study does not ask for them.
+        """
+        if self.second_k is None:
+            return dict.fromkeys(VARIANTS)
+        second = knn_vote(self.passes[0].neighbours, self.y, self.second_k)
+        other = layer_pass(standardise(self.vectors), self.y, self.k, self.device)
+        return {
+            "knn_correct_second": second == self.y,
+            "silhouette_standardised": other.silhouette_samples.astype(np.float32),
+            "knn_correct_standardised": knn_vote(other.neighbours, self.y, self.k) == self.y,
+        }
 
     @cached_property
     def unordered(self) -> Floats:
@@ -154,6 +177,11 @@ VALUES = {
     "chance": pl.Float32,
 }
 CLASSES = {"measure": pl.String, "label": pl.Int32, "value": pl.Float32}
+VARIANTS = {
+    "knn_correct_second": pl.Boolean,
+    "silhouette_standardised": pl.Float32,
+    "knn_correct_standardised": pl.Boolean,
+}
 
 
 def _measure_layer(layer: _Layer, names: Sequence[str]) -> dict[str, pl.DataFrame]:
@@ -187,7 +215,9 @@ def _measure_layer(layer: _Layer, names: Sequence[str]) -> dict[str, pl.DataFram
                 "silhouette": found.silhouette_samples.astype(np.float32),
                 "knn_vote": vote.astype(np.int32),
                 "knn_correct": vote == layer.y,
-            }
+                **layer.variants,
+            },
+            schema_overrides=VARIANTS,
         ),
     }
 
@@ -234,6 +264,56 @@ def _write_answers(task: Task, votes: NDArray[Any], depths: NDArray[Any], labels
     frame.write_parquet(task.folder / "answers.parquet")
     schema = {"measure": pl.String, "value": pl.Float32, "chance": pl.Float32}
     pl.DataFrame(numbers, schema=schema).write_parquet(task.folder / "network.parquet")
+
+
+# ------------------------------------------------------------------- layers beside the teacher's answers
+
+
+def make_teacher_measures(tasks: Sequence[Task], context: Context) -> None:
+    """The measures of each layer of a network that ask what the study's teacher answers.
+
+    A stage of their own, so that all other measures of a network do not rest on the teacher.
+    """
+    with context.reporter.track("layers beside the teacher's answers", len(tasks)) as bar:
+        for task in tasks:
+            with failing_alone(task):
+                _measure_beside_teacher(task)
+            bar.advance(1, task.stage.name)
+
+
+def _measure_beside_teacher(task: Task) -> None:
+    embedding = task.inputs["embedding"]
+    taught = soft_labels(np.load(task.inputs["teacher"] / "logits.npy"))
+    arrays = {"y": np.load(task.inputs["probe"] / "labels.npy"), TEACHER_PROBABILITIES: taught}
+    layers = json.loads((embedding / LAYERS).read_text())
+    rows: list[dict[str, Any]] = []
+    for tap in layers["taps"]:
+        for view in layers["views"]:
+            arrays["X"] = read_vectors(embedding, tap["order"], view)
+            place = {"layer": tap["layer"], "view": view}
+            rows += [{**place, **_beside_teacher(MEASURES[name], arrays)} for name in task.stage.params["names"]]
+    schema = {**VALUES, "layer": pl.String, "view": pl.String}
+    pl.DataFrame(rows, schema=schema).write_parquet(task.folder / "values.parquet")
+    task.finish()
+
+
+def _beside_teacher(measure: Measure, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Value, chance and interval of a measure whose chance level is known."""
+    taken = [arrays[name] for name in measure.takes]
+    value = _defined(lambda measure: measure.function(*taken), measure)
+    ends = None
+    if measure.interval is not None and value is not None:
+        with suppress(ValueError):  # not defined without some of the images
+            ends = measure.interval(*taken, seed=derive_seed("jackknife", measure.name))
+    low, high = ends or (None, None)
+    return {
+        "measure": measure.name,
+        "value": value,
+        "low": low,
+        "high": high,
+        "interval_over": "images" if ends else None,
+        "chance": measure.known_chance(arrays["y"]),
+    }
 
 
 # ------------------------------------------------------------------------------------- similarity

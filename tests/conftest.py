@@ -58,6 +58,7 @@ plain_seeds = 1
 
 [measures]
 k = 5
+second_k = 3
 """
 
 

@@ -125,6 +125,55 @@ def test_flips_add_up_to_the_difference_in_accuracy(study):
         assert row["churn"] >= row["fixed"] + row["broken"] - 1e-6
 
 
+def test_the_ledger_is_that_of_the_published_answers(study):
+    """Counts and outcomes again from predictions.parquet; the second seed, who has no teacher, beside the study's."""
+    students = [name for name in NAMES if "plain" not in name]
+    assert study.flips.filter(pl.col("label").is_null())["network_id"].to_list() == students
+    labels = dict(study.samples.select("sample_id", "label").rows())
+    for name in students:
+        images = study.frame("sample_flips", network_id=name).sort("sample_id")
+        plain, teacher = (images[column].unique().item() for column in ("plain_id", "teacher_id"))
+        assert (plain, teacher) == (f"small-plain-l0.2-{name[-2:]}", "teacher")
+        theirs, its, own = (
+            dict(study.frame("predictions", network_id=who).select("sample_id", "predicted").rows())
+            for who in (teacher, plain, name)
+        )
+        words = {(True, True): "kept", (False, True): "fixed", (True, False): "broken", (False, False): "wrong"}
+        assert images["outcome"].to_list() == [words[its[i] == labels[i], own[i] == labels[i]] for i in range(60)]
+        assert images["teacher_correct"].to_list() == [theirs[i] == labels[i] for i in range(60)]
+        assert images["inherited"].to_list() == [
+            own[i] == theirs[i] != labels[i] and its[i] != own[i] for i in range(60)
+        ]
+        together = images.with_columns(label=pl.col("sample_id").replace_strict(labels))
+        for row in study.frame("flips", network_id=name).iter_rows(named=True):
+            of = together if row["label"] is None else together.filter(label=row["label"])
+            assert row["images"] == of.height and row["inherited"] == of["inherited"].sum()
+            assert [row[word] for word in ("fixed", "broken")] == [
+                of.filter(outcome=w).height for w in ("fixed", "broken")
+            ]
+            assert row["wrong_right_wrong"] == of.filter(outcome="broken", teacher_correct=False).height
+
+
+def test_specification_variants_are_those_of_the_published_neighbours(study):
+    """Three neighbours, as the study says, vote; a class's mean over images stands in no other column."""
+    assert study.sample_measures.null_count().sum_horizontal().item() == 0
+    labels = study.samples.sort("sample_id")["label"].to_numpy()
+    place = {"network_id": NAMES[1], "layer": "layer3", "view": "projection"}
+    ids = np.array(study.frame("neighbours", **place).sort("sample_id")["ids"].to_list())[:, :3]
+    votes = [np.bincount(labels[row], minlength=10).argmax() for row in ids]
+    found = study.frame("sample_measures", **place).sort("sample_id")
+    assert found["knn_correct_second"].to_list() == (votes == labels).tolist()
+
+
+def test_each_layer_of_each_network_is_held_against_the_teachers_class_similarity(study):
+    rows = study.layer_measures.filter(measure="dark_knowledge")
+    places = ["network_id", "layer", "view"]
+    assert rows.select(places).sort(places).equals(study.layers.select(places).sort(places))
+    defined = rows.drop_nulls("value")
+    assert (defined["chance"] == 0).all() and defined.height >= rows.height - 2  # raw grey pixels may have one column
+    assert (defined["low"] <= defined["value"]).all() and (defined["value"] <= defined["high"]).all()
+
+
 def test_an_image_settles_where_its_votes_do(study):
     """From its prediction depth on, every layer votes for the network's answer; the layer before does not."""
     for name in ("teacher", NAMES[0]):
@@ -287,7 +336,8 @@ def modified(line: CommandLine, kind: str) -> dict[str, int]:
 
 
 def test_force_makes_a_kind_and_what_rests_on_it_anew(copied):
-    before = {kind: modified(copied, kind) for kind in ("probe", "teacher", "student", "embedding", "measure", "map")}
+    kinds = ("probe", "teacher", "student", "embedding", "measure", "teacher-measure", "map")
+    before = {kind: modified(copied, kind) for kind in kinds}
     done = copied("--force", "teacher", "methods=['plain', 'kd']", "seeds=[0]", 'maps.projectors=["pca"]')
     assert done.code == 0
     after = {kind: modified(copied, kind) for kind in before}
@@ -296,6 +346,8 @@ def test_force_makes_a_kind_and_what_rests_on_it_anew(copied):
     assert len(changed["student"]) == 1  # kd; plain does not rest on the teacher
     assert not changed["probe"]
     assert len(changed["embedding"]) == len(changed["measure"]) == 2  # of the teacher and of kd
+    everybody = load_study(copied.artifacts / "tiny").networks.height  # held against the teacher's answers
+    assert len(changed["teacher-measure"]) == everybody
 
 
 def test_a_diverging_method_is_named_and_the_others_are_complete(copied):

@@ -18,6 +18,7 @@ from kdpipe.measures.class_structure import (
 )
 from kdpipe.measures.collapse import cdnv, nc1, nc2
 from kdpipe.measures.credit import neighbour_credit
+from kdpipe.measures.dark_knowledge import dark_knowledge, dark_knowledge_interval, soft_labels
 from kdpipe.measures.depth import (
     mean_prediction_depth,
     mean_vote_entropy,
@@ -26,8 +27,10 @@ from kdpipe.measures.depth import (
     vote_entropy,
 )
 from kdpipe.measures.dimension import mle_dimension, mle_dimension_of, twonn, twonn_of
+from kdpipe.measures.distances import standardise
 from kdpipe.measures.factors import FACTORS, explained_share, explained_shares, residual_share, split
-from kdpipe.measures.intervals import bootstrap_mean
+from kdpipe.measures.intervals import bootstrap_mean, jackknife_interval
+from kdpipe.measures.ledger import flip_ledger, flip_outcomes, inherited
 from kdpipe.measures.map_quality import (
     MapPass,
     continuity,
@@ -91,6 +94,8 @@ __all__ = [
     "class_distances",
     "class_means",
     "continuity",
+    "dark_knowledge",
+    "dark_knowledge_interval",
     "davies_bouldin",
     "displacement",
     "ece",
@@ -100,8 +105,12 @@ __all__ = [
     "false_neighbours",
     "fisher",
     "fit_ridge",
+    "flip_ledger",
+    "flip_outcomes",
     "flips",
+    "inherited",
     "intra_inter",
+    "jackknife_interval",
     "kappa",
     "knn_accuracy",
     "knn_recall",
@@ -141,8 +150,10 @@ __all__ = [
     "silhouette_sq",
     "silhouette_sq_samples",
     "similarity_table",
+    "soft_labels",
     "soft_nn",
     "split",
+    "standardise",
     "svcca",
     "triplet_accuracy",
     "trustworthiness",

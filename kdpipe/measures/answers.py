@@ -76,8 +76,8 @@ def flips(before: Array, after: Array, y: Array) -> Flips:
     Raises:
         ValueError: sizes that differ, no images, or answers that are not whole numbers.
     """
-    first, second = _check_pair(before, after)
-    labels, _ = _check_pair(y, after)
+    first, second = check_answers(before, after)
+    labels, _ = check_answers(y, after)
     was, now = first == labels, second == labels
     return Flips(
         fixed=int((~was & now).sum()),
@@ -93,7 +93,7 @@ def churn(a: Array, b: Array) -> float:
     Raises:
         ValueError: sizes that differ, no images, or answers that are not whole numbers.
     """
-    first, second = _check_pair(a, b)
+    first, second = check_answers(a, b)
     return float((first != second).mean())
 
 
@@ -106,7 +106,7 @@ def kappa(a: Array, b: Array) -> float:
     Raises:
         ValueError: as :func:`churn`.
     """
-    first, second = _check_pair(a, b)
+    first, second = check_answers(a, b)
     n = len(first)
     answers, index = np.unique(np.concatenate([first, second]), return_inverse=True)
     counts_a, counts_b = (np.bincount(part, minlength=len(answers)) for part in (index[:n], index[n:]))
@@ -152,7 +152,8 @@ def _check_logits(logits: Array, y: Array) -> tuple[Array, Array]:
     return scores, labels
 
 
-def _check_pair(a: Array, b: Array) -> tuple[Array, Array]:
+def check_answers(a: Array, b: Array) -> tuple[Array, Array]:
+    """Two networks' answers as whole numbers (N,) for the same images, or ValueError."""
     first, second = np.asarray(a), np.asarray(b)
     _check_sizes(first, second)
     if not (np.issubdtype(first.dtype, np.integer) and np.issubdtype(second.dtype, np.integer)):

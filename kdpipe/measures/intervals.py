@@ -1,8 +1,9 @@
-"""How far a mean over images may be off because the images are a sample."""
+"""How far a mean over images, or a statistic of them, may be off because the images are a sample."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from kdpipe.measures.registry import Array
 
@@ -45,3 +46,25 @@ def _resampled_means(values: Array, resamples: int, random: np.random.Generator)
         drawn = random.integers(n, size=(min(height, resamples - start), n))
         means[start : start + height] = values[drawn].mean(axis=1)
     return means
+
+
+def jackknife_interval(value: float, without: Array, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a statistic from its ``value`` on all images and its values ``without`` (g,) each of g groups.
+
+    value ± t S, S² = (g - 1) / g * sum of squares of ``without`` around its mean, t of Student's distribution with
+    g - 1 degrees of freedom: Kott (2001), The delete-a-group jackknife. Groups are of about equal size and
+    dealt at random within each stratum. It asks for g values where a bootstrap asks for hundreds, and it adds no
+    noise to means of few images, which a bootstrap doubles. For a mean and groups of one image it is the t interval.
+
+    Raises:
+        ValueError: fewer than two groups, NaN or infinity, or a level outside (0, 1).
+    """
+    without = np.asarray(without, dtype=np.float64)
+    g = len(without)
+    if without.ndim != 1 or g < 2 or not (np.isfinite(without).all() and np.isfinite(value)):
+        raise ValueError("A jackknife needs the values without each of at least two groups, all finite.")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not {level}.")
+    spread = np.sqrt((g - 1) / g * np.square(without - without.mean()).sum())
+    reach = float(student_t.ppf((1 + level) / 2, g - 1) * spread)
+    return value - reach, value + reach

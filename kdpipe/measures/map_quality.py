@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.distance import pdist
-from scipy.stats import rankdata
 
 from kdpipe.measures.distances import Points, exact_squared, points, squared_blocks
 from kdpipe.measures.neighbourhood import check_k, nearest_neighbours
+from kdpipe.measures.ranks import rank_correlation
 from kdpipe.measures.registry import Array, Measure
 
 MAP_K = 15
@@ -142,11 +142,11 @@ def shepard(X: Array, layout: Array) -> float:
     true, shown = _both(X, layout)
     n = len(true)
     if n <= ALL_PAIRS_UP_TO:
-        return _rank_correlation(pdist(true.rows.astype(np.float64)), pdist(shown.rows.astype(np.float64)))
+        return rank_correlation(pdist(true.rows.astype(np.float64)), pdist(shown.rows.astype(np.float64)))
     random = np.random.default_rng(_SAMPLE_SEED)
     one = random.integers(n, size=SAMPLED_PAIRS)
     other = ((one + random.integers(1, n, size=SAMPLED_PAIRS)) % n)[:, None]
-    return _rank_correlation(exact_squared(true, one, other)[:, 0], exact_squared(shown, one, other)[:, 0])
+    return rank_correlation(exact_squared(true, one, other)[:, 0], exact_squared(shown, one, other)[:, 0])
 
 
 def triplet_accuracy(X: Array, layout: Array) -> float:
@@ -230,15 +230,6 @@ def _both(X: Array, layout: Array) -> tuple[Points, Points]:
 def _check_rows(n: int, shown: int) -> None:
     if shown != n:
         raise ValueError(f"A map shows each row of X: X has {n} rows, the layout has {shown}.")
-
-
-def _rank_correlation(a: Array, b: Array) -> float:
-    """Spearman's rho of two rows of values, equal ones at their mean rank; 0 if all values of one are equal."""
-    a, b = rankdata(a), rankdata(b)
-    a -= a.mean()
-    b -= b.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(np.clip(a @ b / scale, -1, 1)) if scale > 0 else 0.0
 
 
 def _share_lost(true: Array, shown: Array) -> Array:

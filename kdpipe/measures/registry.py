@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Chance = Callable[[Array, int], float]
+TEACHER_PROBABILITIES = "teacher_probabilities"
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,15 @@ class Measure:
         name: the value of every ``measure`` column.
         of: what it is a measure of: a ``layer``, a ``map`` (X, layout), a ``pair`` of layers (X, Y), a
             ``network``, of two networks' ``answers``, or of a known ``factor`` in a layer.
-        takes: names of the arrays that ``function`` wants, in order, such as ``("X", "y")``.
+        takes: names of the arrays that ``function`` wants, in order, such as ``("X", "y")``; the names are listed
+            in CONTRIBUTING.md.
         direction: which end means better separated, better kept or more alike; ``neither`` where no end does.
         low, high: the ends of its range, where it has them.
         chance: its value where nothing is to be found: a number, a function of the labels and k,
             ``"shuffled"`` where it is measured on the same data with what carries the structure shuffled
             (labels; the rows of one layer of a pair; each column on its own), or None if there is no such value.
         k: neighbours it looks at, if it does.
+        interval: its 95 % interval over images from the same arrays, where it is not a mean over images.
         cost: how its time grows with the number of images N, the width d and the number of classes K.
     """
 
@@ -50,6 +53,12 @@ class Measure:
     low: float | None = None
     high: float | None = None
     k: int | None = None
+    interval: Callable[..., tuple[float, float] | None] | None = None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it holds a layer against what the study's teacher answers."""
+        return TEACHER_PROBABILITIES in self.takes
 
     def known_chance(self, y: Array, k: int | None = None) -> float | None:
         """The chance level on images with labels ``y`` (N,), where it is not to be measured.
