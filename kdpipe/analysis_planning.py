@@ -12,12 +12,14 @@ from kdpipe.embedding_stages import PIXELS, make_embeddings
 from kdpipe.engine import Stage
 from kdpipe.explanation_stages import make_explanations
 from kdpipe.map_stages import make_consensus, make_maps
-from kdpipe.measure_stages import make_credit, make_factors, make_measures, make_similarity
+from kdpipe.measure_stages import make_credit, make_factors, make_measures, make_similarity, make_teacher_measures
 from kdpipe.measures import MEASURES
 from kdpipe.planning import TEACHER, Planned, Training
 from kdpipe.study import StudySpec
 
-ANALYSIS_KINDS = ("embedding", "measure", "similarity", "factors", "credit", "explanation", "consensus", "map")
+ANALYSIS_KINDS = (
+    "embedding", "measure", "teacher-measure", "similarity", "factors", "credit", "explanation", "consensus", "map",
+)  # fmt: skip
 CONSENSUS, INDEPENDENT = "consensus", "independent"
 
 
@@ -42,20 +44,26 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Stages by network, ``similarity`` by (network, other network)."""
+    """Stages by network, ``similarity`` by (network, other network).
+
+    ``flips`` names whose answers are held beside each other: (network, plain of its seed, teacher).
+    """
 
     embeddings: dict[str, Stage]
     measures: dict[str, Stage]
+    teacher_measures: dict[str, Stage]
     similarity: dict[tuple[str, str], Stage]
     factors: dict[str, Stage]
     credit: dict[str, Stage]
     explanations: dict[str, Stage]
     maps: list[Drawn]
+    flips: list[tuple[str, str, str]]
 
     @property
     def stages(self) -> list[Stage]:
         by_network: Sequence[Mapping[Any, Stage]] = (
-            self.embeddings, self.measures, self.similarity, self.factors, self.credit, self.explanations,
+            self.embeddings, self.measures, self.teacher_measures, self.similarity, self.factors, self.credit,
+            self.explanations,
         )  # fmt: skip
         shared = {drawn.shared.key: drawn.shared for drawn in self.maps if drawn.shared}
         first = [stage for stages in by_network for stage in stages.values()]
@@ -77,26 +85,30 @@ class _Planner:
             "names": self._measures("layer"),
             "of_networks": self._measures("network"),
             "k": spec.measures.k,
+            "second_k": spec.measures.second_k if spec.measures.specifications else None,
         }
 
-    def _measures(self, of: str) -> list[str]:
-        return [name for name in self.spec.measures.names if MEASURES[name].of == of]
+    def _measures(self, of: str, beside_teacher: bool = False) -> list[str]:
+        asked = (MEASURES[name] for name in self.spec.measures.names)
+        return [one.name for one in asked if one.of == of and one.needs_teacher == beside_teacher]
 
     def plan(self) -> Analysis:
         measures = {
             name: self._stage(
-                "measure", f"measures of {name}", make_measures, self.of_layers, {"embedding": stage}, version=2
+                "measure", f"measures of {name}", make_measures, self.of_layers, {"embedding": stage}, version=3
             )
             for name, stage in self.embeddings.items()
         }
         return Analysis(
             self.embeddings,
             measures,
+            self._teacher_measures(),
             {pair: self._similarity(*pair) for pair in self._pairs()} if self._measures("pair") else {},
             {name: self._factors(name) for name in self.embeddings} if self.spec.measures.factors else {},
             {name: self._credit(name, plain, measures) for name, plain in self._credited()},
             self._explanations() if self.spec.measures.explanations else {},
             self._maps(),
+            self._flips(),
         )
 
     def _stage(
@@ -161,8 +173,9 @@ class _Planner:
         return self._stage("factors", f"factors of {name}", make_factors, {"k": self.spec.measures.k}, inputs)
 
     def _credited(self) -> list[tuple[str, str]]:
-        """Students of the study's teacher, with their plain companion."""
-        taught = [p for p in self.networks if p.teacher is not None and p.teacher.network_id == TEACHER]
+        """Students of the study's teacher at their last step, with their plain companion."""
+        whole = [p for p in self.networks if p.checkpoint is None and p.teacher is not None]
+        taught = [p for p in whole if p.teacher is not None and p.teacher.network_id == TEACHER]
         return [(p.network_id, plain) for p in taught if p.student and (plain := self._companion(p))]
 
     def _credit(self, name: str, plain: str, measures: Mapping[str, Stage]) -> Stage:
@@ -170,6 +183,35 @@ class _Planner:
         pairs = [[own[i], others[j]] for i, j in self._same_depth(name, TEACHER)]
         inputs = {"own": measures[name], "plain": measures[plain], "teacher": measures[TEACHER]}
         return self._stage("credit", f"neighbours of {name}", make_credit, {"teacher_layers": pairs}, inputs)
+
+    def _teacher_measures(self) -> dict[str, Stage]:
+        """The measures of layers that ask what the study's teacher answers, where the study has some."""
+        if not (names := self._measures("layer", beside_teacher=True)):
+            return {}
+        teacher, params = self.embeddings[TEACHER], {"names": names}
+        return {
+            name: self._stage(
+                "teacher-measure",
+                f"{name} beside the teacher's answers",
+                make_teacher_measures,
+                params,
+                {"embedding": stage, "teacher": teacher},
+            )
+            for name, stage in self.embeddings.items()
+        }
+
+    def _flips(self) -> list[tuple[str, str, str]]:
+        """Students with their plain companion and their teacher; with the study's, where they learned from none.
+
+        How often those err like a teacher whom they never heard is what chance gives.
+        """
+        found = []
+        for planned in self.networks:
+            teacher = planned.teacher.network_id if planned.teacher else TEACHER
+            compared = planned.role in ("distilled", "control") and planned.student is not None
+            if compared and teacher in self.by_name and (plain := self._companion(planned)):
+                found.append((planned.network_id, plain, teacher))
+        return found
 
     def _explanations(self) -> dict[str, Stage]:
         """Grad-CAM of the teacher's answers, where a network has one; the teacher's own first."""

@@ -173,7 +173,7 @@ class _Planner:
                 label_fraction=fraction,
                 seed=section.seed,
                 init_seed=section.seed,
-                mapped=role == "teacher",
+                mapped=role == "teacher" and bool(self.spec.maps.projectors),
             )
         return self.teachers[name]
 
@@ -213,10 +213,11 @@ class _Planner:
             plain = plain or made[method.name]
         assert plain is not None, "a study has a plain student"
         self.students += [made[method.name] for method in self.spec.methods]
-        assert plain.method is not None
-        for step in self.spec.kept_steps(plain.method):
-            name, role = f"{plain.network_id}-at{step}", "checkpoint"
-            self.checkpoints.append(replace(plain, network_id=name, role=role, checkpoint=step, mapped=False))
+        for method in self.spec.methods:
+            whole = made[method.name]
+            for step in self.spec.kept_steps(method):
+                name, role = f"{whole.network_id}-at{step}", "checkpoint"
+                self.checkpoints.append(replace(whole, network_id=name, role=role, checkpoint=step, mapped=False))
 
     def untrained_student(self, student: StudentSpec) -> Planned:
         """What the plain student of the first seed is before its first step."""
@@ -285,7 +286,8 @@ class _Planner:
             label_fraction=fraction,
             seed=seed,
             init_seed=init_seed,
-            mapped=drawn.get(method.role, False)
+            mapped=bool(self.spec.maps.projectors)
+            and drawn.get(method.role, False)
             and student.name == headline.student
             and fraction == headline.label_fraction,
         )

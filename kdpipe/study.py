@@ -239,6 +239,12 @@ class MeasuresSpec(Spec):
 
     names: list[str] = [name for name, measure in MEASURES.items() if measure.of != "factor"]
     k: Positive = 20
+    specifications: bool = Field(
+        default=True,
+        description="the two endpoints of every image in other ways too: kNN at second_k, and both on the standardised "
+        "layer",
+    )
+    second_k: Positive = Field(default=5, description="neighbours of the other kNN vote of every image")
     factors: bool = Field(default=True, description="how much of each layer is brightness, hue, edges, ...")
     explanations: bool = Field(default=True, description="Grad-CAM of the teacher's answers")
 
@@ -256,6 +262,25 @@ class HeadlineSpec(Spec):
     label_fraction: Fraction
 
 
+class EpsilonSpec(Spec):
+    """Differences that would not matter, in the unit of what is judged."""
+
+    silhouette: Annotated[float, Field(ge=0.0)] = Field(default=0.005, description="area between silhouette curves")
+    knn_accuracy: Annotated[float, Field(ge=0.0)] = Field(default=0.01, description="area between kNN accuracy curves")
+    accuracy: Annotated[float, Field(ge=0.0)] = Field(default=0.01, description="share of images answered rightly")
+
+
+class EvidenceSpec(Spec):
+    """How claims are judged; it stands in the file before the run."""
+
+    primary: HeadlineSpec | None = Field(
+        default=None, description="the one cell whose p values are not exploratory; the headline by default"
+    )
+    epsilon: EpsilonSpec = EpsilonSpec()
+    resamples: Annotated[int, Field(ge=200)] = Field(default=2000, description="of seeds and images, for intervals")
+    seed: Seed = Field(default=0, description="of the resampling")
+
+
 class StudySpec(Spec):
     """A whole study. Every list is explored in full: students x methods x label_fractions x seeds."""
 
@@ -268,14 +293,36 @@ class StudySpec(Spec):
     methods: Annotated[list[MethodSpec], Field(min_length=1)]
     label_fractions: Annotated[list[Fraction], Field(min_length=1)] = [1.0]
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    second_seed: bool = Field(
+        default=True,
+        description="with one seed, train plain from other initial weights too: what chance alone would change",
+    )
     training: TrainingSpec = TrainingSpec()
     checkpoints: list[Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
-        default=[], description="shares of the steps after which plain students are looked at too"
+        default=[],
+        description="shares of the steps after which plain students, and those of the headline's method, are looked at "
+        "too: what is compared at the same accuracy",
     )
     views: Annotated[list[Literal["gap", "projection"]], Field(min_length=1)] = ["gap", "projection"]
     maps: MapsSpec = MapsSpec()
     measures: MeasuresSpec = MeasuresSpec()
     headline: HeadlineSpec | None = None
+    evidence: EvidenceSpec = EvidenceSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_a_null(cls, raw: Any) -> Any:
+        """No difference can be read without one that chance made: a study of one seed gets a second plain student."""
+        if not isinstance(raw, dict) or raw.get("second_seed", True) is not True:
+            return raw
+        seeds, methods = raw.get("seeds", [0]), raw.get("methods")
+        if not (isinstance(seeds, list) and len(seeds) == 1 and isinstance(methods, list)):
+            return raw
+        nulls = [name for name, record in METHODS.items() if record.own_initialisation and not record.needs_teacher]
+        named = [method.get("method") for method in methods if isinstance(method, dict)]
+        if not named or set(nulls) & {name for name in named if isinstance(name, str)}:
+            return raw
+        return {**raw, "methods": [*methods, {"method": nulls[0]}]}
 
     @model_validator(mode="after")
     def _consistent(self) -> StudySpec:
@@ -292,7 +339,7 @@ class StudySpec(Spec):
         for index, student in enumerate(self.students):
             if student.name == "teacher":
                 raise ValueError(f"students.{index}.name: 'teacher' is the teacher's own name; choose another")
-        kept = {f"{plain.name}-at{step}" for plain in self.methods for step in self.kept_steps(plain)}
+        kept = {f"{method.name}-at{step}" for method in self.methods for step in self.kept_steps(method)}
         for method in self.methods:
             if method.name in kept | {"supervised", "untrained"}:
                 raise ValueError(f"methods: {method.name!r} is the name of other networks; choose another label")
@@ -309,16 +356,17 @@ class StudySpec(Spec):
             raise ValueError("methods: every comparison needs the student without distillation; add 'plain'")
         if self.maps.projectors and self.maps.view not in self.views:
             raise ValueError(f"maps.view: maps need the view {self.maps.view!r}, which views leaves out; add it there")
-        chosen = self.headline
-        if chosen is not None:
-            _member("headline.student", chosen.student, [student.name for student in self.students])
-            _member("headline.method", chosen.method, [method.name for method in self.methods])
-            _member("headline.label_fraction", chosen.label_fraction, self.label_fractions)
+        for field, chosen in (("headline", self.headline), ("evidence.primary", self.evidence.primary)):
+            if chosen is not None:
+                _member(f"{field}.student", chosen.student, [student.name for student in self.students])
+                _member(f"{field}.method", chosen.method, [method.name for method in self.methods])
+                _member(f"{field}.label_fraction", chosen.label_fraction, self.label_fractions)
         return self
 
     def kept_steps(self, method: MethodSpec) -> list[int]:
-        """Steps after which the weights of a plain student are kept; none for other methods."""
-        steps = method.recipe(self.training).steps if method.role == "plain" else 0
+        """Steps after which a student's weights are kept: of plain and the headline's method, and of no others."""
+        kept = method.role == "plain" or method.name == self.resolved_headline.method
+        steps = method.recipe(self.training).steps if kept else 0
         return sorted({max(round(share * steps), 1) for share in self.checkpoints if steps} - {steps})
 
     def network_names(self, student: StudentSpec) -> list[str]:

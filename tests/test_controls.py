@@ -81,7 +81,8 @@ def test_roles(networks):
     roles = dict(networks.select("method_label", "role").iter_rows())
     assert roles["plain"] == "plain" and roles["kd"] == roles["simkd"] == roles["kd-unlabelled"] == "distilled"
     assert roles["fitnet-own-budget-teacher"] == roles["plain-slow"] == roles["plain-long"] == "control"
-    assert roles["plain-at3"] == "checkpoint"
+    assert roles["plain-at3"] == roles["kd-at6"] == "checkpoint"  # kd is the headline
+    assert "simkd-at3" not in roles
 
 
 def test_steps_are_equal_but_for_the_student_that_trains_longer(line, networks):
@@ -89,9 +90,9 @@ def test_steps_are_equal_but_for_the_student_that_trains_longer(line, networks):
     facts = examine(study, line.root)
     longer = 1 + facts.teacher.macs / facts.students["small"].macs / 3
     for r in networks.filter(student="small").iter_rows(named=True):
-        expected = {"plain-long": round(12 * longer), "plain-at3": 3, "plain-at6": 6, "untrained": 0}.get(
-            r["method_label"], 12
-        )
+        steps = {"plain-long": round(12 * longer), "untrained": 0}
+        steps |= {f"{method}-at{step}": step for method in ("plain", "kd") for step in (3, 6)}
+        expected = steps.get(r["method_label"], 12)
         assert r["checkpoint_step"] == expected, r["method_label"]
     history = pl.read_parquet(line.artifacts / "tiny" / "history.parquet")
     assert history.filter(network_id="small-plain-long-l0.2-s0")["step"].max() == round(12 * longer)
@@ -143,6 +144,17 @@ def test_simkd_is_charged_for_its_projector(networks):
 def test_every_network_is_embedded_and_measured(line, networks):
     measured = set(pl.read_parquet(line.artifacts / "tiny" / "layer_measures.parquet")["network_id"])
     assert measured == set(networks["network_id"])
+
+
+def test_every_student_but_plain_has_a_ledger_beside_its_own_teacher(line, networks):
+    """The study's teacher where it had none; no ledger for checkpoints, teachers and what nobody trained."""
+    flips = pl.read_parquet(line.artifacts / "tiny" / "flips.parquet").filter(pl.col("label").is_null())
+    students = networks.filter(pl.col("role").is_in(["distilled", "control"]) & (pl.col("student") == "small"))
+    expected = students.select("network_id", pl.col("teacher_id").fill_null("teacher")).sort("network_id")
+    assert flips.select("network_id", "teacher_id").sort("network_id").equals(expected)
+    assert {"teacher", "teacher-untrained", "small-plain-l0.2-s0"} < set(flips["teacher_id"])
+    alike = flips.filter(pl.col("teacher_id") == pl.col("plain_id"))  # self-distillation
+    assert (alike["wrong_right_wrong"] + alike["right_wrong_right"]).sum() == 0
 
 
 def test_named_terms_and_shares_of_time_are_kept(line):

@@ -112,6 +112,9 @@ class Method:
         reveals_labels: unlabelled images come with their labels after all.
         own_initialisation: the student starts from other weights than its companions of the seed.
         trains_longer: the steps are multiplied by what the teacher's passes would have cost.
+        explains: how this control can explain a distilled student's gain away: ``instead``, if what it does in the
+            place of distillation gains as much; ``without``, if nothing is gained once what it withholds is gone.
+        control_of: the method of which it is this one with one thing changed; None if it stands against any.
         differs: where this form departs from the paper or from published code, for people.
     """
 
@@ -134,6 +137,8 @@ class Method:
     reveals_labels: bool = False
     own_initialisation: bool = False
     trains_longer: bool = False
+    explains: Literal["instead", "without"] | None = None
+    control_of: str | None = None
     differs: str = ""
     version: int = 1
 

@@ -51,6 +51,7 @@ PLAIN_LONG = Method(
     needs=(),
     teacher=None,
     trains_longer=True,
+    explains="instead",
     formula="CE, (1 + t/3) times the steps, t = MACs of the teacher / MACs of the student",
     summary="The plain student with the extra compute that a teacher's forward passes cost a distilled one.",
     citation="-",
@@ -66,6 +67,7 @@ SUPERVISED = Method(
     needs=(),
     teacher=None,
     reveals_labels=True,
+    explains="instead",
     formula="CE on the labelled and the unlabelled images, all with their labels",
     summary="Sees every image that an unlabelled distillation sees, with true labels: an upper bound for its data.",
     citation="-",
@@ -91,6 +93,7 @@ LABEL_SMOOTHING = Method(
     teacher=None,
     parameters=SmoothingParameters,
     formula="CE with targets (1 - e) y + e/K, e = 0.1",
+    explains="instead",
     summary="Soft targets without a teacher: what softness alone does.",
     citation="Szegedy et al., Rethinking the Inception Architecture for Computer Vision, 2016",
 )
@@ -104,6 +107,8 @@ RANDOM_TEACHER = Method(
     teacher="untrained",
     parameters=KdParameters,
     formula="as kd, the teacher at its initial weights",
+    explains="instead",
+    control_of="kd",
     summary="Distillation from a network that knows nothing: what the form of the loss alone does.",
     citation="-",
 )
@@ -123,6 +128,8 @@ SHUFFLED_TEACHER = Method(
     terms=_shuffled_terms,
     parameters=KdParameters,
     formula="as kd, the teacher's logits exchanged between the images of a batch",
+    explains="instead",
+    control_of="kd",
     summary="The teacher's logits without their images: what their distribution alone does.",
     citation="-",
 )
@@ -136,6 +143,8 @@ OWN_BUDGET_TEACHER = Method(
     teacher="own-budget",
     parameters=KdParameters,
     formula="as kd, the teacher trained on the student's own labelled images, for the student's number of steps",
+    explains="without",
+    control_of="kd",
     summary="No label reaches the student through the teacher that it has not itself: distillation without smuggling.",
     citation="-",
 )
@@ -150,6 +159,8 @@ SELF_DISTILLATION = Method(
     own_initialisation=True,
     parameters=KdParameters,
     formula="as kd, the teacher a plain student of the same seed",
+    explains="instead",
+    control_of="kd",
     summary="Born again: the teacher is the plain student itself, so it knows nothing that plain does not.",
     citation="Furlanello et al., Born Again Neural Networks, 2018",
 )
