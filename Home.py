@@ -4,14 +4,16 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import catalog, charts, focus, gains, maps, page, theme
+from kdpipe.views import catalog, charts, evidence, focus, gains, maps, page, theme
 
 POINTS = 800  # more are not told apart at this size, and this draws in about a second
 WAYS = (
     ("pages/1_Embeddings.py", "Embeddings: any layer of any network, image by image", ":material/scatter_plot:"),
     ("pages/2_Measures.py", "Measures: the same in numbers, by depth, class and similarity", ":material/show_chart:"),
     ("pages/3_Inside_layers.py", "Inside layers: whose neighbours, and what is brightness or hue", ":material/layers:"),
+    ("pages/4_Evidence.py", "Evidence: every claim judged, with what else could explain it", ":material/balance:"),
 )
+CLAIMED = ("earlier", "compact", "accurate")
 
 
 def accuracy_section(study: Study, networks: pl.DataFrame) -> None:
@@ -46,6 +48,22 @@ def accuracy_section(study: Study, networks: pl.DataFrame) -> None:
         st.caption(gains.about_chart(shown))
         gains.table(of_all)
     page.table_beside(catalog.accuracies(networks).drop("rank", "label_fraction"), f"{study.name}-accuracy")
+
+
+def verdict_section(study: Study) -> None:
+    """The claim, judged for the one comparison that the study named before it ran."""
+    main = evidence.primary(study)
+    if main is None:
+        return
+    titles = dict(study.claims.select("claim", "title").iter_rows())
+    same = study.frame("verdicts", student=main["student"], method_label=main["method_label"])
+    same = same.filter((pl.col("label_fraction") - main["label_fraction"]).abs() < 1e-6)
+    st.header("Is it true?")
+    cards = [row for name in CLAIMED for row in same.filter(claim=name).rows(named=True)]
+    for column, row in zip(st.columns(len(cards)), cards, strict=True):
+        with column:
+            evidence.card(row, titles[row["claim"]])
+    st.page_link("pages/4_Evidence.py", label="What it rests on, and every other comparison", icon=":material/balance:")
 
 
 def how_to_compare(rows: pl.DataFrame) -> str:
@@ -112,6 +130,8 @@ def main() -> None:
         networks = catalog.networks(study)
         st.markdown(catalog.study_in_words(study, networks))
     if networks is not None:  # said once that it cannot be read
+        with page.section("The verdicts"):
+            verdict_section(study)
         with page.section("The accuracies"):
             accuracy_section(study, networks)
         with page.section("The layers"):

@@ -26,10 +26,12 @@ from kdpipe.errors import DataError, KdpipeError, NetworkError, StudyError
 from kdpipe.export import export, export_weights
 from kdpipe.files import recover_folder
 from kdpipe.hardware import describe_hardware, resolve_device
-from kdpipe.pipeline import run_study
+from kdpipe.judging import judge_again
+from kdpipe.packing import pack, unpack
+from kdpipe.pipeline import finished, run_study
 from kdpipe.planning import TRAINING_KINDS, plan_training
 from kdpipe.spec_errors import closest
-from kdpipe.store import ARTIFACTS
+from kdpipe.store import ARTIFACTS, study_names
 from kdpipe.study import StudySpec, read_study
 
 KINDS = TRAINING_KINDS + ANALYSIS_KINDS
@@ -136,8 +138,10 @@ def run(
         recover_folder(artifacts / spec.name)
         recover_folder(weights / spec.name)
         frames = export(spec, facts, result, store, artifacts / spec.name, hardware)
-        export_weights(result.training, store, weights / spec.name)
+        lacking = export_weights(result.training, store, weights / spec.name)
         _show_results(frames)
+        if lacking:
+            reporter.say(f"Weights of {len(lacking)} networks are left out, as their stages were packed without them.")
         reporter.say(f"Artifacts: {artifacts / spec.name}    weights: {weights / spec.name}")
     ran, cached = len(result.outcome.ran), len(result.outcome.cached)
     reporter.say(f"{ran} stages run, {cached} from the cache, {time.perf_counter() - started:.0f} s. Log: {log}")
@@ -172,6 +176,29 @@ def plan(
         table.add_row(kind, str(len(mine)), str(cached), str(len(mine) - cached), rough)
     console.print(table)
     console.print(f"About {_duration(sum(seconds.values()))} on this machine as it is now.")
+
+
+@app.command()
+def judge(
+    study: Annotated[
+        str, typer.Argument(metavar="NAME", help="A study under the artifacts folder.", show_default=False)
+    ],
+    artifacts: Annotated[Path, typer.Option(help="Where artifacts are.", show_default="artifacts/")] = ARTIFACTS,
+) -> None:
+    """Judge a finished study again from its artifacts, without a network, and show its verdicts."""
+    if study not in study_names(artifacts):
+        known = study_names(artifacts)
+        raise StudyError(f"{study}: no study of that name lies in {artifacts}{closest(study, known)}.")
+    started = time.perf_counter()
+    found = judge_again(artifacts / study)
+    table = Table(title=found.title)
+    for column in ("claim", "student", "method", "labels", "verdict"):
+        table.add_column(column)
+    for row in found.verdicts.iter_rows(named=True):
+        claim, student, method = row["claim"], row["student"] or "all", row["method_label"] or "all"
+        table.add_row(claim, student, method, f"{row['label_fraction']:.4g}", row["title"])
+    console.print(table)
+    console.print(f"{found.verdicts.height} verdicts in {time.perf_counter() - started:.1f} s: {artifacts / study}")
 
 
 @app.command()
@@ -210,6 +237,35 @@ def cache_clean(
     if not yes:
         typer.confirm(f"Delete {stages} finished stages ({size / 1e6:.1f} MB) in {cache}?", abort=True)
     console.print(f"{Cache(cache).clean() / 1e6:.1f} MB freed.")
+
+
+@cache_app.command("pack")
+def cache_pack(
+    study: Study,
+    target: Annotated[Path, typer.Argument(metavar="FILE.tar.gz", help="Where to write.", show_default=False)],
+    overrides: Overrides = None,
+    seed: Seeds = None,
+    data_folder: DataRoot = None,
+    cache: CacheFolder = DEFAULT_CACHE,
+) -> None:
+    """Write what finished stages of a study found, without weights and vectors, into one small file."""
+    spec, root, facts = _checked(study, overrides, data_folder)
+    store = Cache(cache)
+    training = plan_training(spec, facts, root, seed)
+    analysis = plan_analysis(spec, facts, training, finished(training, store))
+    stages = with_inputs([planned.stage for planned in training.networks] + analysis.stages)
+    count, size = pack(store, stages, target)
+    console.print(f"{target}: {count} stages, {size / 1e6:.1f} MB")
+
+
+@cache_app.command("unpack")
+def cache_unpack(
+    source: Annotated[Path, typer.Argument(metavar="FILE.tar.gz", help="A packed file.", show_default=False)],
+    cache: CacheFolder = DEFAULT_CACHE,
+) -> None:
+    """Take packed stages into the cache; a later run finds them done."""
+    taken, there = unpack(Cache(cache), source)
+    console.print(f"{taken} stages taken into {cache}, {there} were there.")
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ from kdpipe.data import Dataset, derive_seed, describe
 from kdpipe.embedding_stages import LAYERS, PIXELS
 from kdpipe.engine import Cache, Stage
 from kdpipe.files import canonical_json, new_folder
+from kdpipe.flip_export import flip_tables
+from kdpipe.judging import judge_study
 from kdpipe.map_export import map_tables
 from kdpipe.map_stages import MAP_NEIGHBOURS
 from kdpipe.measure_stages import PUBLISHED_NEIGHBOURS, teacher_entropy
@@ -36,7 +38,7 @@ from kdpipe.study import StudySpec
 from kdpipe.training_stages import HISTORY, RESULT
 
 SUPERVISED, UNTRAINED = "supervised", "untrained"
-EXPORT_VERSION = 4  # raised when the same outputs would be assembled differently
+EXPORT_VERSION = 5  # raised when the same outputs would be assembled differently
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "polars", "openTSNE", "ivis", "tensorflow", "scikit-learn")
 LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
 
@@ -62,10 +64,11 @@ def export(
         **map_tables(spec, facts, training, analysis, cache),
         "network_measures": _collected("network.parquet", analysis.measures, cache),
         "answers": _answers(spec, training, analysis, cache),
+        **flip_tables(training, analysis, cache),
         "factors": _collected("factors.parquet", analysis.factors, cache),
         "neighbour_credit": _credit(analysis, cache),
         "explanations": _collected("explanations.parquet", analysis.explanations, cache),
-        "layer_measures": _collected("values.parquet", analysis.measures, cache),
+        "layer_measures": _layer_measures(analysis, cache),
         "class_measures": _collected("classes.parquet", analysis.measures, cache),
         "sample_measures": _collected("samples.parquet", analysis.measures, cache),
         "similarity": _similarity(analysis, cache),
@@ -73,15 +76,30 @@ def export(
         "measures": _measures(spec),
     }
     frames = {name: _as_declared(name, frame) for name, frame in frames.items()}
-    write_study(folder, _record(spec, result, cache), frames, _timings(training, analysis, cache, hardware))
+    record = _record(spec, result, cache)
+    frames |= judge_study(frames, record)
+    write_study(folder, record, frames, _timings(training, analysis, cache, hardware))
     return frames
 
 
-def export_weights(training: Training, cache: Cache, folder: Path) -> None:
-    """Copy the last-step weights of every trained network, one safetensors file each."""
+def export_weights(training: Training, cache: Cache, folder: Path) -> list[str]:
+    """Copy the last-step weights of every trained network, one safetensors file each.
+
+    Returns:
+        the networks whose weights are not at hand, as their stage was packed without them.
+    """
+    lacking = []
     with new_folder(folder) as building:
         for planned in (one for one in finished(training, cache) if one.network_id != PIXELS):
-            shutil.copyfile(cache.path(planned.stage) / planned.weights, building / f"{planned.network_id}.safetensors")
+            name = f"{planned.network_id}.safetensors"
+            source = cache.path(planned.stage) / planned.weights
+            if cache.thinned(planned.stage):
+                source = folder / name  # from an earlier run, if there was one
+            if source.is_file():
+                shutil.copyfile(source, building / name)
+            else:
+                lacking.append(planned.network_id)
+    return lacking
 
 
 def _as_declared(name: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -279,6 +297,16 @@ def _collected(file: str, stages: dict[str, Stage], cache: Cache) -> pl.DataFram
     return pl.concat(frames) if frames else pl.DataFrame()
 
 
+def _layer_measures(analysis: Analysis, cache: Cache) -> pl.DataFrame:
+    """Those of a layer by itself and those beside the teacher's answers, network by network."""
+    stages = (analysis.measures, analysis.teacher_measures)
+    frames = [frame for part in stages if (frame := _collected("values.parquet", part, cache)).width]
+    if not frames:
+        return pl.DataFrame()
+    order = pl.Enum(list(analysis.embeddings))
+    return pl.concat(frames).sort(pl.col("network_id").cast(order), maintain_order=True)
+
+
 def _done(stages: dict[str, Stage], cache: Cache) -> dict[str, Stage]:
     """The stages that have an output; what failed is named under ``missing`` in study.json."""
     return {name: stage for name, stage in stages.items() if cache.has(stage)}
@@ -327,6 +355,9 @@ def _methods(spec: StudySpec) -> pl.DataFrame:
                 "summary": METHODS[name].summary,
                 "citation": METHODS[name].citation,
                 "defaults": canonical_json(METHODS[name].resolved({}).model_dump(mode="json")),
+                "role": METHODS[name].role,
+                "explains": METHODS[name].explains,
+                "control_of": METHODS[name].control_of,
             }
             for name in used
         ]

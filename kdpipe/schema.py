@@ -9,11 +9,12 @@ exist. Light on purpose (polars only): the app imports it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import polars as pl
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 TEXT, BOOL, COUNT, REAL = pl.String(), pl.Boolean(), pl.Int32(), pl.Float32()
 
@@ -78,6 +79,45 @@ _CREDIT = {
     "invented": "its neighbours that neither the teacher nor plain has",
 }
 
+_VARIANTS = {
+    "knn_correct_second": Column(
+        BOOL,
+        "as knn_correct, with measures.second_k neighbours; empty where the study does not ask for it",
+        nullable=True,
+    ),
+    "silhouette_standardised": Column(
+        REAL,
+        "as silhouette, on the layer with each column at mean 0 and standard deviation 1; empty as above",
+        nullable=True,
+    ),
+    "knn_correct_standardised": Column(
+        BOOL,
+        "as knn_correct, on the layer with each column at mean 0 and standard deviation 1; empty as above",
+        nullable=True,
+    ),
+}
+_TRIO = {
+    "network_id": _NETWORK,
+    "plain_id": Column(TEXT, "the plain student of the same seed"),
+    "teacher_id": Column(TEXT, "its teacher, or the study's where it learned from none"),
+}
+_COMBINATIONS = ("_".join(rights) for rights in product(("right", "wrong"), repeat=3))
+
+_CELL = {
+    "student": Column(TEXT, "name of the architecture; empty for a claim across architectures"),
+    "method_label": Column(TEXT, "the method's name in this study; empty for a claim across methods"),
+    "label_fraction": Column(REAL, "share of the training labels"),
+    "primary": Column(BOOL, "whether this is the study's one cell that is not exploratory"),
+}
+_CONTRAST = {
+    "seeds": Column(COUNT, "paired seeds"),
+    "estimate": Column(REAL, "mean over seeds"),
+    "low": Column(REAL, "lower end of the 95 % interval over seeds and images", nullable=True),
+    "high": Column(REAL, "upper end of the 95 % interval over seeds and images", nullable=True),
+    "p": Column(REAL, "exact sign-flip over seeds, two-sided; empty below 8 seeds", nullable=True),
+    "null_ratio": Column(REAL, "estimate over the spread that another initialisation makes", nullable=True),
+}
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -89,8 +129,7 @@ TABLES: dict[str, Table] = {
                 "network_id": Column(TEXT, "readable and unique within the study"),
                 "role": Column(
                     TEXT,
-                    "teacher, plain, distilled, control, checkpoint (a plain student on its way) or baseline (not "
-                    "trained)",
+                    "teacher, plain, distilled, control, checkpoint (a student on its way) or baseline (not trained)",
                 ),
                 "student": Column(
                     TEXT, "name of the architecture in the study file; teacher for every teacher, pixels for raw images"
@@ -257,6 +296,7 @@ TABLES: dict[str, Table] = {
                 "silhouette": Column(REAL, "silhouette coefficient with the true classes as clusters"),
                 "knn_vote": Column(COUNT, "class most frequent among the k nearest other probe images"),
                 "knn_correct": Column(BOOL, "knn_vote equals label"),
+                **_VARIANTS,
             },
         ),
         Table(
@@ -280,6 +320,49 @@ TABLES: dict[str, Table] = {
                 "measure": _MEASURE,
                 "value": Column(REAL, "its value"),
                 "chance": Column(REAL, "value where nothing is to be found", nullable=True),
+            },
+        ),
+        Table(
+            "flips",
+            "what a student fixed, broke and inherited, over all probe images or those of a class",
+            ("network_id", "label"),
+            {
+                **_TRIO,
+                "label": Column(COUNT, "index of the class; empty for all classes together", nullable=True),
+                "images": Column(COUNT, "how many images that is"),
+                **{
+                    name: Column(
+                        COUNT, "of these, {} by teacher, plain and this network".format(name.replace("_", ", "))
+                    )
+                    for name in _COMBINATIONS
+                },
+                "fixed": Column(COUNT, "of these, wrong by plain and right by this network"),
+                "broken": Column(COUNT, "of these, right by plain and wrong by this network"),
+                "inherited": Column(
+                    COUNT, "of these, given the teacher's wrong answer by this network and another answer by plain"
+                ),
+                "same_error": Column(COUNT, "of these, given the teacher's wrong answer by this network"),
+                "plain_same_error": Column(COUNT, "of these, given the teacher's wrong answer by plain"),
+                "p_value": Column(
+                    REAL,
+                    "exact McNemar p of fixed against broken; of one training run each, not corrected over classes",
+                ),
+            },
+        ),
+        Table(
+            "sample_flips",
+            "what became of a probe image from plain to a student",
+            ("network_id", "sample_id"),
+            {
+                **_TRIO,
+                "sample_id": _SAMPLE,
+                "outcome": Column(
+                    TEXT,
+                    "by plain and this network: kept (right, right), fixed (wrong, right), broken (right, wrong) "
+                    "or wrong (wrong, wrong)",
+                ),
+                "teacher_correct": Column(BOOL, "whether the teacher is right"),
+                "inherited": Column(BOOL, "as in flips.parquet: the teacher's wrong answer, which plain did not give"),
             },
         ),
         Table(
@@ -360,6 +443,14 @@ TABLES: dict[str, Table] = {
                 "summary": Column(TEXT, "one line for people"),
                 "citation": Column(TEXT, "paper"),
                 "defaults": Column(TEXT, "default parameters, as JSON"),
+                "role": Column(TEXT, "plain, distilled or control"),
+                "explains": Column(
+                    TEXT,
+                    "how this control can explain a gain away: instead (if it gains as much) or without (if nothing is "
+                    "gained with what it withholds gone)",
+                    nullable=True,
+                ),
+                "control_of": Column(TEXT, "the method that it varies in one thing; empty for any", nullable=True),
             },
         ),
         Table(
@@ -377,6 +468,89 @@ TABLES: dict[str, Table] = {
                 "high": Column(REAL, "greatest possible value", nullable=True),
                 "chance": Column(TEXT, "where its chance level comes from: known, shuffled or none"),
                 "cost": Column(TEXT, "how its time grows with images N, width d and classes K"),
+            },
+        ),
+        Table(
+            "comparisons",
+            "two kinds of student side by side in one quantity",
+            ("student", "method_label", "label_fraction", "against", "measure", "view", "quantity"),
+            {
+                **_CELL,
+                "against": Column(
+                    TEXT,
+                    "plain, teacher or the control it is held against; 'X - plain' where control X itself is held "
+                    "against plain",
+                ),
+                "measure": Column(TEXT, "silhouette, knn_accuracy, prediction_depth or accuracy"),
+                "view": Column(TEXT, "view of the layers; empty for measures of answers"),
+                "quantity": Column(
+                    TEXT,
+                    "abc, early_abc, shape_abc, advance (all in favour of distillation where positive) or difference",
+                ),
+                **_CONTRAST,
+                "p_corrected": Column(REAL, "p after correction", nullable=True),
+                "correction": Column(
+                    TEXT,
+                    "holm over the primary cell's two endpoints, benjamini-hochberg over all others of the study",
+                    nullable=True,
+                ),
+                "d_z": Column(REAL, "effect size over paired seeds, corrected after Hedges", nullable=True),
+                "null_estimate": Column(
+                    REAL, "the same of plain from other initial weights against plain", nullable=True
+                ),
+                "never_reached": Column(
+                    COUNT, "advance: seeds at which plain's final value is never reached", nullable=True
+                ),
+                "per_seed": Column(pl.List(pl.Float32()), "one a seed, in the order of seeds"),
+            },
+        ),
+        Table(
+            "specification",
+            "the area before the last layer, measured in one of several ways",
+            ("student", "method_label", "label_fraction", "against", "measure", "view", "standardised", "k"),
+            {
+                **_CELL,
+                "against": Column(TEXT, "as in comparisons.parquet"),
+                "measure": Column(TEXT, "silhouette or knn_accuracy"),
+                "view": _VIEW,
+                "standardised": Column(BOOL, "whether each column of the layer was brought to deviation 1"),
+                "k": Column(COUNT, "neighbours that vote; empty for the silhouette", nullable=True),
+                "fixed_in_advance": Column(BOOL, "whether this is the way that verdicts rest on"),
+                **_CONTRAST,
+            },
+        ),
+        Table(
+            "claims",
+            "a claim that can fail",
+            ("claim",),
+            {
+                "claim": Column(TEXT, "registry name"),
+                "title": Column(TEXT, "the claim in a sentence"),
+                "measured_by": Column(TEXT, "what it is judged by"),
+                "rule": Column(TEXT, "when it is supported"),
+            },
+        ),
+        Table(
+            "verdicts",
+            "a claim judged for a student, a method and a budget",
+            ("claim", "student", "method_label", "label_fraction"),
+            {
+                "claim": Column(TEXT, "as in claims.parquet"),
+                **_CELL,
+                "verdict": Column(TEXT, "one of the verdicts of docs/EVIDENCE.md"),
+                "title": Column(TEXT, "the verdict with the control or number that it is about"),
+                "sentence": Column(TEXT, "the whole in a sentence for people"),
+                "because": Column(TEXT, "the reason, as a clause", nullable=True),
+                "takes": Column(TEXT, "what a decision would take, where there is none", nullable=True),
+                "seeds": Column(COUNT, "paired seeds"),
+                **{name: replace(column, nullable=True) for name, column in _CONTRAST.items() if name != "seeds"},
+                "p_corrected": Column(REAL, "p after correction", nullable=True),
+                "correction": Column(TEXT, "as in comparisons.parquet", nullable=True),
+                "d_z": Column(REAL, "effect size over paired seeds, corrected after Hedges", nullable=True),
+                "controls_passed": Column(pl.List(pl.String()), "controls that do not account for the effect"),
+                "controls_failed": Column(pl.List(pl.String()), "controls that do"),
+                "controls_missing": Column(pl.List(pl.String()), "controls that could not be asked, and why"),
+                "rests_on": Column(TEXT, "every number that the verdict rests on, as JSON"),
             },
         ),
     )

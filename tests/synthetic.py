@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from kdpipe.judging import judge_study
 from kdpipe.schema import TABLES
 from kdpipe.store import write_study
+from kdpipe.study import EvidenceSpec
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 TITLES = {
@@ -30,7 +33,9 @@ TITLES = {
     "own-budget-teacher": "KD from a teacher with the student's labels",
     "fitnet": "FitNet hints",
 }
+EXPLAIN = ("label-smoothing", "random-teacher")
 ADVANCE = {"teacher": 0.25, "plain": 0.0, "distilled": 0.15, "control": 0.0, "checkpoint": -0.1, "baseline": -0.6}
+RIGHTS = {True: "right", False: "wrong"}
 FACTORS = ("brightness", "contrast", "hue", "colourfulness", "edge_density", "teacher_entropy")
 
 
@@ -74,6 +79,7 @@ def write_toy_study(root: Path, recipe: Recipe = Recipe()) -> Path:
         **_layer_tables(recipe, networks, samples),
     }
     frames = {name: _typed(name, frame) for name, frame in frames.items()}
+    frames |= judge_study(frames, _record(recipe))
     timings = {"stages": {"train": 12.5, "maps": 3.0}, "hardware": {"cpu": "made up"}}
     write_study(root / recipe.name, _record(recipe), frames, timings)
     return root / recipe.name
@@ -90,7 +96,12 @@ def _record(recipe: Recipe) -> dict[str, Any]:
         "title": f"Made-up study {recipe.name}",
         "description": "A **made-up** study: numbers are drawn, nothing was trained.",
         "study_hash": hashlib.sha256(str(recipe).encode()).hexdigest()[:16],
-        "study": {"name": recipe.name, "seeds": list(recipe.seeds)},
+        "study": {
+            "name": recipe.name,
+            "seeds": list(recipe.seeds),
+            "evidence": EvidenceSpec(resamples=200).model_dump(mode="json"),
+            "measures": {"k": 20, "second_k": 5},
+        },
         "versions": {"kdpipe": "0.1.0", "torch": "2.14"},
         "data": {
             "dataset": "made-up digits",
@@ -104,7 +115,11 @@ def _record(recipe: Recipe) -> dict[str, Any]:
             "test": 500,
             "probe": recipe.samples,
         },
-        "headline": {"student": "small", "method_label": recipe.methods[0], "label_fraction": recipe.fractions[0]},
+        "headline": {
+            "student": "small",
+            "method": recipe.methods[0] if recipe.methods else "plain",
+            "label_fraction": recipe.fractions[0],
+        },
         "missing": dict(recipe.missing),
     }
 
@@ -234,14 +249,23 @@ def _methods(recipe: Recipe) -> pl.DataFrame:
             "summary": [f"Made-up words about {name}." for name in names],
             "citation": ["Nobody (2024)"] * len(names),
             "defaults": ["{}"] * len(names),
-        }
+            "role": [_role(recipe, name) for name in names],
+            "explains": ["instead" if name in EXPLAIN else None for name in names],
+            "control_of": [None] * len(names),
+        },
+        schema_overrides={"explains": pl.String, "control_of": pl.String},
     )
+
+
+def _role(recipe: Recipe, method: str) -> str:
+    return "plain" if method == "plain" else "distilled" if method in recipe.methods else "control"
 
 
 def _measures() -> pl.DataFrame:
     rows = [
         ("silhouette", "layer", "Silhouette", "How much closer a class is to itself.", -1.0, 1.0),
         ("knn_accuracy", "layer", "kNN accuracy", "Do the nearest images share the class?", 0.0, 1.0),
+        ("dark_knowledge", "layer", "Dark knowledge", "Are classes near that the teacher finds alike?", -1.0, 1.0),
         ("trustworthiness", "map", "Trustworthiness", "Are neighbours on the map true ones?", 0.0, 1.0),
         ("continuity", "map", "Continuity", "Are true neighbours near on the map?", 0.0, 1.0),
         ("knn_recall", "map", "Neighbours kept", "Share of true neighbours kept.", 0.0, 1.0),
@@ -309,6 +333,7 @@ def _layer_tables(recipe: Recipe, networks: pl.DataFrame, samples: pl.DataFrame)
                             parts.setdefault(name, []).append(frame)
     tables = {name: pl.concat(frames) for name, frames in parts.items()}
     tables["similarity"] = _similarity(networks, recipe)
+    tables |= _flips(networks, samples, tables["predictions"])
     for name in ("maps", "map_measures", "neighbours", "neighbour_credit", "explanations", "answers"):
         tables.setdefault(name, TABLES[name].schema.to_frame())
     return tables
@@ -357,7 +382,7 @@ def _predictions(
             "confidence": confidence,
             "margin": margin,
             "correct": predicted == labels,
-            "prediction_depth": rng.integers(0, 4, len(labels)),
+            "prediction_depth": rng.integers(0, min(4, len(recipe.student_layers)), len(labels)),
             "vote_entropy": rng.random(len(labels)),
             "logits": logits.tolist(),
         }
@@ -376,11 +401,11 @@ def _one_layer(
     rows = samples.height
     layer = {**on, "order": order, "relative_depth": depth, "mac_share": depth, "shape": [16, 4, 4], "dim": 256}
     values = {"silhouette": signal - 0.3 + rng.normal(0, 0.02), "knn_accuracy": signal + rng.normal(0, 0.02)}
-    chance = {"silhouette": 0.0, "knn_accuracy": 1 / recipe.classes}
+    chance = {"silhouette": 0.0, "knn_accuracy": 1 / recipe.classes, "dark_knowledge": 0.0}
     measured = [
         {**on, "measure": name, "value": value, "low": value - 0.03, "high": value + 0.03}
         | {"interval_over": "probe images", "chance": chance[name]}
-        for name, value in values.items()
+        for name, value in {**values, "dark_knowledge": 0.8 * signal}.items()
     ]
     by_class = [
         {**on, "measure": name, "label": label, "value": value + rng.normal(0, 0.05)}
@@ -404,8 +429,71 @@ def _one_layer(
         "class_measures": pl.DataFrame(by_class),
         "sample_measures": pl.DataFrame(
             {"sample_id": samples["sample_id"], "silhouette": rng.normal(signal - 0.3, 0.1, rows), "knn_vote": vote}
-        ).with_columns(knn_correct=True, **{name: pl.lit(value) for name, value in on.items()}),
+        ).with_columns(
+            knn_correct=True,
+            knn_correct_second=True,
+            silhouette_standardised=pl.col("silhouette") - 0.02,
+            knn_correct_standardised=True,
+            **{name: pl.lit(value) for name, value in on.items()},
+        ),
     }
+
+
+def _flips(networks: pl.DataFrame, samples: pl.DataFrame, predictions: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """What became of each image, counted from the predictions that the study has."""
+    answers = samples.select("sample_id", "label").join(predictions, "sample_id")
+    said = {name[0]: frame for name, frame in answers.partition_by("network_id", as_dict=True).items()}
+    students = networks.filter(pl.col("role").is_in(["distilled", "control"]), student="small", status="trained")
+    images = [_images(trio, said) for trio in _trios(networks, students) if set(trio) <= said.keys()]
+    if not images:
+        return {name: TABLES[name].schema.to_frame() for name in ("flips", "sample_flips")}
+    together = pl.concat(images)
+    keys = ["network_id", "plain_id", "teacher_id"]
+    ledgers = [_counted(group, None) for _, group in together.group_by(keys, maintain_order=True)]
+    ledgers += [
+        _counted(group, label) for (*_, label), group in together.group_by([*keys, "label"], maintain_order=True)
+    ]
+    return {"flips": pl.DataFrame(ledgers, infer_schema_length=None), "sample_flips": together}
+
+
+def _trios(networks: pl.DataFrame, students: pl.DataFrame) -> list[tuple[str, str, str]]:
+    plain = {(r["label_fraction"], r["seed"]): r["network_id"] for r in networks.filter(role="plain").to_dicts()}
+    return [
+        (row["network_id"], plain.get((row["label_fraction"], row["seed"]), ""), row["teacher_id"] or "teacher")
+        for row in students.to_dicts()
+    ]
+
+
+def _images(trio: tuple[str, str, str], said: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    own, plain, teacher = (said[name].sort("sample_id") for name in trio)
+    shared = (own["predicted"] == teacher["predicted"]) & ~teacher["correct"]
+    names = {(True, True): "kept", (False, True): "fixed", (True, False): "broken", (False, False): "wrong"}
+    return own.select("sample_id", "label").with_columns(
+        **{name: pl.lit(value) for name, value in zip(("network_id", "plain_id", "teacher_id"), trio, strict=True)},
+        outcome=pl.Series([names[pair] for pair in zip(plain["correct"], own["correct"], strict=True)]),
+        teacher_correct=teacher["correct"],
+        inherited=shared & (plain["predicted"] != teacher["predicted"]),
+        same_error=shared,
+        plain_same_error=(plain["predicted"] == teacher["predicted"]) & ~teacher["correct"],
+        rights=pl.Series(
+            [
+                "_".join(RIGHTS[right] for right in rights)
+                for rights in zip(teacher["correct"], plain["correct"], own["correct"], strict=True)
+            ]
+        ),
+    )
+
+
+def _counted(images: pl.DataFrame, label: int | None) -> dict[str, Any]:
+    known = images.select("network_id", "plain_id", "teacher_id").row(0, named=True)
+    names = [name for name in TABLES["flips"].columns if "_" in name and set(name.split("_")) <= set(RIGHTS.values())]
+    outcomes = {name: (images["outcome"] == name).sum() for name in ("fixed", "broken")}
+    shared = {name: images[name].sum() for name in ("inherited", "same_error", "plain_same_error")}
+    counts = {name: (images["rights"] == name).sum() for name in names}
+    changed, fewer = sum(outcomes.values()), min(outcomes.values())
+    tail = sum(comb(changed, few) for few in range(fewer + 1)) / 2**changed
+    found = {"images": images.height, **counts, **outcomes, **shared, "p_value": min(1.0, 2 * tail)}
+    return {**known, "label": label, **found}
 
 
 def _credit(on: dict[str, str], samples: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:

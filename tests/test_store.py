@@ -24,7 +24,7 @@ def frame(name: str, rows: int = 3) -> pl.DataFrame:
     columns = {}
     for column, declared in table.columns.items():
         inner = declared.dtype.inner if isinstance(declared.dtype, pl.List) else None
-        cell = [1, 2] if inner is not None else SAMPLES[declared.dtype]
+        cell = SAMPLES[declared.dtype] if inner is None else ["x"] if inner == pl.String() else [1, 2]
         columns[column] = pl.Series([cell] * rows, dtype=declared.dtype)
     key = table.key[0]
     numbers = [f"n{i}" for i in range(rows)] if table.columns[key].dtype == pl.String else range(rows)

@@ -12,7 +12,7 @@ from kdpipe.store import Study
 
 VIEWS = {"gap": "channel means (gap)", "projection": "whole map (projection)"}
 ROLES = ("teacher", "plain", "control", "distilled", "checkpoint", "baseline")
-# A study's one teacher has that role; teachers of controls, and plain students on their way, are no students.
+# A study's one teacher has that role; teachers of controls, and students on their way, are no students.
 OTHER_TEACHER = (pl.col("role") != "teacher") & (pl.col("student") == "teacher")
 STUDENT = pl.col("role").is_in(["plain", "control", "distilled"]) & (pl.col("student") != "teacher")
 TRAINED_STUDENT = STUDENT & (pl.col("status") == "trained")
@@ -65,14 +65,14 @@ def _series(titles: dict[str, str]) -> pl.Expr:
     """What a configuration is called; a control by its method's title, with what its label adds."""
     title, added = pl.col("method").replace(titles), pl.col("method_label").str.strip_prefix(pl.col("method"))
     control = pl.concat_str(title, pl.lit(" ("), added.str.strip_chars_start("-"), pl.lit(")"))
-    step = pl.col("checkpoint_step").cast(pl.String)
+    step, whole = pl.col("checkpoint_step").cast(pl.String), pl.col("method_label").str.replace(r"-at\d+$", "")
     return (
         pl.when(pl.col("role") == "teacher").then(pl.lit("teacher"))
         .when(BASELINE & (pl.col("student") == "pixels")).then(pl.lit("raw pixels"))
         .when(BASELINE).then(pl.lit("untrained student"))
         .when(OTHER_TEACHER & (pl.col("label_fraction") == 0)).then(pl.lit("untrained teacher"))
         .when(OTHER_TEACHER).then(pl.concat_str(pl.lit("teacher on "), "budget"))
-        .when(pl.col("role") == "checkpoint").then(pl.concat_str(pl.lit("plain at step "), step))
+        .when(pl.col("role") == "checkpoint").then(pl.concat_str(whole, pl.lit(" at step "), step))
         .when((pl.col("role") == "control") & (added == "")).then(title)
         .when(pl.col("role") == "control").then(control)
         .otherwise("method_label")
@@ -219,10 +219,10 @@ def _beside(frame: pl.DataFrame) -> str:
     counts = {
         "other control": controls,
         "other teacher": frame.filter(OTHER_TEACHER).height,
-        "plain student on its way": frame.filter(pl.col("role") == "checkpoint").height,
+        "student on its way": frame.filter(pl.col("role") == "checkpoint").height,
         "untrained student": frame.filter(BASELINE & (pl.col("student") != "pixels")).height,
     }
-    plural = {"plain student on its way": "plain students on their way"}
+    plural = {"student on its way": "students on their way"}
     said = [f"{n} {what if n == 1 else plural.get(what, what + 's')}" for what, n in counts.items() if n]
     return f" Beside these: {_listed(said)}." if said else ""
 

@@ -51,7 +51,7 @@ def _pick_series(study: Study, networks: pl.DataFrame) -> tuple[dict[str, str], 
     chosen = st.multiselect(
         "In colour, beside teacher, plain and its second start", options, default=usual, key="methods",
         bind="query-params", max_selections=theme.COLOURED_METHODS,
-        help="By gain in test accuracy, the highest first; then other teachers and plain students on their way.",
+        help="By gain in test accuracy, the highest first; then other teachers and students on their way.",
     )  # fmt: skip
     others = st.toggle("All other methods and controls in grey", value=True, key="others", bind="query-params")
     return focus.colours(study, networks, chosen), others

@@ -1,0 +1,288 @@
+"""From a study's tables to the cells that evidence judges: which students belong side by side, and their values.
+
+A cell is one student, one method and one budget of labels, with plain students of the same seeds and every control
+that can explain its gain. Frames in, arrays out; no network is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+Frames = Mapping[str, pl.DataFrame]
+Array = NDArray[Any]
+Kind = Literal["instead", "without"]
+MATCHED = "matched-accuracy"
+STUDENT = ~pl.col("student").is_in(["teacher", "pixels"])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Networks that differ in their seed alone: seed -> network_id."""
+
+    label: str
+    method: str
+    role: str
+    unlabelled: bool
+    ids: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A control of a cell.
+
+    Attributes:
+        why_not: a clause that says why it was not held against the cell, or None.
+    """
+
+    name: str
+    kind: Kind
+    ids: Mapping[int, str] = field(default_factory=dict)
+    why_not: str | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands in its study, and who belongs to it.
+
+    Attributes:
+        seeds: those of which both the plain and the distilled student were trained to the end.
+        null: plain from other initial weights, at the same seeds; where the study has none, plain of the next seed.
+    """
+
+    student: str
+    method: str
+    label_fraction: float
+    seeds: tuple[int, ...]
+    distilled: Group
+    plain: Group
+    null: Mapping[int, str] | None
+    controls: tuple[Named, ...]
+    primary: bool = False
+
+    def ids(self, group: Mapping[int, str]) -> list[str]:
+        return [group[seed] for seed in self.seeds]
+
+
+class Values:
+    """Per-image values of a study's networks, looked up by name."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+        self.labels = frames["samples"].sort("sample_id")["label"].to_numpy()
+
+    @cached_property
+    def _layers(self) -> dict[tuple[str, str], pl.DataFrame]:
+        keys = ["network_id", "view"]
+        parts = self.frames["layers"].sort("order").partition_by(keys, as_dict=True)
+        return {(str(name), str(view)): part for (name, view), part in parts.items()}
+
+    @cached_property
+    def _samples(self) -> dict[tuple[str, str], pl.DataFrame]:
+        """Sample measures of a network in a view, sorted by layer and image."""
+        order = self.frames["layers"].select("network_id", "view", "layer", "order")
+        joined = self.frames["sample_measures"].join(order, ["network_id", "view", "layer"])
+        parts = joined.sort("order", "sample_id").partition_by("network_id", "view", as_dict=True)
+        return {(str(name), str(view)): part for (name, view), part in parts.items()}
+
+    @cached_property
+    def _answers(self) -> dict[str, pl.DataFrame]:
+        parts = self.frames["predictions"].sort("sample_id").partition_by("network_id", as_dict=True)
+        return {str(name): part for (name,), part in parts.items()}
+
+    def depth(self, network_id: str, view: str) -> Array:
+        """Relative depth (L,) of a network's layers."""
+        return self._layers[network_id, view]["relative_depth"].to_numpy().astype(np.float64)
+
+    def has(self, network_ids: Sequence[str], view: str, column: str) -> bool:
+        """Whether ``column`` was measured on every layer of all these networks in ``view``."""
+        found = [self._samples.get((name, view)) for name in network_ids]
+        return all(part is not None and not part[column].null_count() for part in found)
+
+    def of_layers(self, network_ids: Sequence[str], view: str, column: str) -> Array:
+        """(S, L, N) of a column of sample_measures."""
+        return np.stack([self._of_layers(name, view, column) for name in network_ids])
+
+    def _of_layers(self, network_id: str, view: str, column: str) -> Array:
+        values = self._samples[network_id, view][column].cast(pl.Float64).to_numpy()
+        return np.asarray(values.reshape(-1, len(self.labels)))
+
+    def correct(self, network_ids: Sequence[str]) -> Array:
+        """(S, N) 1 where a network's answer is right."""
+        return np.stack([self._answers[name]["correct"].cast(pl.Float64).to_numpy() for name in network_ids])
+
+    def prediction_depth(self, network_ids: Sequence[str]) -> Array:
+        """(S, N) relative depth at which an image is settled; one step beyond the last layer if it never is."""
+        return np.stack([self._settled(name) for name in network_ids])
+
+    def _settled(self, network_id: str) -> Array:
+        view = "gap" if (network_id, "gap") in self._layers else "projection"
+        depth = self.depth(network_id, view)
+        beyond = 2 * depth[-1] - depth[-2] if len(depth) > 1 else depth[-1]
+        order = self._answers[network_id]["prediction_depth"].fill_null(len(depth)).to_numpy()
+        return np.asarray(np.append(depth, beyond)[order])
+
+
+def places(frames: Frames, headline: Mapping[str, Any]) -> list[Place]:
+    """All cells of a study in its order: every distilled student with a plain companion, at each budget.
+
+    Args:
+        headline: student, method (as labelled) and label_fraction of the primary cell.
+    """
+    trained = frames["networks"].filter(pl.col("status") == "trained")
+    students = trained.filter(STUDENT & pl.col("role").is_in(["plain", "distilled", "control"]))
+    keys = ["student", "label_fraction"]
+    found = []
+    for (student, fraction), part in students.partition_by(keys, as_dict=True, maintain_order=True).items():
+        groups = _groups(part)
+        plain = next((group for group in groups if group.role == "plain"), None)
+        if plain is None:
+            continue
+        for group in (group for group in groups if group.role == "distilled"):
+            seeds = tuple(sorted(plain.ids.keys() & group.ids.keys()))
+            if not seeds:
+                continue
+            wanted = (headline["student"], headline["method"])
+            primary = (student, group.label) == wanted and abs(float(fraction) - headline["label_fraction"]) < 1e-6
+            found.append(
+                Place(
+                    str(student),
+                    group.label,
+                    float(fraction),
+                    seeds,
+                    group,
+                    plain,
+                    _null(groups, plain, seeds),
+                    tuple(_controls(frames, trained, groups, group, plain, seeds)),
+                    primary,
+                )
+            )
+    return found
+
+
+def _groups(students: pl.DataFrame) -> list[Group]:
+    parts = students.partition_by("method_label", maintain_order=True)
+    return [
+        Group(
+            label=part["method_label"][0],
+            method=part["method"][0],
+            role=part["role"][0],
+            unlabelled=part["unlabelled"][0],
+            ids=dict(part.select("seed", "network_id").rows()),
+        )
+        for part in parts
+    ]
+
+
+def _null(groups: Sequence[Group], plain: Group, seeds: Sequence[int]) -> Mapping[int, str] | None:
+    """What stands against plain where nothing but chance differs."""
+    second = next((group for group in groups if group.method == "second-seed"), None)
+    if second is not None and set(seeds) <= second.ids.keys():
+        return second.ids
+    if len(seeds) < 2:
+        return None
+    return {seed: plain.ids[after] for seed, after in zip(seeds, [*seeds[1:], seeds[0]], strict=True)}
+
+
+def _controls(
+    frames: Frames, trained: pl.DataFrame, groups: Sequence[Group], cell: Group, plain: Group, seeds: Sequence[int]
+) -> Iterator[Named]:
+    """Controls that could explain this cell's gain: those that ran, and why others could not be held against it."""
+    records = {row["method"]: row for row in frames["methods"].iter_rows(named=True)}
+    more_labels = _sees_more_labels(trained, plain)
+    for group in groups:
+        if group.role != "control":
+            continue
+        kind, of = _kind(group, records, trained)
+        if kind is None or of not in (None, cell.method) or (of and group.unlabelled != cell.unlabelled):
+            continue
+        if group.label in more_labels and not cell.unlabelled:
+            continue  # it saw labels that the distilled student's images did not have: an upper bound, no explanation
+        lacking = sorted(set(seeds) - group.ids.keys())
+        why_not = f"it was not trained at seed {lacking[0]}" if lacking else None
+        yield Named(group.label, kind, {} if lacking else group.ids, why_not)
+
+
+def _sees_more_labels(trained: pl.DataFrame, plain: Group) -> set[str]:
+    own = trained.filter(pl.col("network_id").is_in(list(plain.ids.values())))["labelled_images"].max()
+    return set(trained.filter(STUDENT & (pl.col("labelled_images") > own))["method_label"])
+
+
+def _kind(
+    group: Group, records: Mapping[str, Mapping[str, Any]], trained: pl.DataFrame
+) -> tuple[Kind | None, str | None]:
+    """How a control can explain a gain, and the method it is a variant of.
+
+    A distillation with a stand-in for its teacher is a control of its own method: without the labels that its
+    teacher brought, if the stand-in had the student's own budget; else something in the place of a teacher.
+    """
+    record = records.get(group.method, {})
+    if record.get("role") != "distilled":
+        return record.get("explains"), record.get("control_of")
+    first = trained.filter(pl.col("network_id") == next(iter(group.ids.values()))).row(0, named=True)
+    teacher = trained.filter(pl.col("network_id") == first["teacher_id"])
+    if teacher.is_empty() or teacher["role"][0] == "teacher":
+        return None, None  # it differs in its batches or steps, which no rule is made for
+    knew = teacher["student"][0] == "teacher" and teacher["label_fraction"][0] > 0
+    return ("without" if knew else "instead"), group.method
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Students stopped where they are as accurate as the others at their end: between two of their checkpoints.
+
+    Attributes:
+        arm: which of the two was stopped early, ``distilled`` or ``plain``.
+        pairs: for each seed the two checkpoints around that accuracy, and the share of the later one.
+    """
+
+    arm: Literal["distilled", "plain"]
+    pairs: tuple[tuple[str, str, float], ...]
+
+    def mixed(self, values: Mapping[str, Array]) -> Array:
+        """Values of the matched students (S, ...), a mean of those of the two checkpoints."""
+        return np.stack([(1 - share) * values[one] + share * values[two] for one, two, share in self.pairs])
+
+    @property
+    def ids(self) -> list[str]:
+        return [name for one, two, _ in self.pairs for name in (one, two)]
+
+
+def matched_accuracy(frames: Frames, place: Place) -> Matched | str:
+    """The more accurate arm at the other's test accuracy, or a clause that says why that cannot be had."""
+    networks = {row["network_id"]: row for row in frames["networks"].iter_rows(named=True)}
+    ends = {arm: [networks[name] for name in place.ids(getattr(place, arm).ids)] for arm in ("distilled", "plain")}
+    means = {arm: np.mean([row["test_accuracy"] for row in rows]) for arm, rows in ends.items()}
+    arm: Literal["distilled", "plain"] = "distilled" if means["distilled"] >= means["plain"] else "plain"
+    other = "plain" if arm == "distilled" else "distilled"
+    pairs = []
+    for end, goal in zip(ends[arm], ends[other], strict=True):
+        found = _bracket(_on_its_way(frames["networks"], end), goal["test_accuracy"])
+        if found is None:
+            return f"no checkpoints of {end['method_label']} lie around its accuracy at seed {end['seed']}"
+        pairs.append(found)
+    return Matched(arm, tuple(pairs))
+
+
+def _on_its_way(networks: pl.DataFrame, end: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """(network_id, test accuracy) of a student's checkpoints and its end, in the order of steps."""
+    same = [pl.col(name) == end[name] for name in ("student", "seed", "method", "method_parameters", "training")]
+    label = pl.col("method_label").str.replace(r"-at\d+$", "") == end["method_label"]
+    budget = (pl.col("label_fraction") - end["label_fraction"]).abs() < 1e-6
+    mine = networks.filter(*same, label, budget, pl.col("role").is_in(["checkpoint", end["role"]]))
+    return list(mine.sort("checkpoint_step").select("network_id", "test_accuracy").iter_rows())
+
+
+def _bracket(way: Sequence[tuple[str, float]], goal: float) -> tuple[str, str, float] | None:
+    """The last two neighbours on the way between whose accuracies ``goal`` lies, and the share of the later one."""
+    for (one, low), (two, high) in reversed(list(pairwise(way))):
+        if min(low, high) <= goal <= max(low, high):
+            return one, two, 1.0 if low == high else (goal - low) / (high - low)
+    return None
