@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from measures import replace  # noqa: E402
 
+from kdpipe.maps import align  # noqa: E402
 from kdpipe.measures import displacement  # noqa: E402
 from kdpipe.store import Study, open_study  # noqa: E402
 
@@ -67,6 +68,55 @@ def mean(scores: pl.DataFrame, layer: str, layout: str) -> float:
     return float(found) if isinstance(found, float) else float("nan")
 
 
+def by_change(study: Study) -> list[str]:
+    """Displacement of single images, by how many of their neighbours really differ between the two networks.
+
+    The 15 nearest images in the layer's own space are compared; a map that can be compared moves what changed and
+    leaves the rest where it was.
+    """
+    chosen = study.record["study"]["maps"]
+    wanted = (pl.col("perplexity") == chosen["perplexity"]) & (pl.col("map_seed") == chosen["seed"])
+    maps = study.frame("maps", projector="tsne").filter(wanted)
+    near = study.frame("neighbours", view=chosen["view"])
+    rows: list[dict[str, float | str]] = []
+    for layer in maps["layer"].unique():
+        sets = {name: part.sort("sample_id")["ids"].to_list() for name, part in _by_network(near, layer)}
+        for layout in LAYOUTS:
+            drawn = dict(_by_network(maps.filter(layout=layout), layer))
+            for one, other in itertools.combinations(sorted(drawn.keys() & sets.keys()), 2):
+                lost = [1 - len(set(a) & set(b)) / len(a) for a, b in zip(sets[one], sets[other], strict=True)]
+                moved = align(
+                    *(drawn[name].sort("sample_id").select("x", "y").to_numpy() for name in (one, other))
+                ).moved
+                rows += [{"layout": layout, "lost": a, "moved": float(b)} for a, b in zip(lost, moved, strict=True)]
+    frame = pl.DataFrame(rows).with_columns(
+        quarter=((pl.col("lost").rank("ordinal") - 1) * 4 // pl.len()).over("layout")
+    )
+    lines = [
+        "| quarter of images | neighbours that differ | moved, independent | moved, consensus |",
+        "|---|--:|--:|--:|",
+    ]
+    names = ("alike most", "second", "third", "alike least")
+    for quarter, name in enumerate(names):
+        mine = frame.filter(quarter=quarter)
+        moved = [mine.filter(layout=layout)["moved"].pow(2).mean() ** 0.5 for layout in LAYOUTS]
+        lines.append(f"| {name} | {mine['lost'].mean():.0%} | {moved[0]:.3f} | {moved[1]:.3f} |")
+    ranks = [
+        frame.filter(layout=layout).select(pl.corr("lost", "moved", method="spearman")).item() for layout in LAYOUTS
+    ]
+    return [
+        *lines,
+        "",
+        "Spearman correlation of an image's displacement with the share of its neighbours that differ: "
+        f"{ranks[0]:.2f} between independent maps, {ranks[1]:.2f} between maps from the consensus.",
+    ]
+
+
+def _by_network(frame: pl.DataFrame, layer: str) -> list[tuple[str, pl.DataFrame]]:
+    parts = frame.filter(pl.col("layer") == layer).partition_by("network_id", as_dict=True)
+    return [(str(name), part) for (name,), part in parts.items()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifacts", type=Path)
@@ -80,6 +130,8 @@ def main() -> None:
         f"{study.record['data'].get('note', '')}",
         "",
         *table(study),
+        "",
+        *by_change(study),
         "",
     ]
     print("\n".join(lines))

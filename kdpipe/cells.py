@@ -55,6 +55,8 @@ class Place:
     Attributes:
         seeds: those of which both the plain and the distilled student were trained to the end.
         null: plain from other initial weights, at the same seeds; where the study has none, plain of the next seed.
+        fair_teacher: it is no distillation of the study's own but a control whose teacher had the student's labels and
+            no more: whether it outperforms that teacher is all that is asked of it.
     """
 
     student: str
@@ -66,6 +68,7 @@ class Place:
     null: Mapping[int, str] | None
     controls: tuple[Named, ...]
     primary: bool = False
+    fair_teacher: bool = False
 
     def ids(self, group: Mapping[int, str]) -> list[str]:
         return [group[seed] for seed in self.seeds]
@@ -145,7 +148,9 @@ def places(frames: Frames, headline: Mapping[str, Any]) -> list[Place]:
         plain = next((group for group in groups if group.role == "plain"), None)
         if plain is None:
             continue
-        for group in (group for group in groups if group.role == "distilled"):
+        records = {row["method"]: row for row in frames["methods"].iter_rows(named=True)}
+        fair = [g for g in groups if g.role == "control" and _kind(g, records, trained)[0] == "without"]
+        for group in [*(group for group in groups if group.role == "distilled"), *fair]:
             seeds = tuple(sorted(plain.ids.keys() & group.ids.keys()))
             if not seeds:
                 continue
@@ -160,8 +165,9 @@ def places(frames: Frames, headline: Mapping[str, Any]) -> list[Place]:
                     group,
                     plain,
                     _null(groups, plain, seeds),
-                    tuple(_controls(frames, trained, groups, group, plain, seeds)),
+                    () if group in fair else tuple(_controls(records, trained, groups, group, plain, seeds)),
                     primary,
+                    fair_teacher=group in fair,
                 )
             )
     return found
@@ -192,10 +198,14 @@ def _null(groups: Sequence[Group], plain: Group, seeds: Sequence[int]) -> Mappin
 
 
 def _controls(
-    frames: Frames, trained: pl.DataFrame, groups: Sequence[Group], cell: Group, plain: Group, seeds: Sequence[int]
+    records: Mapping[str, Mapping[str, Any]],
+    trained: pl.DataFrame,
+    groups: Sequence[Group],
+    cell: Group,
+    plain: Group,
+    seeds: Sequence[int],
 ) -> Iterator[Named]:
     """Controls that could explain this cell's gain: those that ran, and why others could not be held against it."""
-    records = {row["method"]: row for row in frames["methods"].iter_rows(named=True)}
     more_labels = _sees_more_labels(trained, plain)
     for group in groups:
         if group.role != "control":
@@ -227,7 +237,7 @@ def _kind(
     if record.get("role") != "distilled":
         return record.get("explains"), record.get("control_of")
     first = trained.filter(pl.col("network_id") == next(iter(group.ids.values()))).row(0, named=True)
-    teacher = trained.filter(pl.col("network_id") == first["teacher_id"])
+    teacher = trained.filter(pl.col("network_id") == (first["teacher_id"] or ""))
     if teacher.is_empty() or teacher["role"][0] == "teacher":
         return None, None  # it differs in its batches or steps, which no rule is made for
     knew = teacher["student"][0] == "teacher" and teacher["label_fraction"][0] > 0

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from kdpipe.cells import MATCHED, Array, Frames, Matched, Named, Place, Values, matched_accuracy, places
-from kdpipe.claims import CLAIMS, Claim
+from kdpipe.claims import BEATS_TEACHER, CLAIMS, Claim
 from kdpipe.errors import ArtifactError
 from kdpipe.evidence import (
     ENDPOINTS,
@@ -106,7 +106,9 @@ def judge_study(frames: Frames, record: Mapping[str, Any]) -> dict[str, pl.DataF
     ks = {"k": measures["k"], "second_k": measures["second_k"]}
     rows: dict[str, list[dict[str, Any]]] = {
         "comparisons": [_comparison(row) for cell in judged for row in cell.rows],
-        "specification": [row for place in cells for row in _specification(place, values, draws, ks)],
+        "specification": [
+            row for place in cells if not place.fair_teacher for row in _specification(place, values, draws, ks)
+        ],
         "claims": [_claim(claim) for claim in CLAIMS],
         "verdicts": verdicts + _across(verdicts),
     }
@@ -264,7 +266,7 @@ def _singles(
     teachers = _teachers(place, values)
     if teachers:
         beside = row("teacher", found=tell(arms.distilled, values.correct(teachers), balanced=False))
-        found["beats-teacher"] = (beside, [])
+        found[BEATS_TEACHER] = (beside, [])
     return found
 
 
@@ -317,6 +319,8 @@ def _correct(cells: Sequence[_Judged]) -> None:
 
 def _cell_verdicts(cell: _Judged, limits: Limits) -> Iterator[dict[str, Any]]:
     for claim in CLAIMS:
+        if cell.place.fair_teacher and claim.name != BEATS_TEACHER:
+            continue
         if claim.judged == "areas":
             yield _of_areas(claim, cell)
         elif claim.name in cell.single:
@@ -368,7 +372,7 @@ EFFECTS = {
     "compact": "{name} makes the layers of {student} more compact by {size}, as an area over depth",
     "accurate": "{name} gains {student} {size}",
     "earlier": "before its last layer {name} makes {student} more compact by {size}, as an area over depth",
-    "beats-teacher": "{student} taught by {name} is ahead of its teacher by {size}",
+    BEATS_TEACHER: "taught by {name}, {student} is {size} ahead of its teacher",
 }
 
 
@@ -384,7 +388,7 @@ def _verdict(
 ) -> dict[str, Any]:
     place = cell.place
     missing = {control.name: control.why_not for control in cell.controls if control.why_not is not None}
-    if claim.name == "beats-teacher":
+    if claim.name == BEATS_TEACHER:
         missing = {}
     found = None if main is None else main.found
     return {

@@ -6,7 +6,7 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import evidence, page
+from kdpipe.views import catalog, evidence, page
 
 NUMBERS = ("estimate", "low", "high", "p", "p_corrected", "d_z", "null_ratio")
 
@@ -131,6 +131,7 @@ def main() -> None:
         "into claims that can fail, each held against what else could explain it."
     )
     with page.section("The verdicts"):
+        page.lost_networks(catalog.networks(study))
         verdicts, claims = study.verdicts, study.claims
         if verdicts.is_empty():
             st.info(

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "torchvision", "timm", "tensorflow", "sklearn", "openTSNE", "ivis", "scipy", "pydantic", "ray")
 PROGRAM = f"""
 import sys
+from pathlib import Path
 
 HEAVY = {HEAVY!r}
 
@@ -31,7 +32,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 from streamlit.testing.v1 import AppTest
 
-for page in ("Home.py", "pages/1_Embeddings.py", "pages/2_Measures.py", "pages/3_Inside_layers.py"):
+for page in ["Home.py", *sorted(map(str, Path("pages").glob("*.py")))]:
     app = AppTest.from_file(page, default_timeout=60)
     app.query_params["sample"] = "3"
     app.run()

@@ -212,6 +212,15 @@ def test_the_study_stays_chosen_from_page_to_page(visitor: Visitor) -> None:
     assert "study=toy" in page.url
 
 
+def test_a_comparison_is_picked_and_stays_in_the_address(visitor: Visitor) -> None:
+    page = visitor.open("/Evidence?study=toy&cell=rkd, all labels&endpoint=knn_accuracy")
+    assert page.locator(".st-key-cell input").input_value() == "rkd, all labels"
+    assert page.locator(".st-key-forest canvas").is_visible()
+    page.locator(".st-key-endpoint").get_by_text("silhouette (projection)").click()
+    visitor.settle()
+    assert "endpoint" not in page.url and "cell=rkd" in page.url  # a default stays out of the address
+
+
 def test_hovering_a_dot_shows_its_image(visitor: Visitor) -> None:
     page = visitor.open("/Embeddings?study=toy&networks=teacher")
     chart = page.locator(f".st-key-maps_chart {CHART}")
@@ -287,6 +296,8 @@ def test_every_method_has_a_row_in_the_order_of_gains(visitor: Visitor) -> None:
         "/Embeddings?study=toy",
         "/Measures?study=toy",
         "/Inside_layers?study=toy",
+        "/Evidence?study=toy",
+        "/Evidence?study=many",
         "/?study=many",
         "/Measures?study=many",
     ],
@@ -326,6 +337,7 @@ def test_the_server_stays_small_after_every_page(visitor: Visitor, address: str)
         "/?study=toy",
         "/Embeddings?study=toy",
         "/Inside_layers?study=toy",
+        "/Evidence?study=toy",
         "/Measures?study=toy",
         "/Measures?study=another",
     ):

@@ -146,6 +146,16 @@ def test_a_teacher_without_extra_labels_must_still_bring_something():
     assert row["verdict"] == "supported" and "own-budget-teacher" in row["controls_passed"]
 
 
+def test_the_fair_teacher_is_beaten_by_its_own_student():
+    """A teacher with all labels is hard to outperform; one with the student's own few is what the claim is about."""
+    study = made().teacher("teacher-l0.1", 0.1, "control")
+    study.rights["teacher-l0.1"] = 0.5
+    found = study.add("own-budget-teacher", EARLIER, 0.7, teacher_id="teacher-l0.1").judged()
+    assert verdict(found, "beats-teacher", "own-budget-teacher")["verdict"] == "supported"
+    assert found["verdicts"].filter(method_label="own-budget-teacher").height == 1
+    assert not found["specification"].filter(method_label="own-budget-teacher").height
+
+
 def test_more_labels_explain_an_unlabelled_distillation_alone():
     study = made().add("kd-unlabelled", EARLIER, method="kd", role="distilled", teacher_id="teacher", unlabelled=True)
     study.add("supervised-on-the-same-images", EARLIER, labelled_images=1000)
