@@ -186,6 +186,30 @@ def known_factors(study: Study) -> str:
     return markdown(pl.DataFrame(rows))
 
 
+def verdicts(study: Study) -> str:
+    """Every claim for every comparison: the verdict, and the numbers that it rests on."""
+    rows = []
+    for row in study.verdicts.iter_rows(named=True):
+        form, factor = ("{:+.1f}", 100) if row["claim"] in ("accurate", "beats-teacher") else ("{:+.4f}", 1)
+        numbers = [row["estimate"], row["low"], row["high"]]
+        effect = [None if number is None else form.format(factor * number) for number in numbers]
+        rows.append(
+            {
+                "claim": row["claim"] + (" (primary)" if row["primary"] else ""),
+                "method": row["method_label"] or "all",
+                "labels": f"{row['label_fraction']:.4g}",
+                "seeds": row["seeds"],
+                "effect (95 % interval)": "-" if None in effect else f"{effect[0]} ({effect[1]} to {effect[2]})",
+                "p, corrected": "-" if row["p_corrected"] is None else f"{row['p_corrected']:.3g}",
+                "times the null": "-" if row["null_ratio"] is None else f"{row['null_ratio']:.1f}",
+                "outlasts": ", ".join(row["controls_passed"]) or "-",
+                "not asked": ", ".join(said.split(":")[0] for said in row["controls_missing"]) or "-",
+                "verdict": f"**{row['title']}**",
+            }
+        )
+    return markdown(pl.DataFrame(rows))
+
+
 def made(study: Study) -> str:
     """Size, time and hardware."""
     size = sum(path.stat().st_size for path in study.folder.iterdir()) / 1e6
@@ -205,6 +229,15 @@ def section(study: Study) -> str:
         f"## {study.title} (`{study.name}`)",
         f"{facts}; {data['probe']:,} probe images. {data['note']}".strip(),
         accuracies(study),
+        *(
+            (
+                "Verdicts ([what they mean](EVIDENCE.md)). Effects are areas between silhouette curves over depth "
+                "(*compact*; *earlier* without the last layer) or points of accuracy on the probe images.",
+                verdicts(study),
+            )
+            if study.verdicts.height
+            else ()
+        ),
         *(
             part
             for measure, view, what in LAYERS

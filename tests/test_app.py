@@ -220,12 +220,13 @@ def test_verdicts_are_those_of_the_artifacts(root: Path) -> None:
     assert "more seeds: 8 in all" in says(app.caption)
 
 
-def test_what_an_effect_outlasts_is_drawn_from_the_comparisons(root: Path) -> None:
+@pytest.mark.parametrize("endpoint", list(evidence.ENDPOINTS))
+def test_what_an_effect_outlasts_is_drawn_from_the_comparisons(root: Path, endpoint: str) -> None:
     comparisons = open_study(root / "toy").comparisons
-    app = show(EVIDENCE, cell="rkd, all labels", endpoint="knn_accuracy")
+    app = show(EVIDENCE, cell="rkd, all labels", endpoint=evidence.ENDPOINTS[endpoint])
     frames = [pl.read_ipc_stream(dataset.data.data) for dataset in app.get("vega_lite_chart")[0].proto.datasets]
     rows = next(frame for frame in frames if "estimate" in frame.columns)
-    mine = comparisons.filter(method_label="rkd", label_fraction=1.0, measure="knn_accuracy", quantity="early_abc")
+    mine = comparisons.filter(method_label="rkd", label_fraction=1.0, measure=endpoint, quantity="early_abc")
     expected = dict(mine.select("against", "estimate").iter_rows())
     assert dict(rows.select("against", "estimate").iter_rows()) == pytest.approx(expected, rel=1e-5)
 
