@@ -10,8 +10,9 @@ import pytest
 
 from kdpipe.cells import MATCHED, Matched, Values, matched_accuracy, places
 from kdpipe.evidence import Contrast, holm
-from kdpipe.judging import judge_study, single_verdict
+from kdpipe.judging import judge_study
 from kdpipe.methods import METHODS
+from kdpipe.verdicts import single_verdict
 
 LAYERS, IMAGES, CLASSES = 4, 60, 3
 DEPTH = [order / (LAYERS - 1) for order in range(LAYERS)]
