@@ -30,10 +30,10 @@ def maps_and_sample(study: Study, choice: controls.MapChoice) -> None:
     )  # fmt: skip
     st.caption(
         f"{table.height} probe images; a layer's vector is its {catalog.view_in_words(choice.view)}. "
-        "Faint dots: the map keeps few of "
-        "their 15 true neighbours. Trustworthiness: neighbours on the map are true ones. Continuity: true neighbours "
-        "stay near. Neighbours kept: the share of the 15 nearest that is the same. Seed drift: how far the map moves, "
-        "in RMS radii, when only the projector's seed changes; panels that differ no more than that do not differ. "
+        f"Faint dots: {maps.FADES[choice.colouring.fade][0]}. Trustworthiness: neighbours on the map are true ones. "
+        "Continuity: true neighbours stay near. Neighbours kept: the share of the 15 nearest that is the same. Seed "
+        "drift: how far the map moves, in RMS radii, when only the projector's seed changes; panels that differ no "
+        "more than that do not differ. "
         f"{maps.LAYOUTS_IN_WORDS} Point at a dot to see its image, click it to follow it through all panels."
     )
     page.data_note(study)

@@ -255,6 +255,16 @@ def test_a_control_changes_what_is_drawn(root: Path) -> None:
     assert not app.exception and "at least one network" in says(app.info)
 
 
+@pytest.mark.parametrize("fade", list(maps.FADES))
+def test_what_makes_a_dot_faint_can_be_picked(root: Path, fade: str) -> None:
+    app = show(EMBEDDINGS, faint=maps.FADES[fade][0])
+    spec = json.loads(app.get("vega_lite_chart")[0].proto.spec)
+    opacity = spec["vconcat"][0]["hconcat"][0]["layer"][0]["encoding"]["opacity"]
+    assert opacity["field"] == f"{fade}_0"
+    values = chart_rows(app)[opacity["field"]]
+    assert values.null_count() == 0 and values.max() <= 1
+
+
 # ------------------------------------------------------------------------------- other studies
 
 

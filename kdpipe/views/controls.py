@@ -47,6 +47,12 @@ def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
         by = st.segmented_control(
             "Colour", maps.COLOURINGS, default="class", required=True, key="colour", bind="query-params"
         )
+        fade = st.segmented_control(
+            "Faint", list(maps.FADES), format_func=lambda name: maps.FADES[name][0], default="misplacement",
+            required=True, key="faint", bind="query-params",
+            help="Neighbours lost: the share of an image's 15 true neighbours that the map does not keep. False: how "
+            "far off those are that the map shows near it. Missing: how far off the map shows its true ones.",
+        )  # fmt: skip
         setting = _pick_setting(study, projector)
         view = str(setting["view"])
         layers = study.frame("layers", network_id=mapped["network_id"].to_list(), view=view)
@@ -64,7 +70,7 @@ def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
     everything = study.samples
     kept, colours = _pick_classes(names)
     samples = everything.filter(pl.col("class_name").is_in(kept))
-    colouring = maps.Colouring(by, maps.RIGHT_OR_WRONG if by == "correctness" else colours)
+    colouring = maps.Colouring(by, maps.RIGHT_OR_WRONG if by == "correctness" else colours, fade)
     return MapChoice(panels, points, samples, everything, names, colouring, view)
 
 

@@ -26,6 +26,12 @@ LAYOUTS_IN_WORDS = (
     "layers differ in. Independent: each panel was made alone, as in papers; it mostly shows where it started."
 )
 COLOURINGS = ("class", "prediction", "correctness")
+# What makes a dot faint: a column of maps.parquet, in words, and the value at which a dot is faintest.
+FADES = {
+    "misplacement": ("neighbours lost", 1.0),
+    "false_neighbours": ("false neighbours", 0.3),
+    "missing_neighbours": ("missing neighbours", 0.3),
+}
 _PAGE_WIDTH, _GAP = 800, 12  # what a window of 1280 px leaves beside the sidebar
 _SUBTITLES = {
     "trustworthiness": "trustworthiness",
@@ -49,10 +55,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Colouring:
-    """What colour means: the class, what each network predicted, or whether that was right."""
+    """What colour means (the class, what each network predicted, or whether that was right), and what makes faint."""
 
     by: str
     colours: Mapping[str, str]
+    fade: str = "misplacement"
 
     def field(self, row: int) -> str:
         return {"class": "colour", "prediction": f"p_{row}", "correctness": f"c_{row}"}[self.by]
@@ -125,12 +132,12 @@ def wide_table(
     class_names: Sequence[str],
     colouring: Colouring,
 ) -> pl.DataFrame:
-    """One row a sample: class, optional image, x_i y_i misplacement_i of panel i, p_r c_r of the network in row r."""
+    """One row a sample: class, optional image, x_i y_i and what fades, of panel i; p_r c_r of the network in row r."""
     table = samples.with_columns(colour=colouring.values("class_name"))
     by_panel = maps.partition_by("network_id", "layer", as_dict=True)
     for i, panel in enumerate(panels):
         points = by_panel[panel.network_id, panel.layer]
-        points = points.select("sample_id", pl.col("x", "y", "misplacement").name.suffix(f"_{i}"))
+        points = points.select("sample_id", pl.col("x", "y", colouring.fade).name.suffix(f"_{i}"))
         table = table.join(points, on="sample_id", how="left")
     names = pl.DataFrame({"predicted": range(len(class_names)), "p": list(class_names)}).cast({"predicted": pl.Int32})
     for row, network_id in {panel.row: panel.network_id for panel in panels}.items():
@@ -221,12 +228,12 @@ def _marks(
             "symbolType": "circle",
         },
     }
-    faded = {"domain": [0, 1], "range": [0.95, 0.12]}
-    opacity = {"field": f"misplacement_{i}", "type": "quantitative", "scale": faded, "legend": None}
+    faded = {"domain": [0, FADES[colouring.fade][1]], "range": [0.95, 0.12], "clamp": True}
+    opacity = {"field": f"{colouring.fade}_{i}", "type": "quantitative", "scale": faded, "legend": None}
     dots: Spec = {
         "name": f"panel_{i}",
         "mark": {"type": "circle", "size": 28 if table.height <= 1000 else 16},
-        "encoding": {**place, "color": colour, "opacity": opacity, "tooltip": _tooltip(table, i, panel)},
+        "encoding": {**place, "color": colour, "opacity": opacity, "tooltip": _tooltip(table, i, panel, colouring)},
     }
     if not clickable:
         return [dots]
@@ -238,14 +245,14 @@ def _marks(
     return [dots, ring]
 
 
-def _tooltip(table: pl.DataFrame, i: int, panel: Panel) -> list[Spec]:
+def _tooltip(table: pl.DataFrame, i: int, panel: Panel, colouring: Colouring) -> list[Spec]:
     """What pointing at a dot shows; Vega draws the field called ``image`` as an image."""
     image: list[Spec] = [{"field": "image", "type": "nominal"}] if "image" in table.columns else []
     return [
         *image,
         {"field": "class_name", "type": "nominal", "title": "class"},
         {"field": f"p_{panel.row}", "type": "nominal", "title": "predicted"},
-        {"field": f"misplacement_{i}", "type": "quantitative", "title": "misplaced", "format": ".0%"},
+        {"field": f"{colouring.fade}_{i}", "type": "quantitative", "title": FADES[colouring.fade][0], "format": ".0%"},
         {"field": "sample_id", "type": "quantitative", "title": "image number"},
     ]
 
