@@ -7,7 +7,7 @@ could explain its gain. Numbers only: what they mean is said in :mod:`kdpipe.ver
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -78,6 +78,7 @@ class Judged:
     controls: list[Named]
     # Contrasts that claims are judged by alone, with those against controls.
     single: dict[str, tuple[Compared, list[Compared]]] = field(default_factory=dict)
+    specifications: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Draws:
@@ -186,7 +187,10 @@ def _singles(
         row = partial(Compared, place, measure="silhouette", view="projection", quantity="abc")
         main = row("plain", found=tell(arms.distilled, arms.plain, statistic=area, null=null))
         others = [
-            row(_against(name, cell.kinds[name]), found=tell(*_pair(cell.kinds[name], arms, mine), statistic=area))
+            row(
+                _against(name, cell.kinds[name]),
+                found=_untested(tell(*_pair(cell.kinds[name], arms, mine), statistic=area)),
+            )
             for name, mine in arms.controls.items()
         ]
         found["compact"] = (main, others)
@@ -199,7 +203,7 @@ def _singles(
     others = [
         row(
             _against(c.name, c.kind),
-            found=tell(*_pair(c.kind, arms, values.correct(place.ids(c.ids))), balanced=False),
+            found=_untested(tell(*_pair(c.kind, arms, values.correct(place.ids(c.ids))), balanced=False)),
         )
         for c in held
     ]
@@ -209,6 +213,11 @@ def _singles(
         beside = row("teacher", found=tell(arms.distilled, values.correct(teachers), balanced=False))
         found[BEATS_TEACHER] = (beside, [])
     return found
+
+
+def _untested(found: Contrast) -> Contrast:
+    """Against a control the interval decides; a p value would only swell the family that is corrected over."""
+    return replace(found, p=None)
 
 
 def _both(place: Place) -> Iterator[tuple[str, Any]]:

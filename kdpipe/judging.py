@@ -20,6 +20,8 @@ from kdpipe.schema import TABLES
 from kdpipe.store import Study, open_study, write_study
 from kdpipe.verdicts import across, cell_verdicts, claim_row
 
+EVIDENCE_TABLES = ("comparisons", "specification", "claims", "verdicts")
+
 
 def judge_study(frames: Frames, record: Mapping[str, Any]) -> dict[str, pl.DataFrame]:
     """The tables of evidence of a study: comparisons, specification, claims and verdicts.
@@ -34,13 +36,14 @@ def judge_study(frames: Frames, record: Mapping[str, Any]) -> dict[str, pl.DataF
     cells = places(frames, study["evidence"]["primary"] or record["headline"])
     judged = [compare_cell(place, values, frames, limits, draws) for place in cells]
     correct(judged)
-    verdicts = [row for cell in judged for row in cell_verdicts(cell, limits)]
     ks = {"k": measures["k"], "second_k": measures["second_k"]}
+    for cell in judged:
+        if not cell.place.fair_teacher:
+            cell.specifications = list(specification_rows(cell.place, values, draws, ks))
+    verdicts = [row for cell in judged for row in cell_verdicts(cell, limits)]
     rows: dict[str, list[dict[str, Any]]] = {
         "comparisons": [comparison_row(row) for cell in judged for row in cell.rows],
-        "specification": [
-            row for place in cells if not place.fair_teacher for row in specification_rows(place, values, draws, ks)
-        ],
+        "specification": [row for cell in judged for row in cell.specifications],
         "claims": [claim_row(claim) for claim in CLAIMS],
         "verdicts": verdicts + across(verdicts),
     }
@@ -56,7 +59,7 @@ def judge_again(folder: Path) -> Study:
     study = open_study(folder)
     if "evidence" not in study.record["study"]:
         raise ArtifactError(f"{folder.name} says nothing of how it is to be judged: run its study file again.")
-    frames = {name: study.frame(name) for name in TABLES}
+    frames = {name: study.frame(name) for name in TABLES if name not in EVIDENCE_TABLES}
     record = {name: value for name, value in study.record.items() if name not in ("files", "sha256", "schema_version")}
     write_study(folder, record, frames | judge_study(frames, record), study.timings)
     return open_study(folder)

@@ -547,6 +547,8 @@ TABLES: dict[str, Table] = {
                 "p_corrected": Column(REAL, "p after correction", nullable=True),
                 "correction": Column(TEXT, "as in comparisons.parquet", nullable=True),
                 "d_z": Column(REAL, "effect size over paired seeds, corrected after Hedges", nullable=True),
+                "specifications": Column(COUNT, "earlier: ways to measure the area against plain", nullable=True),
+                "specifications_above": Column(COUNT, "earlier: of these, with an interval above 0", nullable=True),
                 "controls_passed": Column(pl.List(pl.String()), "controls that do not account for the effect"),
                 "controls_failed": Column(pl.List(pl.String()), "controls that do"),
                 "controls_missing": Column(pl.List(pl.String()), "controls that could not be asked, and why"),

@@ -101,6 +101,7 @@ def _verdict(
         "because": None if judgement is None else judgement.because,
         "takes": _takes(verdict, place, judgement),
         "seeds": len(place.seeds),
+        **(_specified(cell) if claim.judged == "areas" else {}),
         "estimate": None if found is None else found.estimate,
         "low": None if found is None else found.low,
         "high": None if found is None else found.high,
@@ -114,6 +115,12 @@ def _verdict(
         "controls_missing": [f"{name}: {why}" for name, why in missing.items()],
         "rests_on": _rests_on(judgement),
     }
+
+
+def _specified(cell: Judged) -> dict[str, int]:
+    """In how many of the ways to measure the area before the last layer its interval against plain lies above 0."""
+    lows = [row["low"] for row in cell.specifications if row["against"] == "plain"]
+    return {"specifications": len(lows), "specifications_above": sum(low > 0 for low in lows)}
 
 
 def _sentence(
@@ -132,7 +139,11 @@ def _sentence(
     held = "" if not passed else f"; it outlasts {_listed(passed)}"
     lost = "" if not failed else f"; it does not outlast {_listed(failed)}"
     seeds = f"{len(place.seeds)} seed{'s' * (len(place.seeds) != 1)}"
-    return f"With {budget}, {effect}, {seeds}{tested}{held}{lost}: {title}."
+    ways = _specified(cell) if claim.judged == "areas" else {"specifications": 0}
+    above = ""
+    if ways["specifications"]:
+        above = f"; above 0 in {ways['specifications_above']} of {ways['specifications']} ways to measure it"
+    return f"With {budget}, {effect}, {seeds}{tested}{held}{lost}{above}: {title}."
 
 
 def _listed(names: Sequence[str]) -> str:

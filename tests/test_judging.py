@@ -277,6 +277,18 @@ def test_every_specification_stands_once_and_the_fixed_ones_are_marked():
     assert fixed.filter(measure="silhouette")["estimate"][0] == pytest.approx(early["estimate"][0], abs=0.01)
 
 
+def test_a_verdict_says_in_how_many_ways_it_holds():
+    row = verdict(made().judged())
+    assert (row["specifications"], row["specifications_above"]) == (10, 10)
+    assert "above 0 in 10 of 10 ways" in row["sentence"]
+    assert verdict(made().judged(), "compact")["specifications"] is None
+
+
+def test_against_controls_the_interval_decides_and_no_p_value_is_corrected():
+    rows = made().add("label-smoothing", RISING).judged()["comparisons"].filter(against="label-smoothing")
+    assert rows.height and rows["p"].null_count() == rows.height
+
+
 def test_a_study_of_one_view_has_one_endpoint_and_says_so():
     study = made()
     frames = study.frames()
