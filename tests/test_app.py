@@ -49,6 +49,7 @@ def root(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def _fresh_cache() -> Iterator[None]:
     yield
     st.cache_resource.clear()
+    st.cache_data.clear()
 
 
 def show(page: str, **query: str | list[str]) -> AppTest:
@@ -207,6 +208,13 @@ def test_inside_layers_counts_what_the_table_holds(root: Path) -> None:
     shown = next(table.value for table in app.dataframe if "neighbours" in table.value.columns)
     mine = shown[(shown["series"] == "kd") & (shown["layer"] == "layer1") & (shown["credit"] == "kept")]
     assert mine[mine["of"] == "same class"]["neighbours"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_study_with_a_verdict_is_shown_first(root: Path) -> None:
+    write_toy_study(root, Recipe(name="zz", samples=40, seeds=tuple(range(8)), fractions=(0.1,), maps=False))
+    app = show(HOME)
+    assert app.sidebar.selectbox[0].value == "zz"
+    assert "8 in all" not in says(app.caption) and "8 seeds" in says(app.text)
 
 
 def test_verdicts_are_those_of_the_artifacts(root: Path) -> None:

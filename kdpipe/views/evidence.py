@@ -49,8 +49,11 @@ def card(verdict: Mapping[str, Any], claim: str) -> None:
         if verdict["takes"]:
             st.caption(f"What a decision would take: {verdict['takes']}.")
         asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
-        if asked:
-            st.caption(f"Outlasts {len(verdict['controls_passed'])} of {asked} controls.")
+        said = [f"Outlasts {len(verdict['controls_passed'])} of {asked} controls."] if asked else []
+        if verdict["null_ratio"] is not None:
+            said.append(f"{verdict['null_ratio']:.1f} times what another start alone moves.")
+        if said:
+            st.caption(" ".join(said))
 
 
 def in_table(verdicts: pl.DataFrame) -> pl.DataFrame:
@@ -61,7 +64,7 @@ def in_table(verdicts: pl.DataFrame) -> pl.DataFrame:
         if row["student"] and row["method_label"]:
             name = cell_name(row, several)
             rows.setdefault(name, {"comparison": name})[row["claim"].replace("-", " ")] = row["title"]
-    return pl.DataFrame(list(rows.values()), infer_schema_length=None)
+    return pl.DataFrame(list(rows.values()), infer_schema_length=None).fill_null("not asked")
 
 
 def outlasted(comparisons: pl.DataFrame, endpoint: str) -> pl.DataFrame:

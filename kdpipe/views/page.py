@@ -49,6 +49,7 @@ def open_page(title: str, icon: str) -> Study:
         )
         st.stop()
     readable = [name for name in names if _opens(root, name)]
+    readable.sort(key=lambda name: not _judges(root, name))  # a verdict is what visitors come for
     name = _pick_study(readable + [name for name in names if name not in readable], title)
     try:
         return _study(str(root), name, _fingerprint(root / name))
@@ -201,6 +202,20 @@ def _opens(root: Path, name: str) -> bool:
     except KdpipeError:
         return False
     return True
+
+
+def _judges(root: Path, name: str) -> bool:
+    return _has_verdict(str(root), name, _fingerprint(root / name))
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _has_verdict(root: str, name: str, fingerprint: tuple[tuple[str, int, int], ...]) -> bool:
+    """Whether the study has seeds enough for a verdict on its primary comparison."""
+    try:
+        rows = _study(root, name, fingerprint).frame("verdicts", primary=True)
+    except KdpipeError:
+        return False
+    return bool((rows["seeds"] >= catalog.FEW_SEEDS).any())
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
