@@ -6,7 +6,7 @@ that can explain its gain. Frames in, arrays out; no network is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -16,10 +16,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from kdpipe.methods import METHODS
+
 Frames = Mapping[str, pl.DataFrame]
 Array = NDArray[Any]
 Kind = Literal["instead", "without"]
 MATCHED = "matched-accuracy"
+# Who may stand in for a teacher, and what kind of control that makes of a method.
+STAND_INS: Mapping[str, Kind] = {"untrained": "instead", "self": "instead", "own-budget": "without"}
 STUDENT = ~pl.col("student").is_in(["teacher", "pixels"])
 
 
@@ -140,7 +144,8 @@ def places(frames: Frames, headline: Mapping[str, Any]) -> list[Place]:
         headline: student, method (as labelled) and label_fraction of the primary cell.
     """
     trained = frames["networks"].filter(pl.col("status") == "trained")
-    students = trained.filter(STUDENT & pl.col("role").is_in(["plain", "distilled", "control"]))
+    whole = pl.col("network_id").is_in(measured(frames))
+    students = trained.filter(STUDENT & whole & pl.col("role").is_in(["plain", "distilled", "control"]))
     keys = ["student", "label_fraction"]
     found = []
     for (student, fraction), part in students.partition_by(keys, as_dict=True, maintain_order=True).items():
@@ -171,6 +176,21 @@ def places(frames: Frames, headline: Mapping[str, Any]) -> list[Place]:
                 )
             )
     return found
+
+
+def measured(frames: Frames) -> list[str]:
+    """Networks with answers and with finite values of both endpoints on every one of their layers.
+
+    What a failed stage left without them takes part in nothing; its seed is then named as missing.
+    """
+    images, on = frames["samples"].height, ["network_id", "layer", "view"]
+    finite = pl.col("silhouette").is_finite() & pl.col("knn_correct").is_not_null()
+    rows = frames["sample_measures"].filter(finite).group_by(on).len().filter(pl.col("len") == images)
+    layers = frames["layers"].group_by("network_id").len(name="layers")
+    found = rows.group_by("network_id").len(name="found").join(layers, "network_id")
+    answered = frames["predictions"]["network_id"].unique()
+    whole = found.filter((pl.col("found") == pl.col("layers")) & pl.col("network_id").is_in(answered.to_list()))
+    return whole["network_id"].to_list()
 
 
 def _groups(students: pl.DataFrame) -> list[Group]:
@@ -206,23 +226,41 @@ def _controls(
     seeds: Sequence[int],
 ) -> Iterator[Named]:
     """Controls that could explain this cell's gain: those that ran, and why others could not be held against it."""
-    more_labels = _sees_more_labels(trained, plain)
+    labels = dict(trained.select("network_id", "labelled_images").iter_rows())
+    own = max(labels[name] for name in plain.ids.values())
+    yield from _not_run(groups, cell, trained)
     for group in groups:
         if group.role != "control":
             continue
         kind, of = _kind(group, records, trained)
         if kind is None or of not in (None, cell.method) or (of and group.unlabelled != cell.unlabelled):
             continue
-        if group.label in more_labels and not cell.unlabelled:
+        if max(labels[name] for name in group.ids.values()) > own and not cell.unlabelled:
             continue  # it saw labels that the distilled student's images did not have: an upper bound, no explanation
         lacking = sorted(set(seeds) - group.ids.keys())
-        why_not = f"it was not trained at seed {lacking[0]}" if lacking else None
+        why_not = f"it is missing at seed {lacking[0]}" if lacking else None
         yield Named(group.label, kind, {} if lacking else group.ids, why_not)
 
 
-def _sees_more_labels(trained: pl.DataFrame, plain: Group) -> set[str]:
-    own = trained.filter(pl.col("network_id").is_in(list(plain.ids.values())))["labelled_images"].max()
-    return set(trained.filter(STUDENT & (pl.col("labelled_images") > own))["method_label"])
+def _not_run(groups: Sequence[Group], cell: Group, trained: pl.DataFrame) -> Iterator[Named]:
+    """Controls that could explain this cell's gain and that the study does not have.
+
+    Of a method with controls of its own in the registry these are asked; of others, the method itself with stand-ins
+    for its teacher.
+    """
+    had = {group.method for group in groups if group.role == "control"}
+    why_not = "it is not in the study"
+    of_its_own = any(record.control_of == cell.method for record in METHODS.values()) and not cell.unlabelled
+    for name, record in METHODS.items():
+        fits = record.control_of is None or (record.control_of == cell.method and of_its_own)
+        if record.explains and fits and name not in had and (cell.unlabelled or not record.reveals_labels):
+            yield Named(name, record.explains, why_not=why_not)
+    mine = [g for g in groups if (g.role, g.method, g.unlabelled) == ("control", cell.method, cell.unlabelled)]
+    stand_ins = {_stand_in(group, trained) for group in mine}
+    for teacher, kind in STAND_INS.items():
+        if not of_its_own and teacher not in stand_ins:
+            name = f"{cell.method}-{teacher}-teacher" + "-unlabelled" * cell.unlabelled
+            yield Named(name, kind, why_not=why_not)
 
 
 def _kind(
@@ -236,49 +274,70 @@ def _kind(
     record = records.get(group.method, {})
     if record.get("role") != "distilled":
         return record.get("explains"), record.get("control_of")
+    stand_in = _stand_in(group, trained)  # without one it differs in its batches or steps: no rule is made for that
+    return (None, None) if stand_in is None else (STAND_INS[stand_in], group.method)
+
+
+def _stand_in(group: Group, trained: pl.DataFrame) -> str | None:
+    """Who taught a control in the place of the study's teacher, in the words of a study file."""
     first = trained.filter(pl.col("network_id") == next(iter(group.ids.values()))).row(0, named=True)
     teacher = trained.filter(pl.col("network_id") == (first["teacher_id"] or ""))
     if teacher.is_empty() or teacher["role"][0] == "teacher":
-        return None, None  # it differs in its batches or steps, which no rule is made for
-    knew = teacher["student"][0] == "teacher" and teacher["label_fraction"][0] > 0
-    return ("without" if knew else "instead"), group.method
+        return None
+    if teacher["student"][0] != "teacher":
+        return "self"
+    return "own-budget" if teacher["label_fraction"][0] > 0 else "untrained"
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A student at an accuracy on its way: between two of its checkpoints, ``share`` of the way to the later one."""
+
+    before: str
+    after: str
+    share: float
+
+    def of(self, values: Callable[[str], Array]) -> Array:
+        if self.before == self.after:
+            return values(self.before)
+        return (1 - self.share) * values(self.before) + self.share * values(self.after)
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Students stopped where they are as accurate as the others at their end: between two of their checkpoints.
+    """For each seed, the distilled and the plain student where both are as accurate as the worse of them ends."""
 
-    Attributes:
-        arm: which of the two was stopped early, ``distilled`` or ``plain``.
-        pairs: for each seed the two checkpoints around that accuracy, and the share of the later one.
-    """
+    pairs: tuple[tuple[Stop, Stop], ...]
 
-    arm: Literal["distilled", "plain"]
-    pairs: tuple[tuple[str, str, float], ...]
+    def arm(self, values: Callable[[str], Array], plain: Array) -> Array:
+        """What stands for the control (S, ...): plain's values, plus what distilled is ahead at equal accuracy.
 
-    def mixed(self, values: Mapping[str, Array]) -> Array:
-        """Values of the matched students (S, ...), a mean of those of the two checkpoints."""
-        return np.stack([(1 - share) * values[one] + share * values[two] for one, two, share in self.pairs])
+        So this control minus plain, as of all controls that withhold something, is the gain that is left.
+        """
+        left = np.stack([distilled.of(values) - other.of(values) for distilled, other in self.pairs])
+        return np.asarray(plain + left)
 
     @property
     def ids(self) -> list[str]:
-        return [name for one, two, _ in self.pairs for name in (one, two)]
+        return [name for pair in self.pairs for stop in pair for name in (stop.before, stop.after)]
 
 
 def matched_accuracy(frames: Frames, place: Place) -> Matched | str:
-    """The more accurate arm at the other's test accuracy, or a clause that says why that cannot be had."""
-    networks = {row["network_id"]: row for row in frames["networks"].iter_rows(named=True)}
-    ends = {arm: [networks[name] for name in place.ids(getattr(place, arm).ids)] for arm in ("distilled", "plain")}
-    means = {arm: np.mean([row["test_accuracy"] for row in rows]) for arm, rows in ends.items()}
-    arm: Literal["distilled", "plain"] = "distilled" if means["distilled"] >= means["plain"] else "plain"
-    other = "plain" if arm == "distilled" else "distilled"
+    """Both arms at the accuracy at which the less accurate one ends, seed by seed, or why that cannot be had."""
+    whole = frames["networks"].filter(pl.col("network_id").is_in(measured(frames)))
+    networks = {row["network_id"]: row for row in whole.iter_rows(named=True)}
     pairs = []
-    for end, goal in zip(ends[arm], ends[other], strict=True):
-        found = _bracket(_on_its_way(frames["networks"], end), goal["test_accuracy"])
-        if found is None:
-            return f"no checkpoints of {end['method_label']} lie around its accuracy at seed {end['seed']}"
-        pairs.append(found)
-    return Matched(arm, tuple(pairs))
+    for seed in place.seeds:
+        ends = [networks[group.ids[seed]] for group in (place.distilled, place.plain)]
+        goal = min(end["test_accuracy"] for end in ends)
+        stops = []
+        for end in ends:
+            found = _stop(_on_its_way(whole, end), end, goal)
+            if found is None:
+                return f"no checkpoints of {end['method_label']} lie around its accuracy at seed {seed}"
+            stops.append(found)
+        pairs.append((stops[0], stops[1]))
+    return Matched(tuple(pairs))
 
 
 def _on_its_way(networks: pl.DataFrame, end: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -286,13 +345,16 @@ def _on_its_way(networks: pl.DataFrame, end: Mapping[str, Any]) -> list[tuple[st
     same = [pl.col(name) == end[name] for name in ("student", "seed", "method", "method_parameters", "training")]
     label = pl.col("method_label").str.replace(r"-at\d+$", "") == end["method_label"]
     budget = (pl.col("label_fraction") - end["label_fraction"]).abs() < 1e-6
-    mine = networks.filter(*same, label, budget, pl.col("role").is_in(["checkpoint", end["role"]]))
+    known = pl.col("test_accuracy").is_not_null() & pl.col("role").is_in(["checkpoint", end["role"]])
+    mine = networks.filter(*same, label, budget, known)
     return list(mine.sort("checkpoint_step").select("network_id", "test_accuracy").iter_rows())
 
 
-def _bracket(way: Sequence[tuple[str, float]], goal: float) -> tuple[str, str, float] | None:
-    """The last two neighbours on the way between whose accuracies ``goal`` lies, and the share of the later one."""
-    for (one, low), (two, high) in reversed(list(pairwise(way))):
+def _stop(way: Sequence[tuple[str, float]], end: Mapping[str, Any], goal: float) -> Stop | None:
+    """Where a student first crosses an accuracy; its end, if that is where it ends."""
+    if end["test_accuracy"] == goal:
+        return Stop(end["network_id"], end["network_id"], 1.0)
+    for (one, low), (two, high) in pairwise(way):
         if min(low, high) <= goal <= max(low, high):
-            return one, two, 1.0 if low == high else (goal - low) / (high - low)
+            return Stop(one, two, 1.0 if low == high else (goal - low) / (high - low))
     return None

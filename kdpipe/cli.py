@@ -188,7 +188,8 @@ def judge(
     """Judge a finished study again from its artifacts, without a network, and show its verdicts."""
     if study not in study_names(artifacts):
         known = study_names(artifacts)
-        raise StudyError(f"{study}: no study of that name lies in {artifacts}{closest(study, known)}.")
+        said = closest(study, known) or (f"; there are {', '.join(known)}." if known else ".")
+        raise StudyError(f"{study!r}: no study of that name lies in {artifacts}{said}")
     started = time.perf_counter()
     found = judge_again(artifacts / study)
     table = Table(title=found.title)
@@ -252,8 +253,10 @@ def cache_pack(
     spec, root, facts = _checked(study, overrides, data_folder)
     store = Cache(cache)
     training = plan_training(spec, facts, root, seed)
-    analysis = plan_analysis(spec, facts, training, finished(training, store))
-    stages = with_inputs([planned.stage for planned in training.networks] + analysis.stages)
+    stages = [planned.stage for planned in training.networks]
+    if store.has(training.teacher.stage):  # all that is looked at rests on it
+        stages += plan_analysis(spec, facts, training, finished(training, store)).stages
+    stages = with_inputs(stages)
     count, size = pack(store, stages, target)
     console.print(f"{target}: {count} stages, {size / 1e6:.1f} MB")
 

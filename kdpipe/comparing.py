@@ -98,13 +98,14 @@ class Draws:
 
 
 def compare_cell(place: Place, values: Values, frames: Frames, limits: Limits, draws: Draws) -> Judged:
+    """Every contrast of a cell, before any p value is corrected."""
     resamples = draws.of(values.labels, len(place.seeds))
     matched = matched_accuracy(frames, place)
     controls = list(place.controls)
     if isinstance(matched, str):
         controls.append(Named(MATCHED, "without", why_not=matched))
     else:
-        controls.append(Named(MATCHED, "without" if matched.arm == "distilled" else "instead"))
+        controls.append(Named(MATCHED, "without"))
     cell = _cell(place, values, limits, controls, matched)
     found = estimate(cell, resamples)
     judged = Judged(place, found, _area_rows(place, found), controls)
@@ -114,6 +115,9 @@ def compare_cell(place: Place, values: Values, frames: Frames, limits: Limits, d
         judged.rows += [single[0], *single[1]]
     settled = _settled(place, values, tell)
     judged.rows.append(Compared(place, "plain", "prediction_depth", None, "difference", settled))
+    if place.fair_teacher:  # nothing but its teacher is asked of it
+        for row in judged.rows:
+            row.found = row.found if row.against == "teacher" else _untested(row.found)
     return judged
 
 
@@ -144,11 +148,14 @@ def _arms_of(
     if not values.has(wanted, view, column):
         return None
     of = partial(values.of_layers, view=view, column=column)
-    controls = {control.name: of(place.ids(control.ids)) for control in held if control.name != MATCHED}
-    if isinstance(matched, Matched) and MATCHED in {control.name for control in held}:
-        controls[MATCHED] = matched.mixed({name: of([name])[0] for name in matched.ids})
-    null = None if place.null is None else of(place.ids(place.null))
-    return Arms(of(place.ids(place.distilled.ids)), of(place.ids(place.plain.ids)), null, controls)
+    named = {control.name: place.ids(control.ids) for control in held if control.name != MATCHED}
+    controls = {name: of(ids) for name, ids in named.items() if values.has(ids, view, column)}
+    plain = of(place.ids(place.plain.ids))
+    if isinstance(matched, Matched) and values.has(matched.ids, view, column):
+        controls[MATCHED] = matched.arm(lambda name: of([name])[0], plain)
+    beside = None if place.null is None else place.ids(place.null)
+    null = of(beside) if beside is not None and values.has(beside, view, column) else None
+    return Arms(of(place.ids(place.distilled.ids)), plain, null, controls)
 
 
 def _area_rows(place: Place, found: Estimates) -> list[Compared]:
@@ -285,7 +292,7 @@ def specification_rows(
             tell = partial(contrast, resamples=resamples, statistic=partial(early_abc, depth), balanced=balanced)
             null = None if arms.second_seed is None else (arms.second_seed, arms.plain)
             pairs = {"plain": ((arms.distilled, arms.plain), null)}
-            for control in held:
+            for control in (control for control in held if control.name in arms.controls):
                 against = _against(control.name, control.kind)
                 pairs[against] = (_pair(control.kind, arms, arms.controls[control.name]), None)
             for against, (pair, beside) in pairs.items():

@@ -24,6 +24,7 @@ from kdpipe.files import sha256_of, write_atomic
 
 # Trained weights, vectors of the embedding stage, and neighbours: what fills a cache.
 HEAVY = ("*.safetensors", "[0-9][0-9]-*.parquet", "reference-*.parquet", "neighbours.parquet")
+INDEX = "index.json"  # a damaged archive may end early without a word
 UNPACKED = ("data", "probe")  # made again from the images in seconds, and much larger than all the rest
 _MEMBER = re.compile(r"stages/[a-z-]+/[0-9a-f]{32}/[\w.-]+")
 LARGEST = 1 << 30
@@ -35,13 +36,17 @@ def pack(cache: Cache, stages: Iterable[Stage], target: Path) -> tuple[int, int]
     Returns:
         the number of stages and of bytes written.
     """
-    buffer, count = io.BytesIO(), 0
+    buffer, count, keys = io.BytesIO(), 0, list[str]()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
         for stage in sorted({stage.key: stage for stage in stages}.values(), key=lambda stage: stage.key):
             if stage.kind in UNPACKED or not cache.has(stage):
                 continue
             count += 1
+            keys.append(f"{stage.kind}/{stage.key}")
             _add(archive, cache, stage)
+        if not count:
+            raise KdpipeError(f"there is nothing to pack: {cache.root} has no finished stage of this study.")
+        _put(archive, INDEX, json.dumps(keys).encode())
     write_atomic(target, buffer.getvalue())
     return count, len(buffer.getvalue())
 
@@ -53,9 +58,13 @@ def _add(archive: tarfile.TarFile, cache: Cache, stage: Stage) -> None:
     kept = {name: (folder / name).read_bytes() for name in manifest["files"] if name not in gone}
     kept[MANIFEST] = json.dumps({**manifest, "dropped": gone}, indent=1).encode()
     for name, content in sorted(kept.items()):
-        info = tarfile.TarInfo(f"stages/{stage.kind}/{stage.key}/{name}")
-        info.size, info.mode = len(content), 0o644
-        archive.addfile(info, io.BytesIO(content))
+        _put(archive, f"stages/{stage.kind}/{stage.key}/{name}", content)
+
+
+def _put(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(content), 0o644
+    archive.addfile(info, io.BytesIO(content))
 
 
 def unpack(cache: Cache, source: Path) -> tuple[int, int]:
@@ -75,6 +84,8 @@ def unpack(cache: Cache, source: Path) -> tuple[int, int]:
         except (tarfile.TarError, EOFError, OSError) as error:
             raise KdpipeError(f"{source}: no packed stages can be read from it ({error}).") from None
         folders = sorted(path.parent for path in Path(scratch).glob(f"stages/*/*/{MANIFEST}"))
+        if sorted(f"{folder.parent.name}/{folder.name}" for folder in folders) != _promised(Path(scratch) / INDEX):
+            raise KdpipeError(f"{source}: it is damaged, as stages are missing in it; nothing was taken.")
         for folder in folders:
             _check(source, folder)
         taken = sum(_take(folder, parent / folder.parent.name / folder.name) for folder in folders)
@@ -87,9 +98,17 @@ def _extract(source: Path, scratch: Path) -> None:
         for member in archive:
             size += member.size
             name = PurePosixPath(member.name)
-            if not member.isfile() or not _MEMBER.fullmatch(member.name) or ".." in name.parts or size > LARGEST:
+            known = member.name == INDEX or _MEMBER.fullmatch(member.name)
+            if not member.isfile() or not known or ".." in name.parts or size > LARGEST:
                 raise KdpipeError(f"{source}: {member.name[:80]!r} is no part of a packed stage; nothing was taken.")
             archive.extract(member, scratch, filter="data")
+
+
+def _promised(index: Path) -> list[str]:
+    try:
+        return sorted(json.loads(index.read_text()))
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def _check(source: Path, folder: Path) -> None:

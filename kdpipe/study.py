@@ -262,6 +262,10 @@ class HeadlineSpec(Spec):
     label_fraction: Fraction
 
 
+# What contrasts are held against, beside methods by their labels.
+EVIDENCE_NAMES = {"teacher", "distilled", "second_seed", "matched-accuracy"}
+
+
 class EpsilonSpec(Spec):
     """Differences that would not matter, in the unit of what is judged."""
 
@@ -340,7 +344,11 @@ class StudySpec(Spec):
             if student.name == "teacher":
                 raise ValueError(f"students.{index}.name: 'teacher' is the teacher's own name; choose another")
         kept = {f"{method.name}-at{step}" for method in self.methods for step in self.kept_steps(method)}
+        if self.measures.specifications and self.measures.second_k == self.measures.k:
+            raise ValueError("measures.second_k: it is to be another number of neighbours than measures.k")
         for method in self.methods:
+            if method.label and method.label in EVIDENCE_NAMES:
+                raise ValueError(f"methods: {method.label!r} is a word of the tables of evidence; choose another label")
             if method.name in kept | {"supervised", "untrained"}:
                 raise ValueError(f"methods: {method.name!r} is the name of other networks; choose another label")
         names = [name for student in self.students for name in self.network_names(student)]

@@ -66,12 +66,16 @@ def single_verdict(found: Contrast, p_corrected: float | None, epsilon: float, e
 
 
 UNITS = {"silhouette": "silhouette", "accuracy": "points of accuracy"}
+# In words, where the effect is not below 0 and where it is.
 EFFECTS = {
-    "compact": "{name} makes the layers of {student} more compact by {size}, as an area over depth",
-    "accurate": "{name} gains {student} {size}",
-    "earlier": "before its last layer {name} makes {student} more compact by {size}, as an area over depth",
-    BEATS_TEACHER: "taught by {name}, {student} is {size} ahead of its teacher",
-}
+    "compact": ("makes the layers of {student} more compact", "makes the layers of {student} less compact"),
+    "accurate": ("makes {student} more accurate", "makes {student} less accurate"),
+    "earlier": (
+        "makes {student} more compact before its last layer", "makes {student} less compact before its last layer",
+    ),
+    BEATS_TEACHER: ("takes {student} past its teacher", "leaves {student} behind its teacher"),
+}  # fmt: skip
+POSITIVE = {"supported", "supported for compactness only", "better but not earlier"}
 
 
 def _verdict(
@@ -88,10 +92,13 @@ def _verdict(
     missing = {control.name: control.why_not for control in cell.controls if control.why_not is not None}
     if claim.name == BEATS_TEACHER:
         missing = {}
+    if missing and verdict in POSITIVE:
+        title += f", {len(missing)} control{'s' * (len(missing) > 1)} not asked"
     found = None if main is None else main.found
     return {
         "claim": claim.name,
         "student": place.student,
+        "method": place.distilled.method,
         "method_label": place.method,
         "label_fraction": place.label_fraction,
         "primary": place.primary and claim.name == "earlier",
@@ -129,21 +136,36 @@ def _sentence(
     place = cell.place
     budget = "all labels" if place.label_fraction > 0.9999 else f"{100 * place.label_fraction:.3g} % of the labels"
     if main is None:
-        return f"With {budget}, {place.method} on {place.student}: {title}."
+        return f"With {budget}, {place.method} on {place.student}. Verdict: {title}."
     found, factor = main.found, 100 if main.measure == "accuracy" else 1
     form = "{:+.1f}" if factor == 100 else "{:+.4f}"
     low, high = (form.format(factor * value) for value in (found.low, found.high))
     size = f"{form.format(factor * found.estimate)} {UNITS[main.measure]} ({low} to {high})"
-    effect = EFFECTS[claim.name].format(name=place.method, student=place.student, size=size)
+    effect = EFFECTS[claim.name][found.estimate < 0].format(student=place.student)
     tested = "" if main.corrected is None else f", p = {main.corrected:.3g} ({main.correction})"
-    held = "" if not passed else f"; it outlasts {_listed(passed)}"
-    lost = "" if not failed else f"; it does not outlast {_listed(failed)}"
+    held = f"; it outlasts {_listed(passed)}{_closest(claim, cell, passed, form, factor)}" if passed else ""
+    lost = f"; it does not outlast {_listed(failed)}" if failed else ""
     seeds = f"{len(place.seeds)} seed{'s' * (len(place.seeds) != 1)}"
     ways = _specified(cell) if claim.judged == "areas" else {"specifications": 0}
     above = ""
     if ways["specifications"]:
         above = f"; above 0 in {ways['specifications_above']} of {ways['specifications']} ways to measure it"
-    return f"With {budget}, {effect}, {seeds}{tested}{held}{lost}{above}: {title}."
+    if not found.low > 0:  # there is no gain that anything could explain
+        held = lost = above = ""
+    return f"With {budget}, {place.method} {effect}: {size}, {seeds}{tested}{held}{lost}{above}. Verdict: {title}."
+
+
+def _closest(claim: Claim, cell: Judged, passed: Sequence[str], form: str, factor: int) -> str:
+    """Against which control the least is left, and how much."""
+    rows = cell.single[claim.name][1] if claim.name in cell.single else _early_controls(cell)
+    left = {row.against.removesuffix(" - plain"): row.found.estimate for row in rows}
+    name = min((name for name in passed if name in left), key=lambda name: left[name], default=None)
+    return "" if name is None else f" (the least is left with {name}: {form.format(factor * left[name])})"
+
+
+def _early_controls(cell: Judged) -> list[Compared]:
+    early = [row for row in cell.rows if (row.measure, row.quantity) == ("silhouette", "early_abc")]
+    return [row for row in early if row.against != "plain"]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -154,7 +176,8 @@ def _takes(verdict: str, place: Place, judgement: Judgement | None) -> str | Non
     """What a decision would take, where there is none."""
     if verdict == "estimate only":
         least = Rules().least_seeds
-        return f"{least - len(place.seeds)} more seeds: {least} in all"
+        more = least - len(place.seeds)
+        return f"{more} more seed{'s' * (more > 1)}: {least} in all"
     if verdict == "inconclusive":
         return "more seeds or more probe images: see the power table in docs/BENCHMARKS.md"
     if verdict == "not computable" and judgement is not None:
@@ -201,10 +224,12 @@ def _across_one(
     claim: Claim, fixed: str, kept: str, fraction: float, members: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     assert claim.over is not None
+    over_student = claim.over == "student"
     counts: dict[str, int] = {}
     for row in members:
         counts[row["verdict"]] = counts.get(row["verdict"], 0) + 1
-    verdict = _common(counts, len(members))
+    kinds = {row["student"] if claim.over == "student" else row["method"] for row in members}
+    verdict = _common(counts, len(members)) if len(kinds) > 1 else "not computable"
     listed = "; ".join(f"{row[claim.over]}: {row['title']}" for row in members)
     place = {"student": "", "method_label": "", fixed: kept}
     return {
@@ -215,7 +240,8 @@ def _across_one(
         "verdict": verdict,
         "title": verdict,
         "sentence": f"{kept}, {100 * fraction:.3g} % of the labels: {listed}.",
-        "takes": "a second one in the study" if len(members) < 2 else None,
+        "because": None if len(kinds) > 1 else f"the study has one {'architecture' if over_student else 'method'} only",
+        "takes": None if len(kinds) > 1 else f"a second {'architecture' if over_student else 'method'} in the study",
         "seeds": min(row["seeds"] for row in members),
         "controls_passed": [],
         "controls_failed": [],
@@ -226,13 +252,11 @@ def _across_one(
 
 def _common(counts: Mapping[str, int], members: int) -> str:
     """One verdict for several: supported if all are; estimates and gaps keep it open; else it is not."""
-    if members < 2:
-        return "not computable"
     if counts.get("supported", 0) == members:
         return "supported"
-    if counts.get("estimate only", 0) == members:
-        return "estimate only"
     undecided = sum(counts.get(name, 0) for name in ("estimate only", "inconclusive", "not computable"))
+    if counts.get("estimate only", 0) and undecided == members:
+        return "estimate only"
     return "inconclusive" if undecided + counts.get("supported", 0) == members else "not supported by all"
 
 

@@ -25,7 +25,8 @@ def verdict_section(study: Study, verdicts: pl.DataFrame, claims: pl.DataFrame) 
         st.text(f"{titles[row['claim']]} Verdict: {row['title']}. {row['sentence']}")
     st.caption(
         "A verdict needs 8 paired seeds; with fewer there are estimates and no p values. Intervals are over seeds and "
-        "images at once. Rules and words are explained in docs/EVIDENCE.md."
+        "images at once. p is about seeds alone, for these images "
+        "and this teacher. Rules and words: docs/EVIDENCE.md in the repository."
     )
     with st.expander("What each claim is judged by"):
         st.dataframe(claims, hide_index=True)
@@ -64,7 +65,8 @@ def control_section(study: Study, cell: dict[str, Any]) -> None:
     chart = evidence.forest(shown, epsilon, f"area before the last layer, {evidence.ENDPOINTS[endpoint]}")
     st.altair_chart(chart, key="forest", alt=f"Effect of {cell['method_label']} against plain and against each control")
     st.caption(
-        "Dot: mean over seeds; line: 95 % interval over seeds and images; ticks: seeds. Grey band: a difference that "
+        "Dot: mean over seeds; line: 95 % interval over seeds and images, for this teacher; ticks: seeds. Grey band: a "
+        "difference that "
         "was said beforehand not to matter. **Against plain** must lie right of 0. A control that stands *in the "
         "place* of distillation must be beaten too; of one that *withholds* something (`… - plain`) a gain over plain "
         "must be left. Controls that are crossed by 0 can explain the effect away."

@@ -27,7 +27,7 @@ reproduce the paper's numbers.
 
 ## What is measured
 
-Two endpoints are fixed for all studies: the class-balanced **silhouette** of the projected maps, and **kNN accuracy** (k = 20) of
+Two endpoints are fixed for all studies: the class-balanced **silhouette** of the projected maps, and **kNN accuracy** (k of the study, by default 20) of
 the channel means, both by `relative_depth`. Of each, with the distilled and the plain student of one seed side by side:
 
 - `abc`: the area between their curves over depth, positive where distillation is ahead.

@@ -75,6 +75,11 @@ def test_what_one_machine_packed_another_does_not_train(finished, tmp_path):
     assert [cell.strip() for cell in students.split("│")[2:5]] == ["4", "4", "0"]
 
 
+def test_packing_before_anything_ran_is_one_sentence(finished, tmp_path):
+    done = typed("cache", "pack", finished.study, tmp_path / "part.tar.gz", "--cache", tmp_path / "none")
+    assert done.code == 1 and "nothing to pack" in done.err
+
+
 def test_a_file_that_is_no_pack_is_one_sentence(tmp_path):
     (tmp_path / "part.tar.gz").write_text("hello")
     done = typed("cache", "unpack", tmp_path / "part.tar.gz", "--cache", tmp_path / "cache")

@@ -122,7 +122,7 @@ def test_a_planted_advance_is_supported_and_the_sentence_says_so():
 
 def test_seven_seeds_are_an_estimate_and_say_what_is_missing():
     row = verdict(made(7).judged())
-    assert row["verdict"] == "estimate only" and row["p"] is None and row["takes"] == "1 more seeds: 8 in all"
+    assert row["verdict"] == "estimate only" and row["p"] is None and row["takes"] == "1 more seed: 8 in all"
 
 
 def test_a_control_that_gains_as_much_explains_it():
@@ -186,7 +186,7 @@ def test_a_control_that_lacks_a_seed_is_named_and_not_asked():
     study = made().add("label-smoothing", EARLIER, seeds=range(7))
     row = verdict(study.judged())
     assert row["verdict"] == "supported"
-    assert "label-smoothing: it was not trained at seed 7" in row["controls_missing"]
+    assert "label-smoothing: it is missing at seed 7" in row["controls_missing"]
 
 
 def test_only_the_primary_cell_is_corrected_by_holm():
@@ -237,10 +237,11 @@ def test_matched_accuracy_stops_the_better_student_where_plain_ends():
     frames = study.frames()
     (place,) = places(frames, {"student": "small", "method": "kd", "label_fraction": 0.1})
     found = matched_accuracy(frames, place)
-    assert isinstance(found, Matched) and found.arm == "distilled"
-    one, two, share = found.pairs[3]
-    assert (one, two) == ("small-kd-at60-l0.1-s3", "small-kd-at80-l0.1-s3")
-    assert share == pytest.approx((0.7 - 0.6) / 0.15)
+    assert isinstance(found, Matched)
+    stopped, end = found.pairs[3]
+    assert (stopped.before, stopped.after) == ("small-kd-at60-l0.1-s3", "small-kd-at80-l0.1-s3")
+    assert stopped.share == pytest.approx((0.7 - 0.6) / 0.15)
+    assert end.before == end.after == "small-plain-l0.1-s3"
     row = verdict(study.judged())
     assert row["verdict"] == "supported" and MATCHED in row["controls_passed"]
 
@@ -248,6 +249,89 @@ def test_matched_accuracy_stops_the_better_student_where_plain_ends():
 def test_a_gain_that_is_gone_at_matched_accuracy_is_explained_by_it():
     row = verdict(checkpoints(made(), "kd", (0.5, 0.7, 0.7), RISING, teacher_id="teacher").judged())
     assert row["title"] == f"explained by {MATCHED}"
+
+
+def test_a_seed_without_a_gain_does_not_cancel_matched_accuracy():
+    """At one seed plain ends the more accurate: there plain is the one that is stopped."""
+    study = checkpoints(made(), "kd", (0.5, 0.7, 0.7), RISING, teacher_id="teacher")
+    checkpoints(study, "plain", (0.4, 0.5, 0.6), RISING)
+    for row in study.rows:
+        if row["network_id"] == "small-kd-l0.1-s2":
+            row["test_accuracy"] = 0.65
+    row = verdict(study.judged())
+    assert row["title"] == f"explained by {MATCHED}"
+
+
+def test_checkpoints_without_an_accuracy_are_passed_over():
+    study = checkpoints(made(), "kd", (0.5, 0.6, 0.75), EARLIER, teacher_id="teacher")
+    for row in study.rows:
+        if row["method_label"] == "kd-at40":
+            row["test_accuracy"] = None
+    assert MATCHED in verdict(study.judged())["controls_passed"]
+
+
+@pytest.mark.parametrize("budget", [0.5, 1.0])
+def test_another_budget_takes_no_control_away(budget):
+    study = made().add("label-smoothing", EARLIER)
+    study.add("plain", RISING, role="plain", fraction=budget, labelled_images=500)
+    study.add("label-smoothing", RISING, fraction=budget, labelled_images=500)
+    row = study.judged()["verdicts"].filter(pl.col("label_fraction") < 0.2, claim="earlier", method_label="kd")
+    assert row["title"].to_list() == ["explained by label-smoothing"]
+
+
+@pytest.mark.parametrize("lost", ["small-label-smoothing-l0.1-s3", "small-second-seed-l0.1-s3", "small-kd-l0.1-s3"])
+@pytest.mark.parametrize("how", ["no rows", "null", "nan", "no answers"])
+def test_what_a_failed_stage_left_out_takes_part_in_nothing(lost, how):
+    study = made().add("label-smoothing", RISING)
+    frames = study.frames()
+    mine = pl.col("network_id") == lost
+    changes = {
+        "no rows": {"sample_measures": frames["sample_measures"].filter(~mine)},
+        "null": {
+            "sample_measures": frames["sample_measures"].with_columns(silhouette=pl.when(~mine).then("silhouette"))
+        },
+        "nan": {
+            "sample_measures": frames["sample_measures"].with_columns(
+                silhouette=pl.when(mine).then(float("nan")).otherwise("silhouette")
+            )
+        },
+        "no answers": {"predictions": frames["predictions"].filter(~mine)},
+    }  # fmt: skip
+    record = {
+        "study": {"evidence": EVIDENCE, "measures": {"k": 20, "second_k": 5}},
+        "headline": {"student": "small", "method": "kd", "label_fraction": 0.1},
+    }
+    row = verdict(judge_study(frames | changes[how], record))
+    assert row["seeds"] == (7 if "-kd-" in lost else 8)
+    missing = [said for said in row["controls_missing"] if said.startswith("label-smoothing")]
+    assert missing == (["label-smoothing: it is missing at seed 3"] if "smoothing" in lost else [])
+
+
+def test_a_verdict_says_how_many_controls_nobody_asked():
+    row = verdict(made().add("label-smoothing", RISING).judged())
+    assert row["title"] == f"supported, {len(row['controls_missing'])} controls not asked"
+    assert "plain-long: it is not in the study" in row["controls_missing"]
+    assert not any("supervised" in said or "fitnet" in said for said in row["controls_missing"])
+
+
+def test_of_a_method_without_controls_of_its_own_stand_ins_for_its_teacher_are_missed():
+    study = made().add("fitnet", EARLIER, role="distilled", teacher_id="teacher")
+    missing = {said.split(":")[0] for said in verdict(study.judged(), method="fitnet")["controls_missing"]}
+    stand_ins = {f"fitnet-{teacher}-teacher" for teacher in ("untrained", "self", "own-budget")}
+    assert missing == {"label-smoothing", "plain-long", *stand_ins}  # as accurate as plain here, so that was asked
+
+
+def test_two_settings_of_one_method_are_one_method():
+    study = made().add("kd-warm", EARLIER, method="kd", role="distilled", teacher_id="teacher")
+    row = verdict(study.judged(), "across-methods", "")
+    assert row["verdict"] == "not computable" and row["because"] == "the study has one method only"
+
+
+def test_a_loss_is_called_a_loss_and_no_control_is_named():
+    study = Made().teacher().add("plain", RISING, role="plain").add("second-seed", RISING)
+    study.add("kd", LATER, 0.6, role="distilled", teacher_id="teacher").add("label-smoothing", RISING)
+    row = verdict(study.judged())
+    assert row["verdict"] == "reversed" and "less compact" in row["sentence"] and "outlast" not in row["sentence"]
 
 
 def test_accuracies_that_are_never_met_say_so():

@@ -125,6 +125,27 @@ def test_a_changed_file_is_noticed(tmp_path, context, plan, packed):
         unpack(Cache(tmp_path / "here"), tmp_path / "changed.tar.gz")
 
 
+def test_damage_anywhere_takes_nothing_or_is_harmless(tmp_path, plan, packed):
+    """A tar that breaks in the middle ends early without a word; the list of stages tells."""
+    content = packed.read_bytes()
+    for place in range(12, len(content) - 1, max(len(content) // 40, 1)):
+        spoiled = tmp_path / "spoiled.tar.gz"
+        spoiled.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        here = Cache(tmp_path / f"here-{place}")
+        try:
+            taken = unpack(here, spoiled)
+        except KdpipeError:
+            assert not [path for path in here.root.rglob("*") if path.is_file()]
+        else:
+            assert taken == (2, 0) and all(here.has(stage) for stage in plan)
+
+
+def test_nothing_to_pack_is_one_sentence_and_no_file(tmp_path, plan):
+    with pytest.raises(KdpipeError, match="nothing to pack"):
+        pack(Cache(tmp_path / "empty"), plan, tmp_path / "part.tar.gz")
+    assert not (tmp_path / "part.tar.gz").exists()
+
+
 def test_the_manifest_names_what_was_left_behind(tmp_path, packed, plan):
     with tarfile.open(packed) as archive:
         member = archive.extractfile(f"stages/student/{plan[0].key}/{MANIFEST}")

@@ -6,6 +6,7 @@ import pytest
 from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from kdpipe.checks import examine
 from kdpipe.errors import StudyError
@@ -130,3 +131,23 @@ def test_any_value_in_any_field_is_explained_not_raised(value: object) -> None:
             text = explain(error, StudySpec, lambda where: ".".join(map(str, where)))
             assert text
             assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"measures": {"k": 5, "second_k": 5}}, "measures.second_k"),
+        ({"methods": [{"method": "plain"}, {"method": "label-smoothing", "label": "teacher"}]}, "another label"),
+        (
+            {"methods": [{"method": "plain"}, {"method": "label-smoothing", "label": "matched-accuracy"}]},
+            "another label",
+        ),
+    ],
+)
+def test_what_evidence_could_not_tell_apart_is_refused(section: dict, said: str) -> None:
+    study = {
+        "name": "s", "title": "S", "teacher": {"arch": "resnet18"}, "students": [{"name": "a", "arch": "resnet18"}],
+        "methods": [{"method": "plain"}],
+    }  # fmt: skip
+    with pytest.raises(ValidationError, match=said):
+        StudySpec.model_validate(study | section)

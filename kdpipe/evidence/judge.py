@@ -31,10 +31,10 @@ MEANINGS: Mapping[Verdict, str] = {
     "not computable": "A curve is missing, flat or falling, so that earlier and later cannot be told apart.",
     "no difference": "The whole interval lies within what was said beforehand not to matter.",
     "reversed": "Before the last layer the distilled students are less compact.",
-    "explained": "Distilled students are more compact before the last layer, and a control accounts for it.",
+    "explained": "Distilled students are more compact before the last layer, but not shown to be more than a control.",
     "better but not earlier": "Their curve is higher, but its shape over depth is not shown to be an earlier one.",
     "supported for compactness only": "Classes are tighter earlier, but neighbours are not shown to agree more.",
-    "supported": "Distilled students are more compact, already in earlier layers, and no control accounts for it.",
+    "supported": "Distilled students are more compact, already in earlier layers, and more than every control asked.",
     "inconclusive": "The data neither shows a difference nor rules one out.",
 }
 

@@ -17,7 +17,7 @@ from kdpipe.views.theme import GREY, PETROFF
 # Icon and Streamlit badge colour of each verdict; what is not named here is neutral.
 LOOKS: Mapping[str, tuple[str, Any]] = {
     "supported": (":material/check_circle:", "green"),
-    "supported for compactness only": (":material/check_circle:", "green"),
+    "supported for compactness only": (":material/rule:", "orange"),
     "better but not earlier": (":material/trending_up:", "orange"),
     "explained": (":material/rule:", "orange"),
     "reversed": (":material/undo:", "red"),
@@ -46,10 +46,14 @@ def card(verdict: Mapping[str, Any], claim: str) -> None:
         st.markdown(f"**{claim}**")
         st.badge(verdict["title"], icon=icon, color=colour)
         st.text(verdict["sentence"])
+        if verdict["because"] and verdict["verdict"] != "supported":
+            st.caption(f"Why: {verdict['because']}.")
         if verdict["takes"]:
             st.caption(f"What a decision would take: {verdict['takes']}.")
         asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
-        said = [f"Outlasts {len(verdict['controls_passed'])} of {asked} controls."] if asked else []
+        missing = len(verdict["controls_missing"])
+        left = f" {missing} more could not be asked." if missing else ""
+        said = [f"Outlasts {len(verdict['controls_passed'])} of {asked} controls.{left}"] if asked else []
         if verdict["null_ratio"] is not None:
             said.append(f"{verdict['null_ratio']:.1f} times what another start alone moves.")
         if said:
@@ -106,7 +110,7 @@ def forest(rows: pl.DataFrame, epsilon: float, title: str) -> Layered:
         y=y, x=alt.X("value:Q", **x), color=colour, tooltip=["against:N", alt.Tooltip("value:Q", format="+.4f")]
     )  # fmt: skip
     layers = [band.encode(x=alt.X("low:Q", **x), x2="high:Q"), zero, bars, seeds, dots]
-    return alt.layer(*layers).properties(height=60 + 26 * len(order), usermeta=CANVAS)
+    return alt.layer(*layers).properties(height=40 + 30 * max(len(order), 3), usermeta=CANVAS)
 
 
 def specification_rows(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame:
@@ -123,7 +127,8 @@ def specification_rows(specification: pl.DataFrame, against: Sequence[str]) -> p
         kind=pl.when("fixed_in_advance").then(pl.lit("fixed in advance")).otherwise(pl.lit("another way")),
     )
     return rows.sort("measure", "estimate").with_columns(
-        place=pl.int_range(pl.len()).over("measure"), endpoint=pl.col("measure").replace(ENDPOINTS)
+        place=pl.int_range(pl.len()).over("measure"),
+        endpoint=pl.col("measure").replace({"silhouette": "silhouette", "knn_accuracy": "kNN accuracy"}),
     )
 
 
