@@ -90,7 +90,7 @@ class CommandLine:
     def __call__(self, *more: str, command: str = "run") -> SimpleNamespace:
         environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
         done = subprocess.run(
-            self.arguments(*more, command=command), capture_output=True, text=True, env=environment, timeout=300
+            self.arguments(*more, command=command), capture_output=True, text=True, env=environment, timeout=900
         )
         return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
 

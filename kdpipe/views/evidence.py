@@ -154,7 +154,7 @@ def specification_curve(rows: pl.DataFrame) -> Layered:
         y="estimate:Q", size=alt.Size("fixed_in_advance:N", legend=None, scale=alt.Scale(range=[35, 110]))
     )
     zero = alt.Chart().mark_rule(color=GREY).encode(y=alt.datum(0))
-    panel = alt.layer(zero, bars, dots, data=rows).properties(width=380, height=240)
+    panel = alt.layer(zero, bars, dots, data=rows).properties(width=320, height=240)
     return (
         panel.facet(column=alt.Column("endpoint:N", title=None))
         .resolve_scale(x="independent", y="independent")
