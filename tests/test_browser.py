@@ -215,7 +215,7 @@ def test_the_study_stays_chosen_from_page_to_page(visitor: Visitor) -> None:
 def test_a_comparison_is_picked_and_stays_in_the_address(visitor: Visitor) -> None:
     page = visitor.open("/Evidence?study=toy&cell=rkd, 10%25 of labels&endpoint=kNN accuracy (channel means)")
     assert page.locator(".st-key-cell input").input_value() == "rkd, 10% of labels"
-    page.locator(".st-key-forest canvas").wait_for(timeout=30_000)
+    page.locator(f"{CHART} canvas").first.wait_for(timeout=30_000)
     page.locator(".st-key-endpoint").get_by_text("silhouette (projection)").click()
     visitor.settle()
     assert "endpoint" not in page.url and "cell=rkd" in page.url  # a default stays out of the address

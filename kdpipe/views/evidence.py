@@ -110,7 +110,7 @@ def forest(rows: pl.DataFrame, epsilon: float, title: str) -> Layered:
         y=y, x=alt.X("value:Q", **x), color=colour, tooltip=["against:N", alt.Tooltip("value:Q", format="+.4f")]
     )  # fmt: skip
     layers = [band.encode(x=alt.X("low:Q", **x), x2="high:Q"), zero, bars, seeds, dots]
-    return alt.layer(*layers).properties(height=40 + 30 * max(len(order), 3), usermeta=CANVAS)
+    return alt.layer(*layers).properties(height=130 + 26 * max(len(order), 2), usermeta=CANVAS)
 
 
 def specification_rows(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame:
