@@ -25,7 +25,8 @@ on the whole test set. *Gain* is the mean over seeds of the difference to the pl
 shares its labels, batches and (but for controls with an initialisation of their own) its initial weights; in brackets
 the lowest and the highest seed. These are estimates; what has a verdict stands under *Verdicts*. *Against plain* says
 only this: *better* or *worse* if every seed lies on that side and the mean gain is larger than the largest that
-`second-seed`, a plain student from other initial weights, reached; *within the null spread* if it is not; *mixed* if seeds disagree.
+`second-seed`, a plain student from other initial weights, reached; *within the null spread* if it is not; *mixed* if
+seeds disagree.
 Where the teacher had all labels, a gain may be the teacher's labels as much as its way of teaching: compare
 `own-budget-teacher` and `supervised-on-the-same-images` where a study has them. *Time a step* is the student's own time
 and its teacher's pass, as a multiple of the plain student's in the same run.
