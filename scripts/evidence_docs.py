@@ -44,7 +44,8 @@ the channel means, both by `relative_depth`. Of each, with the distilled and the
   2007) over stored per-image values. Neighbours are never computed again on images drawn twice, where a copy would be the nearest.
   As seeds are few, the percentiles are expanded (Hesterberg 2015).
 - **One primary comparison.** A study names one comparison before it runs; Holm's correction runs over its two endpoints. Everything
-  else is exploratory, and Benjamini-Hochberg runs over all of it.
+  else in the comparisons is exploratory, and Benjamini-Hochberg runs over all of it; the specification curve's p values stand as they are.
+- **This teacher, these images.** p is about seeds, the interval about seeds and images; both hold for the one teacher of the study.
 - **The null.** Every effect is also given as a multiple of what plain moves when only its initial weights differ. Where a study has no
   second start, plain of the next seed stands in, whose labels and batches differ too: a wider null.
 - **What would not matter** (epsilon) stands in the study file, under `[evidence]`, before the run.
@@ -56,10 +57,14 @@ distillation's place, distilled must be ahead; of a control *without*, which dis
 
 {{controls}}
 
-`matched-accuracy` needs no network of its own: the more accurate of the two students is stopped where it was as accurate as the other is
-at its end, between two of its checkpoints (a study's `checkpoints`). Controls that vary KD are asked of KD alone; a method with another
-`teacher` in the study file is asked in the same way. A student that saw more labels is an upper bound, and explains a gain only where
-the distilled student saw the same images.
+`matched-accuracy` needs no network of its own: seed by seed, the more accurate of the two students is stopped where it first was as
+accurate as the other is at its end, between two of its checkpoints (a study's `checkpoints`); what distilled is ahead there is what is
+left. Controls that vary KD are asked of KD alone; a method with another `teacher` in the study file is asked in the same way. A student
+that saw more labels is an upper bound, and explains a gain only where the distilled student saw the same images.
+
+A control that could explain a gain and was not asked, because the study does not have it or lacks a seed of it, is named with the verdict and
+counted in its title: *supported, 2 controls not asked*. More controls leave less room for *supported*, so a comparison that was tested less
+is not one that fared better.
 
 The **specification curve** repeats the comparison in every way that it could have been measured: both views, columns standardised or not,
 two numbers of neighbours.
@@ -69,6 +74,9 @@ two numbers of neighbours.
 Tried in this order; each comes with its numbers, the controls it outlasted and those that could not be asked.
 
 {{verdicts}}
+
+*Explained by X* says that distillation is not shown to do more than X, not that X was shown to do as much: the interval of what is left
+against X reaches 0. Every sentence names the control against which the least is left. *Reversed* rests on the interval alone.
 
 The silhouette leads, as the claim is about compactness; kNN accuracy must bear it out. Curves that are flat, or that fall by more than
 {RULES.fall_tolerance:.0%} of their range, have no "earlier", and no p value. A claim that one contrast decides (more compact, more accurate, ahead of
@@ -91,7 +99,7 @@ def main() -> None:
     claims = [(f"`{claim.name}`", claim.title, claim.measured_by, claim.rule) for claim in CLAIMS]
     explaining = [method for method in METHODS.values() if method.explains]
     controls = [(f"`{m.name}`", m.explains or "", m.control_of or "any", m.summary) for m in explaining]
-    controls.append(("`matched-accuracy`", "without", "any", "The same accuracy, earlier in training."))
+    controls.append(("`matched-accuracy`", "without", "any", "Both students at the accuracy of the worse one."))
     text = TEXT.format(
         claims=table(("claim", "in words", "judged by", "supported if"), claims),
         controls=table(("control", "kind", "of", "what it is"), controls),
