@@ -128,7 +128,8 @@ def test_measures_of_unequal_classes_equal_scikit_learn_and_their_definitions(d,
     monkeypatch.setattr(separation, "BLOCK_VALUES", 1000)
     X, y = unequal(d)
     assert silhouette_sq_samples(X, y) == pytest.approx(silhouette_samples(X, y, metric="sqeuclidean"), abs=1e-12)
-    assert davies_bouldin(X, y) == pytest.approx(davies_bouldin_score(X, y), rel=1e-12)
+    # scikit-learn takes distances from products, which cancel: that rounds further than the definition does.
+    assert davies_bouldin(X, y) == pytest.approx(davies_bouldin_score(X, y), rel=1e-7)
     assert fisher(X, y, balanced=False) * 235 / 4 == pytest.approx(calinski_harabasz_score(X, y), rel=1e-12)
     assert nc1(X, y) == pytest.approx(slow_nc1(X, y), rel=1e-8)
     m = np.array([X[y == label].mean(axis=0) for label in np.unique(y)])
