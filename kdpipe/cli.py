@@ -246,10 +246,13 @@ def cache_pack(
     target: Annotated[Path, typer.Argument(metavar="FILE.tar.gz", help="Where to write.", show_default=False)],
     overrides: Overrides = None,
     seed: Seeds = None,
+    only: OnlyKinds = None,
+    whole: Annotated[list[str] | None, typer.Option(help="Kinds that keep weights and vectors; repeatable.")] = None,
     data_folder: DataRoot = None,
     cache: CacheFolder = DEFAULT_CACHE,
 ) -> None:
     """Write what finished stages of a study found, without weights and vectors, into one small file."""
+    kinds, kept = _kinds("--only", only), _kinds("--whole", whole)
     spec, root, facts = _checked(study, overrides, data_folder)
     store = Cache(cache)
     training = plan_training(spec, facts, root, seed)
@@ -257,7 +260,7 @@ def cache_pack(
     if store.has(training.teacher.stage):  # all that is looked at rests on it
         stages += plan_analysis(spec, facts, training, finished(training, store)).stages
     stages = with_inputs(stages)
-    count, size = pack(store, stages, target)
+    count, size = pack(store, [stage for stage in stages if not kinds or stage.kind in kinds], target, kept)
     console.print(f"{target}: {count} stages, {size / 1e6:.1f} MB")
 
 

@@ -14,7 +14,7 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
@@ -30,8 +30,11 @@ _MEMBER = re.compile(r"stages/[a-z-]+/[0-9a-f]{32}/[\w.-]+")
 LARGEST = 1 << 30
 
 
-def pack(cache: Cache, stages: Iterable[Stage], target: Path) -> tuple[int, int]:
+def pack(cache: Cache, stages: Iterable[Stage], target: Path, whole: Collection[str] = ()) -> tuple[int, int]:
     """Write what the finished ones of ``stages`` found into ``target`` (tar.gz); whole or not at all.
+
+    Args:
+        whole: kinds that keep their weights and vectors, such as a teacher that other seeds are to learn from.
 
     Returns:
         the number of stages and of bytes written.
@@ -43,7 +46,7 @@ def pack(cache: Cache, stages: Iterable[Stage], target: Path) -> tuple[int, int]
                 continue
             count += 1
             keys.append(f"{stage.kind}/{stage.key}")
-            _add(archive, cache, stage)
+            _add(archive, cache, stage, stage.kind in whole)
         if not count:
             raise KdpipeError(f"there is nothing to pack: {cache.root} has no finished stage of this study.")
         _put(archive, INDEX, json.dumps(keys).encode())
@@ -51,9 +54,10 @@ def pack(cache: Cache, stages: Iterable[Stage], target: Path) -> tuple[int, int]
     return count, len(buffer.getvalue())
 
 
-def _add(archive: tarfile.TarFile, cache: Cache, stage: Stage) -> None:
+def _add(archive: tarfile.TarFile, cache: Cache, stage: Stage, whole: bool) -> None:
     folder, manifest = cache.path(stage), cache.manifest(stage)
-    left = {name for name in manifest["files"] if any(fnmatch(name, pattern) for pattern in HEAVY)}
+    heavy = {name for name in manifest["files"] if any(fnmatch(name, pattern) for pattern in HEAVY)}
+    left = set[str]() if whole else heavy
     gone = sorted(left | dropped(manifest))
     kept = {name: (folder / name).read_bytes() for name in manifest["files"] if name not in gone}
     kept[MANIFEST] = json.dumps({**manifest, "dropped": gone}, indent=1).encode()

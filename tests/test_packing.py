@@ -73,6 +73,14 @@ def test_a_thinned_output_is_packed_again_as_it_is(tmp_path, context, plan, pack
     assert unpack(there, tmp_path / "again.tar.gz") == (2, 0) and there.has(plan[0])
 
 
+def test_kinds_that_are_kept_whole_can_be_read(tmp_path, context, plan, packed):
+    pack(Cache(tmp_path / "there"), plan, tmp_path / "whole.tar.gz", whole={"student"})
+    here = Cache(tmp_path / "here")
+    assert unpack(here, tmp_path / "whole.tar.gz") == (2, 0) and not here.thinned(plan[0])
+    run([*plan, stage("later", 10, [plan[0]])], here, context)
+    assert CALLS == ["later"]
+
+
 def test_whole_outputs_that_are_there_stay(tmp_path, context, plan, packed):
     there = Cache(tmp_path / "there")
     assert unpack(there, packed) == (0, 2)
