@@ -64,7 +64,7 @@ class Place:
     """
 
     student: str
-    method: str
+    method_label: str
     label_fraction: float
     seeds: tuple[int, ...]
     distilled: Group

@@ -20,6 +20,7 @@ from kdpipe.evidence import (
     Arms,
     Cell,
     Contrast,
+    EndpointName,
     Estimates,
     Resamples,
     abc,
@@ -30,9 +31,9 @@ from kdpipe.evidence import (
     estimate,
 )
 
-COLUMNS = {"silhouette": "silhouette", "knn_accuracy": "knn_correct"}
+COLUMNS: Mapping[EndpointName, str] = {"silhouette": "silhouette", "knn_accuracy": "knn_correct"}
 # Ways to measure the same thing: column, what was done to the layer, neighbours (of the study, or a second k).
-VARIANTS = (
+VARIANTS: tuple[tuple[EndpointName, str, bool, str | None], ...] = (
     ("silhouette", "silhouette", False, None),
     ("silhouette", "silhouette_standardised", True, None),
     ("knn_accuracy", "knn_correct", False, "k"),
@@ -135,9 +136,11 @@ def _cell(place: Place, values: Values, limits: Limits, controls: Sequence[Named
     )
 
 
-def _arms(place: Place, values: Values, endpoint: str, held: Sequence[Named], matched: Matched | str) -> Arms | None:
+def _arms(
+    place: Place, values: Values, endpoint: EndpointName, held: Sequence[Named], matched: Matched | str
+) -> Arms | None:
     """Per-image values of every arm at one endpoint; None where it was not measured."""
-    view, column = ENDPOINTS[endpoint].view, COLUMNS[endpoint]  # type: ignore[index]
+    view, column = ENDPOINTS[endpoint].view, COLUMNS[endpoint]
     return _arms_of(place, values, view, column, held, matched)
 
 
@@ -281,7 +284,7 @@ def specification_rows(
     resamples = draws.of(values.labels, len(place.seeds))
     held = [control for control in place.controls if control.why_not is None]
     for measure, column, standardised, k in VARIANTS:
-        balanced = next(endpoint for name, endpoint in ENDPOINTS.items() if name == measure).balanced
+        endpoint = ENDPOINTS[measure]
         for view in VIEWS:
             arms = _arms_of(place, values, view, column, held, "not here")
             if arms is None:
@@ -289,7 +292,9 @@ def specification_rows(
             depth = values.depth(place.ids(place.plain.ids)[0], view)
             if len(depth) < 3:
                 continue
-            tell = partial(contrast, resamples=resamples, statistic=partial(early_abc, depth), balanced=balanced)
+            tell = partial(
+                contrast, resamples=resamples, statistic=partial(early_abc, depth), balanced=endpoint.balanced
+            )
             null = None if arms.second_seed is None else (arms.second_seed, arms.plain)
             pairs = {"plain": ((arms.distilled, arms.plain), null)}
             for control in (control for control in held if control.name in arms.controls):
@@ -304,8 +309,7 @@ def specification_rows(
                     "view": view,
                     "standardised": standardised,
                     "k": None if k is None else ks[k],
-                    "fixed_in_advance": (view, standardised, k == "second_k")
-                    == (ENDPOINTS[measure].view, False, False),  # type: ignore[index]
+                    "fixed_in_advance": view == endpoint.view and column == COLUMNS[measure],
                     "seeds": len(place.seeds),
                     "estimate": found.estimate,
                     "low": found.low,
@@ -318,7 +322,7 @@ def specification_rows(
 def cell_columns(place: Place) -> dict[str, Any]:
     return {
         "student": place.student,
-        "method_label": place.method,
+        "method_label": place.method_label,
         "label_fraction": place.label_fraction,
         "primary": place.primary,
     }

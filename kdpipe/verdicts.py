@@ -99,7 +99,7 @@ def _verdict(
         "claim": claim.name,
         "student": place.student,
         "method": place.distilled.method,
-        "method_label": place.method,
+        "method_label": place.method_label,
         "label_fraction": place.label_fraction,
         "primary": place.primary and claim.name == "earlier",
         "verdict": verdict,
@@ -136,7 +136,7 @@ def _sentence(
     place = cell.place
     budget = "all labels" if place.label_fraction > 0.9999 else f"{100 * place.label_fraction:.3g} % of the labels"
     if main is None:
-        return f"With {budget}, {place.method} on {place.student}. Verdict: {title}."
+        return f"With {budget}, {place.method_label} on {place.student}. Verdict: {title}."
     found, factor = main.found, 100 if main.measure == "accuracy" else 1
     form = "{:+.1f}" if factor == 100 else "{:+.4f}"
     low, high = (form.format(factor * value) for value in (found.low, found.high))
@@ -152,7 +152,9 @@ def _sentence(
         above = f"; above 0 in {ways['specifications_above']} of {ways['specifications']} ways to measure it"
     if not found.low > 0:  # there is no gain that anything could explain
         held = lost = above = ""
-    return f"With {budget}, {place.method} {effect}: {size}, {seeds}{tested}{held}{lost}{above}. Verdict: {title}."
+    return (
+        f"With {budget}, {place.method_label} {effect}: {size}, {seeds}{tested}{held}{lost}{above}. Verdict: {title}."
+    )
 
 
 def _closest(claim: Claim, cell: Judged, passed: Sequence[str], form: str, factor: int) -> str:

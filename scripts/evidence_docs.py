@@ -79,7 +79,8 @@ Tried in this order; each comes with its numbers, the controls it outlasted and 
 against X reaches 0. Every sentence names the control against which the least is left. *Reversed* rests on the interval alone.
 
 The silhouette leads, as the claim is about compactness; kNN accuracy must bear it out. Curves that are flat, or that fall by more than
-{RULES.fall_tolerance:.0%} of their range, have no "earlier", and no p value. A claim that one contrast decides (more compact, more accurate, ahead of
+{RULES.fall_tolerance:.0%} of their range, have no "earlier", and no p value. A claim across architectures or methods is *supported* if each of at least two is, and else *not supported by
+all*, or open as long as one of them is. A claim that one contrast decides (more compact, more accurate, ahead of
 its teacher) goes through the same order. How often the instrument errs, and how small an effect it finds, is measured by
 `benchmarks/instrument.py`: see [BENCHMARKS.md](BENCHMARKS.md).
 
