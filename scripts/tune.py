@@ -7,6 +7,10 @@ registry three times with a seed that the study does not report, writes all resu
 of its teacher's term by 1/4, 1 and 4 of the published value; a method without such a weight varies the
 learning rate by 1/2, 1 and 2. Controls that are the plain student or KD with one thing changed take what
 those got. The test images have no say.
+
+``--beyond`` chooses nothing: where the best of the three lies at an end of its range, it trains one configuration
+further out, and writes what came of it to ``studies/methods-tuning-beyond.csv``. That tells whether a method that
+does badly was given too strong or too weak a term.
 """
 
 from __future__ import annotations
@@ -69,21 +73,42 @@ def configurations(method: str, lr: float) -> list[dict[str, Any]]:
     return [_entry(method, {name: published * factor}, {}, i) for i, factor in enumerate(WEIGHTS)]
 
 
+def further(table: pl.DataFrame, lr: float) -> list[dict[str, Any]]:
+    """One more entry for each method whose best configuration is the first or last of its three."""
+    entries = []
+    for best in chosen(table):
+        method = best["method"]
+        if method in FOLLOWS:
+            continue
+        tried = configurations(method, lr)
+        settings = [{**entry["parameters"], **entry["training"]} or {"lr": lr} for entry in tried]
+        at = settings.index({**best["parameters"], **best["training"]} or {"lr": lr})
+        if at == 1:
+            continue
+        name, value = next(iter(settings[at].items()))
+        out = value * value / settings[1][name]  # the same step again
+        entries.append(_entry(method, *(({}, {"lr": out}) if name == "lr" else ({name: out}, {})), len(tried)))
+    return entries
+
+
 def _entry(method: str, parameters: dict[str, Any], training: dict[str, Any], index: int) -> dict[str, Any]:
     return {"method": method, "label": f"{method}.{index}", "parameters": parameters, "training": training}
 
 
-def tuning_study(study: StudyFile, seed: int, steps: int) -> StudySpec:
-    """The study with every configuration, one unreported seed and fewer steps."""
+def tuning_study(
+    study: StudyFile, seed: int, steps: int, entries: list[dict[str, Any]] | None = None, lr: float | None = None
+) -> StudySpec:
+    """The study with every configuration (or those of ``entries``), one unreported seed and fewer steps."""
     if seed in study.spec.seeds:
         sys.exit(f"--seed {seed} is one of the seeds that the study reports; choose another.")
-    tuned = [name for name in METHODS if name not in FOLLOWS]
-    entries = [entry for name in tuned for entry in configurations(name, study.spec.training.lr)]
+    lr = study.spec.training.lr if lr is None else lr
+    if entries is None:
+        entries = [entry for name in METHODS if name not in FOLLOWS for entry in configurations(name, lr)]
     changed = {
         "name": f"{study.spec.name}-tuning",
         "seeds": [seed],
         "methods": [MethodSpec.model_validate(entry) for entry in entries],
-        "training": study.spec.training.model_copy(update={"steps": steps, "evaluations": 2}),
+        "training": study.spec.training.model_copy(update={"steps": steps, "evaluations": 2, "lr": lr}),
         "headline": None,
     }
     return study.spec.model_copy(update=changed)
@@ -167,9 +192,18 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=ROOT / "cache")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--beyond", action="store_true", help="only one step further than a range whose end was best")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     study = read_study(given.study)
+    if given.beyond:
+        before = pl.read_csv(given.study.with_name(f"{given.study.stem}-tuning.csv"))
+        lr = before["base_lr"][0]
+        spec = tuning_study(study, given.seed, given.steps, further(before, lr), lr)
+        table = train_all(study, spec, given.data_root, Cache(given.cache), resolve_device(given.device))
+        table.write_csv(given.study.with_name(f"{given.study.stem}-tuning-beyond.csv"))
+        print(table.sort("method"))
+        return
     spec = tuning_study(study, given.seed, given.steps)
     table = train_all(study, spec, given.data_root, Cache(given.cache), resolve_device(given.device))
     table.write_csv(given.study.with_name(f"{given.study.stem}-tuning.csv"))

@@ -63,6 +63,14 @@ def test_a_diverged_configuration_never_wins():
     assert all(entry["parameters"] != {"kd_weight": 3.6} for entry in tune.chosen(lost))
 
 
+def test_beyond_goes_one_step_further_where_an_end_was_best():
+    entries = tune.further(table({"kd": 2, "at": 0, "simkd": 2, "label-smoothing": 0}), 0.1)
+    found = {entry["method"]: {**entry["parameters"], **entry["training"]} for entry in entries}
+    assert set(found) == {"kd", "at", "simkd", "label-smoothing"}
+    assert found["kd"]["kd_weight"] == pytest.approx(14.4) and found["at"]["at_weight"] == pytest.approx(62.5)
+    assert found["simkd"]["lr"] == pytest.approx(0.4)
+
+
 def test_a_seed_that_is_reported_is_refused():
     with pytest.raises(SystemExit, match="choose another"):
         tune.tuning_study(read_study(STUDY), 0, 10)
