@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from app_pages import fresh_cache, pristine, root  # noqa: F401  (fixtures)
+from visits import address, browser, visitor  # noqa: F401
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: see scripts/precompute.py
 
@@ -71,11 +73,11 @@ def two_threads():
 class CommandLine:
     """``scripts/precompute.py`` in a process of its own, with its cache, artifacts and weights in one folder."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.study = root / "tiny.toml"
+    def __init__(self, folder: Path) -> None:
+        self.root = folder
+        self.study = folder / "tiny.toml"
         self.study.write_text(TINY)
-        self.cache, self.artifacts, self.weights = root / "cache", root / "artifacts", root / "weights"
+        self.cache, self.artifacts, self.weights = folder / "cache", folder / "artifacts", folder / "weights"
 
     def arguments(self, *more: str, command: str = "run") -> list[str]:
         script = str(REPOSITORY / "scripts" / "precompute.py")

@@ -10,21 +10,30 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
+import altair
 import polars as pl
 import streamlit as st
 
 from kdpipe.errors import KdpipeError
 from kdpipe.store import ARTIFACTS, STUDY_FILE, Study, open_study, study_names
-from kdpipe.views import catalog
+from kdpipe.views import catalog, figures
 from kdpipe.views.images import PIXELS_CSS
+from kdpipe.views.pick import as_text
+from kdpipe.views.theme import GREY
 
 _PAGE, _LAST = "last_page", "last_study"
-# Streamlit leaves 80 px on either side: a tenth of a small screen, which the maps need.
-ROOM_CSS = "<style>.stMainBlockContainer { padding-left: 2.5rem; padding-right: 2.5rem; }</style>"
+# Streamlit leaves 80 px on either side and above: a tenth of a small screen, which the maps need.
+ROOM_CSS = """<style>
+.stMainBlockContainer { padding: 3.2rem 2.5rem 4rem; }
+@media (max-width: 640px) { .stMainBlockContainer { padding: 3.2rem 1rem 4rem; } }
+</style>"""
+LINK_WIDTH = 120  # characters of a link on one line below a chart
 _LOG = logging.getLogger(__name__)
 _UNREADABLE = (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
@@ -38,6 +47,7 @@ def open_page(title: str, icon: str) -> Study:
     """Set the page up and return the study picked in the sidebar; end the page if there is none."""
     st.set_page_config(page_title=f"{title} · kdpipe", page_icon=icon, layout="wide")
     st.html(PIXELS_CSS + ROOM_CSS)
+    figures.offer_svg()
     root = artifacts_root()
     names = study_names(root)
     if not names:
@@ -73,8 +83,7 @@ def _pick_study(names: list[str], title: str) -> str:
     asked = st.query_params.get("study")
     name = st.sidebar.selectbox("Study", names, key="study", bind="query-params")
     if asked and asked not in names:
-        plain = re.sub(r"[^\w .-]", "", asked)[:60]  # an address is nobody's markdown
-        st.warning(f"There is no study called “{plain}”: this is “{name}”.", icon=":material/link_off:")
+        st.warning(f"There is no study called “{as_text(asked)}”: this is “{name}”.", icon=":material/link_off:")
     st.session_state[_PAGE], st.session_state[_LAST] = title, name
     return name
 
@@ -93,6 +102,11 @@ def section(what: str) -> Iterator[None]:
             "Run scripts/precompute.py on the study file again.",
             icon=":material/extension_off:",
         )
+
+
+def verbatim(text: str) -> str:
+    """Text from a file for where Streamlit reads Markdown: every character stands for itself."""
+    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~$:-])", r"\\\1", text)
 
 
 def data_note(study: Study) -> None:
@@ -158,6 +172,39 @@ def no_measures(of: str) -> str:
 def floor_in_words(what: str, far_off: float | None) -> str:
     """What the grey dashes are, or the number where they would lie too far off to be drawn."""
     return f"Grey dashes: {what}." if far_off is None else f"With {what} it is {far_off:.2f}, too far off to be drawn."
+
+
+def chart(study: Study, drawn: Any, key: str, alt: str, **more: Any) -> Any:  # a chart of Altair, whatever its kind
+    """Draw a chart with words for those who cannot see it, signed with its study and link.
+
+    The buttons at its upper right corner save what is drawn as PNG or SVG, signature included.
+    """
+    return st.altair_chart(drawn.properties(title=_signed(study)), key=key, alt=alt, **more)
+
+
+def vega_chart(
+    study: Study, table: pl.DataFrame, spec: Mapping[str, Any], key: str, alt: str, transient: Sequence[str] = (),
+    **more: Any,
+) -> Any:  # fmt: skip
+    """As :func:`chart` for a plain Vega-Lite specification.
+
+    Args:
+        transient: names in the address that the browser shows by itself; in the signature they would
+            make it draw all anew.
+    """
+    signed = {**spec, "title": _signed(study, transient).to_dict()}
+    return st.vega_lite_chart(table, signed, key=key, alt=alt, **more)
+
+
+def _signed(study: Study, transient: Sequence[str] = ()) -> altair.TitleParams:
+    """Study, hash and the link to this view, small, below a chart: what a saved figure needs to be found again."""
+    asked = {name: st.query_params.get_all(name) for name in sorted(st.query_params) if name not in transient}
+    link = f"{st.context.url or ''}?{urlencode({**asked, 'study': [study.name]}, doseq=True)}"
+    lines = [f"kdpipe · study {study.name} · {study.hash}"]
+    lines += [link[at : at + LINK_WIDTH] for at in range(0, len(link), LINK_WIDTH)]
+    return altair.TitleParams(
+        text=lines, orient="bottom", anchor="start", fontSize=9, fontWeight="normal", color=GREY, offset=8
+    )
 
 
 def downloads(frame: pl.DataFrame, name: str) -> None:
