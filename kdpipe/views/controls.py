@@ -1,4 +1,4 @@
-"""What a visitor picks on the embeddings page, kept in the address so that a link shows the same."""
+"""What a visitor picks on the page of layers, and the image that is followed below the maps."""
 
 from __future__ import annotations
 
@@ -9,25 +9,38 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import catalog, maps, page, theme
-from kdpipe.views.images import heat_strip, strip
+from kdpipe.views import catalog, maps, page, pick, theme
+from kdpipe.views.images import strip
 
 CHART = "maps_chart"
+EVERY, SOME = "all probe images", 500
 _MARKED = "marked_sample"
 _NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
 class MapChoice:
-    """What is to be drawn: panels, their points, the images in them, and what colour means."""
+    """What is to be drawn: networks, columns of layers, maps of one setting, images, and what colour means."""
 
-    panels: list[maps.Panel]
+    networks: pl.DataFrame
+    columns: pl.DataFrame
+    layers: pl.DataFrame
     points: pl.DataFrame
+    scores: pl.DataFrame
     samples: pl.DataFrame
-    all_samples: pl.DataFrame
     class_names: list[str]
     colouring: maps.Colouring
-    view: str
+    projector: str
+    setting: dict[str, object]
+    lit: str | None
+
+    @property
+    def view(self) -> str:
+        return str(self.setting["view"])
+
+    @property
+    def panels(self) -> list[maps.Panel]:
+        return maps.panels_of(self.networks, self.layers, self.columns, self.points, self.scores)
 
 
 def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
@@ -37,48 +50,48 @@ def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
     if mapped.is_empty() or not projectors:
         st.info(page.no_maps(study))
         return None
-    rows = _pick_networks(study, mapped)
-    chosen = rows["network_id"].to_list()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        projector = st.segmented_control(
-            "Projector", projectors, format_func=lambda name: maps.PROJECTORS.get(name, name), default=projectors[0],
-            required=True, key="projector", bind="query-params",
-        )  # fmt: skip
-        by = st.segmented_control(
-            "Colour", maps.COLOURINGS, default="class", required=True, key="colour", bind="query-params"
+        projector = pick.one(
+            "Projector", projectors, "projector", words=lambda name: maps.PROJECTORS.get(name, name), look="segments"
         )
-        fade = st.segmented_control(
-            "Faint", list(maps.FADES), format_func=lambda name: maps.FADES[name][0], default="misplacement",
-            required=True, key="faint", bind="query-params",
-            help="Neighbours lost: the share of an image's 15 true neighbours that the map does not keep. False: how "
-            "far off those are that the map shows near it. Missing: how far off the map shows its true ones.",
-        )  # fmt: skip
-        setting = _pick_setting(study, projector)
-        view = str(setting["view"])
-        layers = study.frame("layers", network_id=mapped["network_id"].to_list(), view=view)
-        columns = _pick_columns(rows, layers)
+        settings = _pick_layout(study, projector)
+        by = pick.one("Colour", maps.COLOURINGS, "colour", look="segments")
+    rows = _pick_networks(study, mapped)
+    names, everything = list(study.record["data"]["class_names"]), study.samples
+    with st.expander("More: layers, classes, what is lit and faint, how many images"):
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            setting = _pick_setting(settings, projector)
+            fade = pick.one(
+                "Faint", list(maps.FADES), "faint", words=lambda name: maps.FADES[name][0], width=180,
+                help="Neighbours lost: the share of an image's 15 true neighbours that the map does not keep. False: "
+                "how far off those are that the map shows near it. Missing: how far off the map shows its true ones.",
+            )  # fmt: skip
+            layers = study.frame("layers", network_id=mapped["network_id"].to_list(), view=setting["view"])
+            columns = _pick_columns(rows, layers)
+        kept, colours, lit = _pick_classes(names)
+        samples = _pick_images(everything.filter(pl.col("class_name").is_in(kept)))
+    chosen = rows["network_id"].to_list()
     if not chosen or columns.is_empty():
         st.info("Pick at least one network and one layer.")
         return None
     points = study.frame("maps", network_id=chosen, projector=projector).filter(maps.same_setting(setting))
-    scores = study.frame("map_measures", network_id=chosen, projector=projector).filter(maps.same_setting(setting))
-    panels = maps.panels_of(rows, layers, columns, points, scores)
-    if not panels:
+    scores = maps.scores_of(study, chosen, projector, setting)
+    colouring = maps.Colouring(by, maps.RIGHT_OR_WRONG if by == "correctness" else colours, fade)
+    choice = MapChoice(
+        rows, columns, layers, points, scores, samples, names, colouring, projector, setting,
+        lit if lit in colouring.colours else None,
+    )  # fmt: skip
+    if not choice.panels:
         st.info("There is no map of these networks and layers with this projector.")
         return None
-    names = list(study.record["data"]["class_names"])
-    everything = study.samples
-    kept, colours = _pick_classes(names)
-    samples = everything.filter(pl.col("class_name").is_in(kept))
-    colouring = maps.Colouring(by, maps.RIGHT_OR_WRONG if by == "correctness" else colours, fade)
-    return MapChoice(panels, points, samples, everything, names, colouring, view)
+    return choice
 
 
 def _pick_networks(study: Study, mapped: pl.DataFrame) -> pl.DataFrame:
     default = catalog.headline_rows(catalog.headline(study, mapped))["label"].to_list()
     labels = mapped["label"].to_list()
-    picked = st.multiselect(
-        "Networks", labels, default=default or labels[:1], key="networks", bind="query-params", max_selections=6,
+    picked = pick.several(
+        "Networks", labels, "networks", first=default or labels[:1], max_selections=6,
         help="A row each. Maps are drawn of the teacher, of each distillation method at the first seed and of plain at "
         "the first two seeds, for the headline's student and label budget.",
     )  # fmt: skip
@@ -90,36 +103,73 @@ def _pick_columns(rows: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
     students = rows.filter(catalog.STUDENT)["network_id"].to_list() or rows["network_id"].to_list()
     columns = catalog.columns_of(layers, students)
     names = columns["layer"].to_list()
-    picked = st.pills(
-        "Layers", names, selection_mode="multi", default=names if len(names) <= 5 else names[:: -(-len(names) // 4)],
-        key="layers", bind="query-params", help="A column each, first layer on the left.",
-    )  # fmt: skip
+    some = names if len(names) <= 5 else names[:: -(-len(names) // 4)]
+    picked = pick.several(
+        "Layers", names, "layers", first=some, look="pills", help="A column each, first layer on the left."
+    )
     return columns.filter(pl.col("layer").is_in(picked))
 
 
-def _pick_setting(study: Study, projector: str) -> dict[str, object]:
+def _pick_layout(study: Study, projector: str) -> list[dict[str, object]]:
+    """The settings of the picked layout."""
     settings = maps.settings_of(study, projector).rows(named=True)
+    layouts = list({str(setting["layout"]): None for setting in settings})
+    layout = layouts[0]
+    if len(layouts) > 1:
+        layout = pick.one("Start", layouts, "layout", look="segments", help=maps.LAYOUTS_IN_WORDS)
+    return [setting for setting in settings if setting["layout"] == layout]
+
+
+def _pick_setting(settings: Sequence[dict[str, object]], projector: str) -> dict[str, object]:
+    """One of the maps of a layout, where there are several: other perplexities, seeds or views."""
     if len(settings) == 1:
         return settings[0]
-    several = len({s["view"] for s in settings}) > 1
+    several = len({setting["view"] for setting in settings}) > 1
     words = {
-        (f"{catalog.view_in_words(s['view'])}, " if several else "") + s["layout"]
-        + (f", perplexity {s['perplexity']:g}" if s["perplexity"] is not None else "") + f", seed {s['map_seed']}": s
+        ", ".join(
+            ([catalog.view_in_words(str(s["view"]))] if several else [])
+            + ([f"perplexity {s['perplexity']:g}"] if s["perplexity"] is not None else []) + [f"seed {s['map_seed']}"]
+        ): s
         for s in settings
     }  # fmt: skip
-    return words[st.selectbox("Setting", list(words), key=f"setting_{projector}", bind="query-params", width=300)]
+    return words[pick.one("Map", list(words), f"map_{projector}_{settings[0]['layout']}", width=200)]
 
 
-def _pick_classes(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The classes to show and the colours; of many classes the chosen ones are coloured, not filtered."""
+def _pick_images(samples: pl.DataFrame) -> pl.DataFrame:
+    """Enough images to see, or all of them."""
+    if samples.height <= SOME:
+        return samples
+    some = f"{SOME} images"
+    many = pick.one(
+        "Images", [some, EVERY], "images", look="segments", help="Fewer draw quicker; a part has all classes alike."
+    )
+    return samples if many == EVERY else samples.sort("display_rank").head(SOME)
+
+
+def _pick_classes(names: Sequence[str]) -> tuple[list[str], dict[str, str], str | None]:
+    """The classes to show, the colours, and the class that stands out; of many, colour alone is picked."""
     many = len(names) > len(theme.PETROFF)
-    picked = st.multiselect(
-        "Classes in colour" if many else "Classes", names, key="classes", bind="query-params",
-        placeholder="Choose up to 8" if many else "All classes",
-        max_selections=theme.COLOURED_CLASSES if many else None,
-    )  # fmt: skip
-    alone = many and bool(picked) and st.checkbox("Only these classes", key="only", bind="query-params")
-    return (list(picked) if picked and (alone or not many) else list(names)), theme.class_colours(names, picked)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        picked = pick.several(
+            "Classes in colour" if many else "Classes", names, "classes",
+            placeholder="Choose up to 8" if many else "All classes",
+            max_selections=theme.COLOURED_CLASSES if many else None, width=420,
+        )  # fmt: skip
+        alone = many and bool(picked) and pick.switch("Only these classes", "only")
+        colours = theme.class_colours(names, picked)
+        lit = pick.maybe_one(
+            "Light up", [name for name in colours if name != theme.OTHER], "lit", placeholder="No class", width=200,
+            help="This class stands out in all panels. A click on the legend does the same.",
+        )  # fmt: skip
+    return (list(picked) if picked and (alone or not many) else list(names)), colours, lit
+
+
+def row_titles(networks: pl.DataFrame) -> dict[str, str]:
+    """What a row of panels is called: the network and its accuracy on the whole test set."""
+    return {
+        network_id: label if accuracy is None else f"{label} · {accuracy:.1%} of test images right"
+        for network_id, label, accuracy in networks.select("network_id", "label", "test_accuracy").rows()
+    }
 
 
 # ----------------------------------------------------------------------------- the picked image
@@ -127,9 +177,9 @@ def _pick_classes(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def sample_picker(ids: Sequence[int]) -> int | None:
     """The image to follow: typed here, or clicked on a map."""
-    sample = st.selectbox(
-        "Follow an image", ids, index=None, key="sample", bind="query-params", width=260,
-        placeholder="Click a dot, or choose a number", on_change=_take_typed,
+    sample = pick.maybe_one(
+        "Follow an image", ids, "sample", width=260, placeholder="Click a dot, or choose a number",
+        on_change=_take_typed,
     )  # fmt: skip
     st.session_state.setdefault(_MARKED, sample)
     return sample
@@ -153,65 +203,43 @@ def take_click() -> None:
     st.session_state["sample"] = int(picked[0]["sample_id"]) if picked else None
 
 
-def show_sample(
-    study: Study, sample: int | None, panels: Sequence[maps.Panel], predictions: pl.DataFrame, choice: MapChoice
-) -> None:
-    """The image, what each network takes it for, and what lies next to it in each layer's own space."""
+def show_sample(study: Study, sample: int | None, panels: Sequence[maps.Panel], choice: MapChoice) -> None:
+    """The image, what each network takes it for, and what lies next to it in each network's own space."""
     st.subheader("One image, followed")
     if sample is None:
         st.caption("Click a dot, or choose an image above, to see its neighbours as each network sees them.")
         return
-    images = choice.all_samples.select("sample_id", "class_name", "label", "image")
-    shown = images.row(by_predicate=pl.col("sample_id") == sample, named=True)
     layers = list({panel.layer: None for panel in panels})
-    layer = st.segmented_control(
-        "Neighbours at layer", layers, default=layers[-1], required=True, key="neighbour_layer", bind="query-params"
-    )
-    st.html(strip([(shown["image"], f"image {sample}: {shown['class_name']}", theme.GREY)], large=True))
-    show_explanations(study, sample, panels, shown["image"], choice.class_names)
+    layer = pick.one("Neighbours at layer", layers, "neighbour_layer", first=layers[-1], look="segments")
+    own = study.frame("samples", sample_id=sample).row(0, named=True)
+    st.html(strip([(own["image"], f"image {sample}: {own['class_name']}", theme.GREY)], large=True))
+    st.page_link(
+        "pages/8_Sample.py", label="All layers, votes and Grad-CAM of this image", icon=":material/image_search:",
+        query_params={"study": study.name, "sample": str(sample)},
+    )  # fmt: skip
     st.caption(
         f"The {_NEIGHBOURS} nearest probe images in the original space (the layer's own vectors, "
-        f"{catalog.view_in_words(choice.view)}, not the map). "
-        "Frames: grey, same class; red, another class."
+        f"{catalog.view_in_words(choice.view)}, not the map). Frames: grey, same class; red, another class."
     )
-    neighbours = study.frame("neighbours", sample_id=sample, layer=layer, view=choice.view)
-    for network_id, network in {panel.network_id: panel.network for panel in panels}.items():
-        told = predictions.filter((pl.col("network_id") == network_id) & (pl.col("sample_id") == sample))
-        near = neighbours.filter(pl.col("network_id") == network_id)
-        st.markdown(f"**{network}** {_answer(told, choice.class_names)}")
-        if near.is_empty():
+    networks = {panel.network_id: panel.network for panel in panels}
+    neighbours = study.frame("neighbours", sample_id=sample, layer=layer, view=choice.view, network_id=list(networks))
+    told = study.frame("predictions", network_id=list(networks), sample_id=sample)
+    near = {network_id: ids[:_NEIGHBOURS] for network_id, ids in neighbours.select("network_id", "ids").rows()}
+    images = study.frame("samples", sample_id=list({int(i) for ids in near.values() for i in ids}))
+    for network_id, network in networks.items():
+        answer = _answer(told.filter(network_id=network_id), choice.class_names)
+        st.markdown(f"**{page.verbatim(network)}** {page.verbatim(answer)}")
+        if network_id not in near:
             st.caption(f"This network has no neighbours stored at {layer}.")
             continue
-        order = pl.DataFrame({"sample_id": near["ids"][0].head(_NEIGHBOURS).cast(pl.Int32)})
+        order = pl.DataFrame({"sample_id": near[network_id]}, schema={"sample_id": pl.Int32})
         found = order.join(images, on="sample_id", how="left", maintain_order="left")
         st.html(
             strip(
-                (image, name, theme.RIGHT if name == shown["class_name"] else theme.WRONG)
+                (image, name, theme.RIGHT if name == own["class_name"] else theme.WRONG)
                 for name, image in found.select("class_name", "image").rows()
             )
         )
-
-
-def show_explanations(
-    study: Study, sample: int, panels: Sequence[maps.Panel], image: bytes, names: Sequence[str]
-) -> None:
-    """Where each network looks for the teacher's answer, over the image; nothing where a study has no heat-maps."""
-    networks = {panel.network_id: panel.network for panel in panels}
-    found = study.frame("explanations", sample_id=sample, network_id=list(networks))
-    if found.is_empty():
-        return
-    rows = {row["network_id"]: row for row in found.iter_rows(named=True)}
-    shown = [(rows[who], name) for who, name in networks.items() if who in rows]
-    st.html(heat_strip((image, row["heatmap"], row["side"], f"{name}: {_alike(row['cosine'])}") for row, name in shown))
-    explained = names[shown[0][0]["class_index"]]
-    st.caption(
-        f"Grad-CAM: the places that speak for {explained}, the teacher's answer, each map from nothing to its own "
-        "maximum. The cosine says how much a network's map is like the teacher's; it is not how right it is."
-    )
-
-
-def _alike(cosine: float | None) -> str:
-    return "no evidence anywhere" if cosine is None else f"cosine {cosine:.2f}"
 
 
 def _answer(told: pl.DataFrame, names: Sequence[str]) -> str:

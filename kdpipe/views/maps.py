@@ -7,7 +7,7 @@ nothing, and a page of them draws in half the time of separate charts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,17 +33,23 @@ FADES = {
     "missing_neighbours": ("missing neighbours", 0.3),
 }
 _PAGE_WIDTH, _GAP = 800, 12  # what a window of 1280 px leaves beside the sidebar
-_SUBTITLES = {
-    "trustworthiness": "trustworthiness",
+LIT = "lit"  # the parameter that holds the class that stands out
+_DIM = 0.05
+# What heads a panel, in this order: of the layer's own space, then of the map.
+HEADINGS = {
+    "knn_accuracy": "kNN",
+    "silhouette": "silhouette",
+    "trustworthiness": "trust",
+    "knn_recall": "kept",
     "continuity": "continuity",
-    "knn_recall": "neighbours kept",
     "seed_drift": "seed drift",
 }
+_BROAD = 165  # pixels from which a panel has room for two scores on a line
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One map: a layer of a network, its place in the grid, and how far it can be trusted."""
+    """One map: a layer of a network, its place in the grid, how far it can be trusted, and what chance would score."""
 
     network_id: str
     network: str
@@ -51,6 +57,7 @@ class Panel:
     row: int
     column: int
     scores: Mapping[str, float]
+    floors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def panels_of(
         layers: the layers table in the maps' view.
         columns: place and count of each column, as :func:`kdpipe.views.catalog.columns_of` gives them.
         maps: rows of one projector and setting.
-        scores: map_measures of the same.
+        scores: measures of the same maps and layers: network_id, layer, measure, value, chance.
     """
     have = set(maps.select("network_id", "layer").unique().rows())
     panels = []
@@ -93,20 +100,38 @@ def panels_of(
             if found is None or (network_id, found) not in have:
                 continue
             mine = scores.filter((pl.col("network_id") == network_id) & (pl.col("layer") == found))
-            panels.append(Panel(network_id, label, found, row, column, dict(mine.select("measure", "value").rows())))
+            values, floors = (
+                dict(mine.filter(pl.col(name).is_not_null()).select("measure", name).rows())
+                for name in ("value", "chance")
+            )
+            panels.append(Panel(network_id, label, found, row, column, values, floors))
     return panels
+
+
+def scores_of(study: Study, networks: Sequence[str], projector: str, setting: Mapping[str, object]) -> pl.DataFrame:
+    """What heads the panels of one projector and setting: measures of the maps, and of the layers they show.
+
+    Returns:
+        network_id, layer, measure, value, chance.
+    """
+    columns = ["network_id", "layer", "measure", "value", "chance"]
+    of_maps = study.frame("map_measures", network_id=networks, projector=projector).filter(same_setting(setting))
+    of_layers = study.frame(
+        "layer_measures", network_id=networks, view=setting["view"], measure=["knn_accuracy", "silhouette"]
+    )
+    return pl.concat([of_layers.select(columns), of_maps.select(columns)])
 
 
 def projectors_of(study: Study) -> list[str]:
     """The projectors that maps were made with, t-SNE first."""
-    kinds = study.scan("maps").select("projector").unique().collect()["projector"].to_list()
+    kinds = study.map_measures["projector"].unique().to_list()
     return [name for name in PROJECTORS if name in kinds] + sorted(set(kinds) - PROJECTORS.keys())
 
 
 def settings_of(study: Study, projector: str) -> pl.DataFrame:
     """The settings that a projector was run with: view, layout, perplexity, map_seed; perplexity 30 first."""
     keys = ["view", "layout", "perplexity", "map_seed"]
-    maps = study.scan("maps").filter(pl.col("projector") == projector).select(keys).unique().collect()
+    maps = study.map_measures.filter(pl.col("projector") == projector).select(keys).unique()
     return maps.sort(
         pl.col("view") != "projection", "view", "layout", (pl.col("perplexity") - 30).abs(), "map_seed", nulls_last=True
     )
@@ -152,10 +177,12 @@ def small_multiples(
     table: pl.DataFrame,
     panels: Sequence[Panel],
     colouring: Colouring,
-    scores: Sequence[str] = tuple(_SUBTITLES),
+    scores: Sequence[str] = tuple(HEADINGS),
     clickable: bool = True,
     marked: int | None = None,
     width: int = _PAGE_WIDTH,
+    lit: str | None = None,
+    titles: Mapping[str, str] | None = None,
 ) -> Spec:
     """Rows of panels over one wide table; a click on a point rings the same image in every panel.
 
@@ -170,6 +197,8 @@ def small_multiples(
         clickable: whether a click picks a sample (parameter :data:`PICK`).
         marked: sample that is ringed from the start.
         width: of the whole picture in pixels.
+        lit: class that stands out from the start; a click on the legend picks another.
+        titles: what rows are called, by network_id; their labels if not given.
     """
     columns = 1 + max(panel.column for panel in panels)
     side = min(440, max(130, width // columns - _GAP))
@@ -182,12 +211,13 @@ def small_multiples(
                 "width": side,
                 "height": side,
                 "view": {"stroke": GREY, "strokeOpacity": 0.4, "strokeWidth": 1},
-                "title": _title(panel, scores),
-                "layer": _marks(table, i, panel, frames[panel.column], colouring, clickable),
+                "title": _title(panel, scores, side),
+                "layer": _marks(table, i, panel, frames[panel.column], colouring, clickable, width),
             }
             for i, panel in mine
         ]
-        title = {"text": mine[0][1].network, "anchor": "start", "fontSize": 15, "offset": 4}
+        name = (titles or {}).get(mine[0][1].network_id, mine[0][1].network)
+        title = {"text": name, "anchor": "start", "fontSize": 15, "offset": 4}
         rows.append({"title": title, "spacing": _GAP, "hconcat": cells})
     spec: Spec = {
         "vconcat": rows,
@@ -199,7 +229,38 @@ def small_multiples(
         select = {"type": "point", "fields": ["sample_id"], "on": "click"}
         pick: Spec = {"name": PICK, "select": select, "views": [f"panel_{i}" for i in range(len(panels))]}
         spec["params"] = [pick if marked is None else {**pick, "value": [{"sample_id": marked}]}]
+    if colouring.by == "class":
+        light: Spec = {"name": LIT, "select": {"type": "point", "fields": ["colour"]}, "bind": "legend"}
+        light["views"] = [f"panel_{i}" for i in range(len(panels))]
+        spec["params"] = [*spec.get("params", []), light if lit is None else {**light, "value": [{"colour": lit}]}]
     return spec
+
+
+def side_by_side(
+    table: pl.DataFrame, panels: Sequence[Panel], colouring: Colouring, scores: Sequence[str], width: int = _PAGE_WIDTH
+) -> Spec:
+    """Panels of several networks in one row, each under its own title; nothing is to be clicked."""
+    side = min(340, width // len(panels) - _GAP)
+    frame = _square(table, range(len(panels)))
+    cells = [
+        {
+            "width": side,
+            "height": side,
+            "view": {"stroke": GREY, "strokeOpacity": 0.4, "strokeWidth": 1},
+            "title": _title(panel, scores, side),
+            "layer": _marks(table, i, panel, frame, colouring, False, width),
+        }
+        for i, panel in enumerate(panels)
+    ]
+    light: Spec = {"name": LIT, "select": {"type": "point", "fields": ["colour"]}, "bind": "legend"}
+    light["views"] = [f"panel_{i}" for i in range(len(panels))]
+    return {
+        "hconcat": cells,
+        "spacing": _GAP,
+        "params": [light],
+        "resolve": {"scale": {"color": "shared", "opacity": "shared"}},
+        "usermeta": CANVAS,
+    }
 
 
 def _marks(
@@ -209,6 +270,7 @@ def _marks(
     frame: tuple[Spec, Spec],
     colouring: Colouring,
     clickable: bool,
+    width: int,
 ) -> list[Spec]:
     """The dots of panel ``i`` and, above them, the ring around the picked one."""
     place = {
@@ -223,13 +285,15 @@ def _marks(
         "legend": {
             "orient": "top",
             "title": None,
-            "columns": legend_columns(list(colours), _PAGE_WIDTH),
+            "columns": legend_columns(list(colours), width),
             "symbolOpacity": 1,
             "symbolType": "circle",
         },
     }
     faded = {"domain": [0, FADES[colouring.fade][1]], "range": [0.95, 0.12], "clamp": True}
-    opacity = {"field": f"{colouring.fade}_{i}", "type": "quantitative", "scale": faded, "legend": None}
+    opacity: Spec = {"field": f"{colouring.fade}_{i}", "type": "quantitative", "scale": faded, "legend": None}
+    if colouring.by == "class":  # the class that is lit keeps its fading, the others recede
+        opacity = {"condition": {"param": LIT, **opacity}, "value": _DIM}
     dots: Spec = {
         "name": f"panel_{i}",
         "mark": {"type": "circle", "size": 28 if table.height <= 1000 else 16},
@@ -257,11 +321,19 @@ def _tooltip(table: pl.DataFrame, i: int, panel: Panel, colouring: Colouring) ->
     ]
 
 
-def _title(panel: Panel, scores: Sequence[str]) -> Spec:
-    said = [f"{_SUBTITLES.get(name, name)} {panel.scores[name]:.2f}" for name in scores if name in panel.scores]
-    lines = [" · ".join(said[i : i + 2]) for i in range(0, len(said), 2)]
+def _title(panel: Panel, scores: Sequence[str], side: int) -> Spec:
+    """The layer and its scores, two on a line where there is room, so that nothing is cut."""
+    said = [_score(panel, name) for name in scores if name in panel.scores]
+    each = 2 if side >= _BROAD else 1
+    lines = [" · ".join(said[i : i + each]) for i in range(0, len(said), each)]
     size = {"fontSize": 12, "subtitleFontSize": 11, "subtitleColor": GREY, "offset": 6}
     return {"text": panel.layer, "subtitle": lines, "anchor": "start", **size}
+
+
+def _score(panel: Panel, name: str) -> str:
+    value = panel.scores[name]
+    said = f"{HEADINGS.get(name, name)} " + (f"{value:.0%}" if name == "knn_accuracy" else f"{value:.2f}")
+    return f"{said} (chance {panel.floors[name]:.2f})" if name == "knn_recall" and name in panel.floors else said
 
 
 def _square(table: pl.DataFrame, indices: Sequence[int]) -> tuple[Spec, Spec]:

@@ -1,0 +1,108 @@
+"""What each layer of each network makes of the same images: aligned maps, one that morphs, and a blind test."""
+
+import polars as pl
+import streamlit as st
+
+from kdpipe.store import Study
+from kdpipe.views import blind, catalog, controls, maps, morph, page, pick
+from kdpipe.views.images import with_images
+
+SHOWN = ("all panels", "one large map", "blind test")
+
+
+def grid(study: Study, choice: controls.MapChoice) -> None:
+    """Networks in rows, layers in columns, and the picked image below; a click reruns this part alone."""
+    panels, samples = choice.panels, choice.samples
+    sample = controls.sample_picker(study.samples["sample_id"].to_list())
+    ids = list({panel.network_id: None for panel in panels})
+    predictions = study.frame("predictions", network_id=ids)
+    colouring = choice.colouring
+    table = maps.wide_table(panels, choice.points, with_images(samples), predictions, choice.class_names, colouring)
+    spec = maps.small_multiples(
+        table, panels, colouring, marked=controls.marked(), lit=choice.lit, titles=controls.row_titles(choice.networks)
+    )
+    page.vega_chart(
+        study, table, spec, key=controls.CHART, width="content", on_select=controls.take_click,
+        selection_mode=maps.PICK, transient=("sample", "neighbour_layer"), alt=in_words(choice, table.height),
+    )  # fmt: skip
+    st.caption(
+        f"{table.height} probe images; a layer's vector is its {catalog.view_in_words(choice.view)}. Faint dots: "
+        f"{maps.FADES[colouring.fade][0]}. **Of the layer itself**: kNN, how many images their 20 nearest neighbours "
+        "classify rightly; silhouette, how well classes stand apart (-1 to 1). **Of the map**: trust(worthiness), are "
+        "neighbours on the map true ones; kept, the share of the 15 true neighbours that the map keeps, beside what a "
+        "random map keeps; continuity, do true neighbours stay near; seed drift, how far the map moves, in RMS radii, "
+        "when only the projector's seed changes: panels that differ no more than that do not differ. "
+        f"{maps.layout_in_words(choice.setting)} Point at a dot to see its image, click it to ring it in all panels, "
+        "click a class in the legend to light it up."
+    )
+    page.data_note(study)
+    rows = [{"network": p.network, "layer": p.layer, **p.scores} for p in panels]
+    page.table_beside(pl.DataFrame(rows), f"{study.name}-map-scores", "Scores of every panel")
+    with page.section("The picked image"):
+        controls.show_sample(study, sample, panels, choice)
+
+
+def in_words(choice: controls.MapChoice, images: int) -> str:
+    """The figure for those who cannot see it: what it shows, and how far apart classes are at both ends."""
+    said = []
+    for label in choice.networks["label"]:
+        mine = [panel for panel in choice.panels if panel.network == label and "silhouette" in panel.scores]
+        if mine:
+            first, last = mine[0], mine[-1]
+            said.append(f"{label}: {first.scores['silhouette']:.2f} at {first.layer}, "
+                        f"{last.scores['silhouette']:.2f} at {last.layer}")  # fmt: skip
+    drawn = f"{len(choice.panels)} maps of {images} probe images, coloured by {choice.colouring.by}. "
+    return drawn + (f"Silhouette of the layers: {'; '.join(said)}" if said else "")
+
+
+def large_map(study: Study, choice: controls.MapChoice) -> None:
+    """One map with a slider through networks and one through layers."""
+    panels = choice.panels
+    networks = choice.networks["label"].to_list()
+    layers = choice.columns["layer"].to_list()
+    if len({(panel.row, panel.column) for panel in panels}) < len(networks) * len(layers):
+        st.info("Not every picked network has a map of every picked layer with this setting: pick fewer.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        network = pick.one("Start at", networks, "start_network", width=300)
+        layer = pick.one("Layer", layers, "start_layer", first=layers[-1], look="segments")
+    images = with_images(choice.samples.sort("display_rank").head(controls.SOME))
+    images = images.with_columns(colour=choice.colouring.values("class_name"))
+    frame = morph.table(panels, choice.points, images)
+    start = (networks.index(network), layers.index(layer))
+    spec = morph.spec(frame, networks, layers, choice.colouring.colours, start, choice.lit)
+    alt = f"One map of {frame.height} images with sliders through {', '.join(networks)} and {', '.join(layers)}"
+    page.vega_chart(study, frame.drop("display_rank"), spec, key="morph_chart", width="content", alt=alt)
+    st.caption(
+        f"{frame.height} images. Move the sliders below the map (arrow keys work too): dots travel from where one "
+        "network or layer has them to where the next one does. **Only the stops are networks**; what lies between is "
+        "interpolation, and says nothing. Maps of neighbouring layers are turned onto each other. Follow a few single "
+        "dots: sizes and gaps of groups are the map's own doing."
+    )
+
+
+def main() -> None:
+    study = page.open_page("Layers", "🗺️")
+    st.title("Layers")
+    st.markdown(
+        "Every panel shows the same test images as one layer of one network arranges them: trust who is next to whom, "
+        "as far as the scores above a panel allow, and not the size of groups or the gaps between them. Two networks "
+        "can differ by chance alone, so keep a second plain seed beside any comparison."
+    )
+    with page.section("The maps"):
+        networks = catalog.networks(study)
+        shown = pick.one("Show", SHOWN, "show", look="segments")
+        choice = controls.pick_maps(study, networks)
+        if choice is None:
+            return
+        with page.section("The maps"):
+            st.fragment({SHOWN[0]: grid, SHOWN[1]: large_map}.get(shown, blind_test))(study, choice)
+
+
+def blind_test(study: Study, choice: controls.MapChoice) -> None:
+    """Names hidden until the visitor has guessed."""
+    with page.section("The blind test"):
+        blind.show(study, catalog.networks(study), choice)
+
+
+main()
