@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import altair as alt
 import polars as pl
 import streamlit as st
+from streamlit.errors import StreamlitPageNotFoundError
 
 from kdpipe.store import Study
-from kdpipe.views import catalog
-from kdpipe.views.charts import CANVAS, LABEL, Layered
+from kdpipe.views import catalog, pick
+from kdpipe.views.charts import CANVAS, Layered, fitting_columns
 from kdpipe.views.theme import GREY, PETROFF
 
 # Icon and Streamlit badge colour of each verdict; what is not named here is neutral.
@@ -19,17 +22,33 @@ LOOKS: Mapping[str, tuple[str, Any]] = {
     "supported": (":material/check_circle:", "green"),
     "supported for compactness only": (":material/rule:", "orange"),
     "better but not earlier": (":material/trending_up:", "orange"),
-    "explained": (":material/rule:", "orange"),
+    "explained": (":material/call_split:", "orange"),
     "reversed": (":material/undo:", "red"),
     "no difference": (":material/drag_handle:", "gray"),
-    "not supported by all": (":material/rule:", "orange"),
+    "not supported by all": (":material/stacks:", "orange"),
     "inconclusive": (":material/question_mark:", "gray"),
     "estimate only": (":material/straighten:", "gray"),
     "not computable": (":material/block:", "gray"),
 }
 ENDPOINTS = {"silhouette": "silhouette (projection)", "knn_accuracy": "kNN accuracy (channel means)"}
+ENDPOINT_VIEWS = {"silhouette": "projection", "knn_accuracy": "gap"}
+NUMBERS = ("seeds", "estimate", "low", "high", "p", "p_corrected", "correction", "d_z", "null_ratio")
 PASSED, FAILED, PLAIN = "outlasts it", "does not outlast it", "against plain"
-_COLOURS = {PLAIN: PETROFF[0], PASSED: PETROFF[3], FAILED: PETROFF[2]}
+_OUTCOMES = {PLAIN: (PETROFF[0], "diamond"), PASSED: (PETROFF[3], "circle"), FAILED: (PETROFF[2], "cross")}
+LIMIT = 220  # pixels of a name beside its row: a phone has 340 in all
+# What a verdict means, in words that fit every claim; docs/EVIDENCE.md has the rules.
+MEANINGS: Mapping[str, str] = {
+    "supported": "The effect is there, on all that it is judged by, and no control that was asked gains as much.",
+    "supported for compactness only": "Classes are tighter earlier, but neighbours are not shown to agree more.",
+    "better but not earlier": "The curve is higher, but its shape over depth is not shown to be an earlier one.",
+    "explained": "The effect is there, but not shown to be more than what a control reaches without distillation.",
+    "reversed": "The effect is there with the other sign: distillation does worse.",
+    "no difference": "The whole interval lies within what was said beforehand not to matter.",
+    "not supported by all": "It holds for some of what it should hold for, not for all.",
+    "inconclusive": "The data neither shows a difference nor rules one out.",
+    "estimate only": "Too few seeds for a verdict: the numbers stand as estimates.",
+    "not computable": "Something that it takes is missing: a curve that rises, or a second architecture or method.",
+}
 
 
 def cell_name(row: Mapping[str, Any], several_students: bool) -> str:
@@ -45,30 +64,91 @@ def card(verdict: Mapping[str, Any], claim: str) -> None:
     with st.container(border=True):
         st.markdown(f"**{claim}**")
         st.badge(verdict["title"], icon=icon, color=colour)
-        st.text(verdict["sentence"])
-        if verdict["because"] and verdict["verdict"] != "supported":
-            st.caption(f"Why: {verdict['because']}.")
-        if verdict["takes"]:
-            st.caption(f"What a decision would take: {verdict['takes']}.")
-        asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
-        missing = len(verdict["controls_missing"])
-        left = f" {missing} more could not be asked." if missing else ""
-        said = [f"Outlasts {len(verdict['controls_passed'])} of {asked} controls.{left}"] if asked else []
-        if verdict["null_ratio"] is not None:
-            said.append(f"{verdict['null_ratio']:.1f} times what another start alone moves.")
-        if said:
-            st.caption(" ".join(said))
+        details(verdict)
+
+
+def details(verdict: Mapping[str, Any]) -> None:
+    """What a verdict rests on: its sentence with the numbers, the reason, what a decision takes, and controls."""
+    st.text(verdict["sentence"])
+    if verdict["because"] and verdict["verdict"] != "supported":
+        st.caption(f"Why: {escaped(verdict['because'])}.")
+    if verdict["takes"]:
+        st.caption(f"What a decision would take: {escaped(verdict['takes'])}.")
+    asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
+    missing = len(verdict["controls_missing"])
+    left = f" {missing} more could not be asked." if missing else ""
+    said = [f"Outlasts {len(verdict['controls_passed'])} of {asked} controls.{left}"] if asked else []
+    if verdict["null_ratio"] is not None:
+        said.append(f"{verdict['null_ratio']:.1f} times what another start alone moves.")
+    if said:
+        st.caption(" ".join(said))
+
+
+def link_to_measures(study: Study, cell: Mapping[str, Any], verdicts: pl.DataFrame) -> None:
+    """To the same comparison on the page of measures, where its curves and every other way to measure it are."""
+    several = verdicts.filter(claim="earlier")["student"].n_unique() > 1
+    with suppress(StreamlitPageNotFoundError):  # a page that is run by itself has no others
+        st.page_link(
+            "pages/3_Measures.py", label="Curves, advance, every way to measure", icon=":material/arrow_forward:",
+            query_params={"study": study.name, "cell": cell_name(cell, several)},
+        )  # fmt: skip
+
+
+def pick_cell(verdicts: pl.DataFrame) -> dict[str, Any]:
+    """The comparison in the address, or the study's primary one: a row of verdicts on being compact earlier."""
+    cells = verdicts.filter(claim="earlier").rows(named=True)
+    students = len({row["student"] for row in cells}) > 1
+    names = [cell_name(row, students) for row in cells]
+    first = next((at for at, row in enumerate(cells) if row["primary"]), 0)
+    return cells[names.index(pick.one("Comparison", names, "cell", first=names[first], width=420))]
+
+
+def of_cell(frame: pl.DataFrame, cell: Mapping[str, Any]) -> pl.DataFrame:
+    """The rows of a comparison, in any table that has its student, method_label and label_fraction."""
+    same = (pl.col("student") == cell["student"]) & (pl.col("method_label") == cell["method_label"])
+    return frame.filter(same & ((pl.col("label_fraction") - cell["label_fraction"]).abs() < 1e-6))
+
+
+def epsilon_of(study: Study, endpoint: str) -> float:
+    """The area that was said beforehand not to matter, in the endpoint's unit times depth; 0 if nothing was said."""
+    said = study.record["study"].get("evidence") or {}
+    return float((said.get("epsilon") or {}).get(endpoint, 0.0))
+
+
+def flat(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of comparisons or verdicts with lists as text, as CSV holds none."""
+    lists = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.List)]
+    return rows.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join("; ") for name in lists)
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is: labels of methods come from study files."""
+    return re.sub(r"([\\`*_{}\[\]<>$~|]|:(?=\w))", r"\\\1", text)
+
+
+def in_words(verdict: Mapping[str, Any]) -> str:
+    """A verdict for a table that reads Markdown: its icon, which differs in shape and colour, and its title."""
+    icon, colour = LOOKS.get(verdict["verdict"], (":material/help:", "gray"))
+    return f":{colour}[{icon}] {escaped(verdict['title'])}"
 
 
 def in_table(verdicts: pl.DataFrame) -> pl.DataFrame:
-    """A row a cell and a column a claim by its short name, holding the verdict."""
+    """A row a cell and a column a claim by its short name, holding the verdict as Markdown."""
     several = verdicts.filter(pl.col("student") != "")["student"].n_unique() > 1
     rows: dict[str, dict[str, str]] = {}
     for row in verdicts.iter_rows(named=True):
         if row["student"] and row["method_label"]:
             name = cell_name(row, several)
-            rows.setdefault(name, {"comparison": name})[row["claim"].replace("-", " ")] = row["title"]
+            mine = rows.setdefault(name, {"comparison": escaped(name)})
+            mine[row["claim"].replace("-", " ")] = in_words(row)
     return pl.DataFrame(list(rows.values()), infer_schema_length=None).fill_null("not asked")
+
+
+def meanings(verdicts: pl.DataFrame) -> str:
+    """The verdicts that occur, each with its icon and what it means, as a Markdown list."""
+    present = set(verdicts["verdict"].to_list())
+    lines = (f"- :{LOOKS[name][1]}[{LOOKS[name][0]}] **{name}**: {said}" for name, said in MEANINGS.items())
+    return "\n".join(line for name, line in zip(MEANINGS, lines, strict=True) if name in present)
 
 
 def outlasted(comparisons: pl.DataFrame, endpoint: str) -> pl.DataFrame:
@@ -76,6 +156,18 @@ def outlasted(comparisons: pl.DataFrame, endpoint: str) -> pl.DataFrame:
     mine = comparisons.filter(measure=endpoint, quantity="early_abc")
     kept = pl.when(pl.col("low") > 0).then(pl.lit(PASSED)).otherwise(pl.lit(FAILED))
     return mine.with_columns(outcome=pl.when(pl.col("against") == "plain").then(pl.lit(PLAIN)).otherwise(kept))
+
+
+def forest_in_words(rows: pl.DataFrame) -> str:
+    """The rows of :func:`outlasted` in a sentence, with the numbers."""
+    said = [
+        f"{row['against']} {row['estimate']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        for row in rows.drop_nulls(["low", "high"]).rows(named=True)
+    ]
+    controls = rows.filter(pl.col("outcome") != PLAIN)
+    passed = controls.filter(outcome=PASSED).height
+    outlasts = f"It outlasts {passed} of {controls.height} controls." if controls.height else "No control was asked."
+    return f"Area before the last layer held against: {'; '.join(said)}. {outlasts}"
 
 
 def forest(rows: pl.DataFrame, epsilon: float, title: str) -> Layered:
@@ -86,80 +178,35 @@ def forest(rows: pl.DataFrame, epsilon: float, title: str) -> Layered:
         epsilon: half the width of the band.
     """
     order = rows["against"].to_list()
-    y = alt.Y("against:N", sort=order, title=None, axis=alt.Axis(labelLimit=LABEL, labelOverlap=False))
-    x: dict[str, Any] = {"title": title, "scale": alt.Scale(zero=True, nice=True)}
-    present = [name for name in _COLOURS if name in rows["outcome"].to_list()]
-    colour = alt.Color(
-        "outcome:N",
-        title=None,
-        scale=alt.Scale(domain=present, range=[_COLOURS[name] for name in present]),
-        legend=alt.Legend(orient="top"),
-    )
+    y = alt.Y("against:N", sort=order, title=None, axis=alt.Axis(labelLimit=LIMIT, labelOverlap=False))
+    x: dict[str, Any] = {"title": title, "scale": alt.Scale(zero=True, nice=True), "axis": alt.Axis(tickCount=6)}
+    present = [name for name in _OUTCOMES if name in rows["outcome"].to_list()]
+    legend = alt.Legend(orient="top", columns=fitting_columns(present, 500))
+    colours, shapes = zip(*(_OUTCOMES[name] for name in present), strict=True)
+    colour = alt.Color("outcome:N", title=None, scale=alt.Scale(domain=present, range=list(colours)), legend=legend)
+    shape = alt.Shape("outcome:N", title=None, scale=alt.Scale(domain=present, range=list(shapes)), legend=legend)
     tooltip: list[Any] = [
         "against:N",
         *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("estimate", "low", "high")),
     ]
     shown = rows.select("against", "outcome", "estimate", "low", "high")
-    band = alt.Chart(pl.DataFrame({"low": [-epsilon], "high": [epsilon]})).mark_rect(color=GREY, opacity=0.18)
-    zero = alt.Chart(pl.DataFrame({"at": [0.0]})).mark_rule(color=GREY).encode(x="at:Q")
     base = alt.Chart(shown).encode(y=y, color=colour, tooltip=tooltip)
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2="high:Q")
-    dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("estimate:Q", **x))
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("estimate:Q", **x), shape=shape)
     each = rows.select("against", "outcome", value="per_seed").explode("value")
     seeds = alt.Chart(each).mark_tick(thickness=1.5, size=9, opacity=0.7).encode(
         y=y, x=alt.X("value:Q", **x), color=colour, tooltip=["against:N", alt.Tooltip("value:Q", format="+.4f")]
     )  # fmt: skip
-    layers = [band.encode(x=alt.X("low:Q", **x), x2="high:Q"), zero, bars, seeds, dots]
-    return alt.layer(*layers).properties(height=130 + 26 * max(len(order), 2), usermeta=CANVAS)
-
-
-def specification_rows(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame:
-    """Every way to measure the early area, the smallest first within an endpoint, each with a name."""
-    way = pl.concat_str(
-        pl.col("measure").replace({"silhouette": "silhouette", "knn_accuracy": "kNN"}),
-        pl.when(pl.col("k").is_not_null()).then(pl.concat_str(pl.lit("-"), "k")).otherwise(pl.lit("")),
-        pl.lit(", "),
-        pl.col("view"),
-        pl.when("standardised").then(pl.lit(", standardised")).otherwise(pl.lit("")),
-    )
-    rows = specification.filter(pl.col("against").is_in(list(against))).with_columns(
-        way=pl.concat_str(way, pl.lit(", against "), "against"),
-        kind=pl.when("fixed_in_advance").then(pl.lit("fixed in advance")).otherwise(pl.lit("another way")),
-    )
-    return rows.sort("measure", "estimate").with_columns(
-        place=pl.int_range(pl.len()).over("measure"),
-        endpoint=pl.col("measure").replace({"silhouette": "silhouette", "knn_accuracy": "kNN accuracy"}),
+    return alt.layer(*zero(epsilon, x), bars, seeds, dots).properties(
+        height=170 + 28 * max(len(order), 2), usermeta=CANVAS
     )
 
 
-def specification_curve(rows: pl.DataFrame) -> Layered:
-    """The estimates of every specification in rising order, a panel an endpoint; filled what was fixed in advance."""
-    tooltip: list[Any] = [
-        "way:N",
-        *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("estimate", "low", "high")),
-        "kind:N",
-    ]
-    base = alt.Chart(rows).encode(
-        x=alt.X("place:O", title="specifications, the smallest first", axis=alt.Axis(labels=False, ticks=False)),
-        color=alt.Color(
-            "kind:N",
-            title=None,
-            scale=alt.Scale(domain=["fixed in advance", "another way"], range=[PETROFF[2], PETROFF[8]]),
-            legend=alt.Legend(orient="top"),
-        ),
-        tooltip=tooltip,
-    )
-    bars = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title="area before the last layer"), y2="high:Q")
-    dots = base.mark_point(filled=True, opacity=1).encode(
-        y="estimate:Q", size=alt.Size("fixed_in_advance:N", legend=None, scale=alt.Scale(range=[35, 110]))
-    )
-    zero = alt.Chart().mark_rule(color=GREY).encode(y=alt.datum(0))
-    panel = alt.layer(zero, bars, dots, data=rows).properties(width=320, height=240)
-    return (
-        panel.facet(column=alt.Column("endpoint:N", title=None))
-        .resolve_scale(x="independent", y="independent")
-        .properties(usermeta=CANVAS)
-    )
+def zero(epsilon: float, x: dict[str, Any]) -> list[Any]:
+    """The line at 0 inside the band of what would not matter."""
+    band = alt.Chart(pl.DataFrame({"low": [-epsilon], "high": [epsilon]})).mark_rect(color=GREY, opacity=0.22)
+    line = alt.Chart(pl.DataFrame({"at": [0.0]})).mark_rule(color=GREY).encode(x=alt.X("at:Q", **x))
+    return [band.encode(x=alt.X("low:Q", **x), x2="high:Q"), line]
 
 
 def primary(study: Study) -> dict[str, Any] | None:

@@ -34,13 +34,14 @@ def _depths(layers: pl.DataFrame) -> pl.DataFrame:
 
 
 def by_depth(rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
-    """Rows of one measure with what a curve needs: series, label, seed, relative_depth."""
+    """Rows of one measure with what a curve needs: series, label, seed, relative_depth, and low and high if stored."""
+    ends = [name for name in ("low", "high") if name in rows.columns]
     names = scope.select("network_id", "label", "role", "series", "seed", "rank")
     return (
         rows.join(names, on="network_id")
         .join(_depths(layers), on=["network_id", "layer"])
         .sort("rank", "series", "seed", "relative_depth")
-        .select("series", "role", "label", "seed", "network_id", "layer", "relative_depth", "value", "chance")
+        .select("series", "role", "label", "seed", "network_id", "layer", "relative_depth", "value", *ends, "chance")
     )
 
 
@@ -101,10 +102,11 @@ def credit_by_layer(credit: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFr
     )
 
 
-def per_layer(curves: pl.DataFrame) -> pl.DataFrame:
-    """A row a layer, a column a series, the mean over seeds in the cell: what stands beside the curves."""
-    means = depth_means(curves).with_columns(depth=pl.col("relative_depth").round(3), mean=pl.col("mean").round(3))
-    table = means.pivot(on="series", index=["layer", "depth"], values="mean", aggregate_function="first").sort("depth")
+def per_layer(curves: pl.DataFrame, ends: tuple[str, str] = ("lowest", "highest")) -> pl.DataFrame:
+    """A row a layer, a column a series, mean (band) in the cell as text: what stands beside the curves."""
+    shown = pl.format("{} ({} to {})", *(pl.col(name).round(3) for name in ("mean", *ends)))
+    means = depth_means(curves).with_columns(depth=pl.col("relative_depth").round(3), shown=shown)
+    table = means.pivot(on="series", index=["layer", "depth"], values="shown", aggregate_function="first").sort("depth")
     order = [name for name in curves["series"].unique(maintain_order=True) if name in table.columns]
     return table.select("layer", "depth", *order)
 
@@ -128,11 +130,11 @@ def by_class(
     ]
     near = pl.DataFrame(matched, schema={"network_id": pl.String, "layer": pl.String}, orient="row")
     names = pl.DataFrame({"label": range(len(class_names)), "class_name": list(class_names)}).cast({"label": pl.Int32})
-    series = scope.select("network_id", "series", "role", "rank")
+    series, value = scope.select("network_id", "series", "role", "rank"), pl.col("value")
     values = (
         rows.join(near, on=["network_id", "layer"]).join(series, on="network_id").join(names, on="label", how="left")
         .group_by("class_name", "label", "rank", "role", "series")
-        .agg(value=pl.col("value").mean(), seeds=pl.len())
+        .agg(value=value.mean(), lowest=value.min(), highest=value.max(), seeds=pl.len())
         .sort("rank", "series", "label")
     )  # fmt: skip
     seen = pl.col("series").is_in(list(in_colour))
