@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import polars as pl
 import streamlit as st
 
-from kdpipe.views import catalog, charts
+from kdpipe.views import catalog
 
 _PAIR = ["student", "label_fraction", "seed"]
+KIND = ("rank", "role", "null", "student", "series", "label_fraction", "budget")  # what seeds are averaged over
 
 
-def paired(networks: pl.DataFrame) -> pl.DataFrame:
-    """Gain over plain in points of test accuracy, for each student, budget and method; the highest first.
+def pairs(networks: pl.DataFrame) -> pl.DataFrame:
+    """Gain over plain in points of test accuracy, a row a network.
 
     A pair is a network and the plain student of the same student, label_fraction and seed (so of the
     same labels and batches). A network whose partner diverged is in no pair, and shifts no mean. Other
     teachers and checkpoints are no students, so they are in no pair either.
 
     Returns:
-        rank, role, null, student, series, label_fraction, budget, gain (mean over pairs), lowest, highest, pairs.
+        rank, role, null, student, series, label_fraction, budget, seed, gain.
     """
     done = networks.filter(catalog.TRAINED_STUDENT & pl.col("test_accuracy").is_not_null())
     plain = done.filter(pl.col("role") == "plain").unique(_PAIR, keep="first", maintain_order=True)
-    others = done.filter(pl.col("role") != "plain")
-    both = others.join(plain.select(*_PAIR, plain="test_accuracy"), on=_PAIR)
+    both = done.filter(pl.col("role") != "plain").join(plain.select(*_PAIR, plain="test_accuracy"), on=_PAIR)
     gain = 100 * (pl.col("test_accuracy").cast(pl.Float64) - pl.col("plain").cast(pl.Float64))
+    return both.select(*KIND, "seed", gain=gain)
+
+
+def over_seeds(each: pl.DataFrame) -> pl.DataFrame:
+    """Mean, lowest and highest over the pairs of each student, budget and method; the highest mean first.
+
+    Args:
+        each: rows as of :func:`pairs`, of any quantity.
+
+    Returns:
+        rank, role, null, student, series, label_fraction, budget, gain (the mean), lowest, highest, pairs.
+    """
+    gain = pl.col("gain")
     return (
-        both.group_by("rank", "role", "null", "student", "series", "label_fraction", "budget", maintain_order=True)
+        each.group_by(KIND, maintain_order=True)
         .agg(gain=gain.mean(), lowest=gain.min(), highest=gain.max(), pairs=pl.len())
         .sort("student", "label_fraction", "gain", descending=[False, False, True], maintain_order=True)
     )
+
+
+def paired(networks: pl.DataFrame) -> pl.DataFrame:
+    """:func:`over_seeds` of the :func:`pairs` in test accuracy."""
+    return over_seeds(pairs(networks))
 
 
 def in_words(gains: pl.DataFrame, headline: Sequence[str] = ()) -> str:
@@ -79,43 +96,6 @@ def _one(row: dict[str, object]) -> str:
     pairs = row["pairs"]
     spread = f" on average, from {row['lowest']:+.1f} to {row['highest']:+.1f} over {pairs} seeds"
     return f"**{row['series']}** {row['gain']:+.1f} points{' (1 seed)' if pairs == 1 else spread}"
-
-
-def table(gains: pl.DataFrame) -> None:
-    """All gains, a row a method and budget, beside the range of the control of the same student and budget."""
-    several = gains["student"].n_unique() > 1
-    kind = pl.when(pl.col("role") == "control").then(pl.lit("control")).otherwise(pl.lit("method"))
-    lowest, highest = (pl.format("{}{}", _sign(end), pl.col(end).abs().round(1)) for end in ("lowest", "highest"))
-    chance = gains.filter("null").group_by("student", "label_fraction").agg(
-        lowest=pl.col("lowest").min(), highest=pl.col("highest").max()
-    )  # fmt: skip
-    chance = chance.select("student", "label_fraction", pl.format("{} to {}", lowest, highest).alias("control's range"))
-    shown = gains.join(chance, on=["student", "label_fraction"], how="left", maintain_order="left").select(
-        *(["student"] if several else []), kind.alias("kind"), "series", "budget", "gain", "lowest", "highest", "pairs",
-        "control's range",
-    ).rename({"series": "method", "budget": "labels", "gain": "mean gain", "pairs": "seeds"})  # fmt: skip
-    points = st.column_config.NumberColumn(format="%+.1f", help="points of test accuracy over the plain of that seed")
-    columns: dict[str, Any] = {"method": st.column_config.TextColumn(width=260)}
-    columns |= dict.fromkeys(("mean gain", "lowest", "highest"), points)
-    columns["control's range"] = st.column_config.TextColumn(
-        help="lowest to highest seed of plain from other initial weights, over plain: what chance moves"
-    )
-    st.dataframe(shown, hide_index=True, column_config=columns)
-
-
-def about_chart(gains: pl.DataFrame) -> str:
-    """How to read the chart of gains of one student and budget."""
-    said = [f"{gains['budget'][0][:1].upper()}{gains['budget'][0][1:]}. " if gains.height else ""]
-    said.append("Dot: mean over seeds, the highest first; line: lowest to highest seed; diamonds: controls. ")
-    if gains.filter("null").height:
-        said.append("Band: as far as plain from other initial weights lies from plain, in its furthest seed. ")
-    if charts.left_edge(gains) is not None:
-        said.append("An arrow with a number stands for a gain beyond the axis.")
-    return "".join(said)
-
-
-def _sign(name: str) -> pl.Expr:
-    return pl.when(pl.col(name) < 0).then(pl.lit("-")).otherwise(pl.lit("+"))
 
 
 def tiles(summary: pl.DataFrame, gains: pl.DataFrame) -> None:
