@@ -95,9 +95,9 @@ def span(label: str, low: int, high: int, key: str, **more: Any) -> tuple[int, i
     """Two ends of a range of whole numbers, by a slider with two handles; the whole range stays out of the address."""
     asked = st.query_params.get_all(key)
     numbers = [int(value) for value in asked if re.fullmatch(r"-?\d{1,9}", value)]
-    if asked and not (len(asked) == len(numbers) == 2 and low <= numbers[0] <= numbers[1] <= high):
+    if asked and not (len(asked) == len(numbers) == 2 and low <= min(numbers) <= max(numbers) <= high):
         _say_unknown(label, key, [])
-    first, last = st.slider(label, low, high, (low, high), key=key, bind="query-params", **more)
+    first, last = sorted(st.slider(label, low, high, (low, high), key=key, bind="query-params", **more))
     return int(first), int(last)
 
 

@@ -1,0 +1,69 @@
+"""One or two large maps, linked image by image: colour by anything, filter, select, and look at what was selected."""
+
+from functools import partial
+
+import polars as pl
+import streamlit as st
+
+from kdpipe.store import Study
+from kdpipe.views import catalog, explore, linked, page, selection
+
+
+@st.fragment
+def maps_and_selection(study: Study, choice: explore.Choice, table: pl.DataFrame) -> None:
+    """The maps and what is selected on them; selecting reruns this part of the page alone."""
+    with page.section("The maps"):
+        chart = st.container()
+        picked = selection.pick_images(choice.facts["sample_id"].to_list())
+        with chart:
+            for missing in explore.lacking(choice):
+                st.info(page.verbatim(missing), icon=":material/info:")
+            key = selection.chart_key()
+            page.vega_chart(
+                study, table, linked.linked_maps(choice, table, selection.marked()), key=key,
+                alt=explore.in_words(choice), transient=(selection.KEY,), width="stretch",
+                on_select=partial(selection.take_selection, key, choice),
+                selection_mode=[linked.PICK, linked.BRUSH],
+            )  # fmt: skip
+            captions(study, choice)
+    with page.section("The selection"):
+        selection.show_selection(study, choice, picked)
+
+
+def captions(study: Study, choice: explore.Choice) -> None:
+    quantity = choice.quantity
+    st.caption(
+        f"Colour: {quantity.about} {explore.borrowed(choice)}{linked.ends_in_words(choice)}A layer's vector is its "
+        f"{catalog.view_in_words(choice.view)}. Trustworthiness: images near on the map are near in the layer. "
+        "Neighbours kept: the share of the 15 nearest that the map shows among its 15 nearest. The maps **do not "
+        "show** how far apart groups are, how large or dense they are, or how wide a gap is: the projector makes "
+        "those. Two maps differ by chance too: put two seeds of one method side by side to see how much."
+    )
+    page.data_note(study)
+
+
+def main() -> None:
+    study = page.open_page("Explore", "🔭")
+    st.title("Explore")
+    st.markdown(
+        "Every dot is a test image, placed by one layer of one network. Point at one to see it in both maps; click, or "
+        "drag a rectangle, to find out what a group has in common."
+    )
+    with page.section("The maps"):
+        choice = explore.pick_choice(study, catalog.networks(study))
+        if choice is None:
+            st.info(page.no_maps(study))
+            return
+        count = f"{choice.facts.height:,} images"
+        if choice.filters:
+            said = page.verbatim(choice.filters)
+            st.markdown(f"**{choice.shown.height:,} of {count}**: {said}. The others are faint grey dots.")
+        else:
+            st.markdown(f"**All {count}**")
+        maps_and_selection(study, choice, linked.chart_table(choice))
+        with page.section("The table"):
+            shown = selection.table(choice.shown, choice)
+            page.table_beside(shown, f"{study.name}-explore", "All images shown, as a table")
+
+
+main()
