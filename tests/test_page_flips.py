@@ -1,0 +1,274 @@
+"""The page of flips: what is counted, which images are shown, confusions, calibration and slices."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from app_pages import chart_rows, says, show
+from synthetic import Recipe, write_toy_study
+from visits import Visitor
+
+from kdpipe.measures import ece
+from kdpipe.schema import TABLES
+from kdpipe.store import Study, open_study, write_study
+from kdpipe.views import calibration, flips, images, slices
+
+FLIPS = "pages/6_Flips.py"
+KD = ("small-kd-f0.1-s0", "small-kd-f0.1-s1")
+
+
+def headers(app: Any) -> list[str]:
+    return [header.value for header in app.header]
+
+
+def rewrite(study: Study, **changed: pl.DataFrame) -> None:
+    """Write the study again with some of its tables replaced."""
+    frames = {name: changed.get(name, study.frame(name)) for name in TABLES}
+    record = {name: value for name, value in study.record.items() if name not in ("files", "sha256")}
+    write_study(study.folder, record, frames, study.timings)
+
+
+# ------------------------------------------------------------------------------- all is well
+
+
+def test_every_part_is_drawn_with_words_for_it(root: Path) -> None:
+    app = show(FLIPS)
+    assert not app.error and not app.warning
+    assert headers(app) == [
+        "What changed", "Class by class", "The images", "What it mixes up", "How sure, and how right",
+        "Slices you would lose", "All methods side by side",
+    ]  # fmt: skip
+    drawn = app.get("vega_lite_chart")
+    assert len(drawn) == 6 and all(len(chart.proto.alt) > 30 for chart in drawn)
+    assert "Probe images are drawn from the test set." in says(app.caption)
+    assert "**null**" in says(app.caption)
+
+
+def test_the_counts_are_those_of_the_table_with_the_null_beside(root: Path) -> None:
+    study = open_study(root / "toy")
+    expected = study.frame("flips", network_id=KD).filter(pl.col("label").is_null())
+    app = show(FLIPS)
+    rows = chart_rows(app, holding="mean")
+    assert set(rows["series"]) == {"kd", "plain, second initialisation"}
+    for kind in ("fixed", "broken", "inherited"):
+        mine = rows.filter(series="kd", kind=kind).row(0, named=True)
+        assert mine["mean"] == pytest.approx(expected[kind].mean())
+        assert (mine["lowest"], mine["highest"]) == (expected[kind].min(), expected[kind].max())
+    assert app.metric[0].value == f"{expected['fixed'].mean():.0f}" and "by another start" in app.metric[0].delta
+
+
+def test_one_seed_is_compared_with_the_second_start_of_that_seed(root: Path) -> None:
+    app = show(FLIPS, seed="seed 1", method="rkd", labels="all labels")
+    study = open_study(root / "toy")
+    row = study.frame("flips", network_id="small-rkd-f1-s1").filter(pl.col("label").is_null()).row(0, named=True)
+    assert app.metric[0].value == str(row["fixed"]) and app.metric[1].value == str(row["broken"])
+    assert set(chart_rows(app, holding="mean")["seeds"]) == {1}
+
+
+def test_the_second_start_itself_has_no_null(root: Path) -> None:
+    app = show(FLIPS, method="plain, second initialisation")
+    assert chart_rows(app, holding="mean")["series"].unique().to_list() == ["plain, second initialisation"]
+    assert "nothing tells what chance alone flips" in says(app.caption)
+
+
+def test_a_link_with_what_is_not_there_falls_back_and_says_so(root: Path) -> None:
+    app = show(FLIPS, method="<b>no</b>", seed="seed 77", outcome="lost", replaces="nobody", of="elephant")
+    assert not app.error
+    assert says(app.caption).count("is not offered here") == 5 and "<b>" not in says(app.caption)
+
+
+def test_many_classes_show_the_extremes_and_the_confusions_that_changed_most(root: Path) -> None:
+    write_toy_study(root, Recipe(name="wide", samples=150, classes=30, seeds=(0, 1), fractions=(0.1,), maps=False))
+    app = show(FLIPS, study="wide")
+    assert not app.error
+    assert chart_rows(app, 1, "class_name")["class_name"].n_unique() == flips.MOST_ROWS
+    assert "6 classes between the extremes" in says(app.caption)
+    assert chart_rows(app, 2, "true")["true"].n_unique() == flips.MOST_CONFUSED
+
+
+def test_a_study_without_flips_says_so(root: Path) -> None:
+    study = open_study(root / "toy")
+    rewrite(study, flips=study.flips.clear(), sample_flips=study.sample_flips.clear())
+    app = show(FLIPS)
+    assert not app.error and "nothing can be flipped" in says(app.info)
+
+
+def test_answers_stand_beside_those_of_plain_and_of_the_teacher(root: Path) -> None:
+    shown = [table.value for table in show(FLIPS, beside="teacher").dataframe]
+    assert any({"fixed", "broken", "churn"} <= set(table.columns) for table in shown)
+    assert any({"ece", "prediction_depth"} <= set(table.columns) for table in shown)
+
+
+# ------------------------------------------------------------------------------- images
+
+
+def compared(study: Study) -> flips.Comparison:
+    rows = study.frame("flips", network_id=KD).filter(pl.col("label").is_null())
+    own = rows.select("network_id", "plain_id", "teacher_id").with_columns(series=pl.lit("kd"), seed=pl.Series([0, 1]))
+    return flips.Comparison("kd", "10% of labels", own, own.clear(), {"teacher": "#1", "plain": "#2", "kd": "#3"})
+
+
+def test_images_are_those_of_the_table_the_most_consistent_first(pristine: Path) -> None:
+    study = open_study(pristine / "toy")
+    for outcome in flips.OUTCOMES:
+        found = flips.flipped(study, compared(study), outcome)
+        rows = study.frame("sample_flips", network_id=KD)
+        rows = rows.filter("inherited" if outcome == "inherited" else pl.col("outcome") == outcome)
+        assert dict(found.select("sample_id", "times").rows()) == dict(rows.group_by("sample_id").len().rows())
+        assert found["times"].to_list() == sorted(found["times"], reverse=True)
+
+
+def test_captions_say_what_was_answered(pristine: Path) -> None:
+    study = open_study(pristine / "toy")
+    found = flips.flipped(study, compared(study), "fixed").tail(1)
+    sample = found["sample_id"][0]
+    (figure,) = flips.figures(study, compared(study), "fixed", found)
+    flip = study.frame("sample_flips", network_id=KD, sample_id=sample, outcome="fixed").row(0, named=True)
+    said = {row["network_id"]: str(row["predicted"]) for row in study.frame("predictions", sample_id=sample).to_dicts()}
+    assert figure.lines[:4] == [
+        found["class_name"][0], f"plain: {said[flip['plain_id']]}", f"student: {said[flip['network_id']]}",
+        f"teacher: {said['teacher']}",
+    ]  # fmt: skip
+    assert figure.link == f"Sample?study=toy&sample={sample}"
+
+
+def test_a_gallery_reads_nothing_as_html() -> None:
+    evil = '"><script>alert(1)</script>'
+    html = images.gallery([images.Figure(b"", [evil, evil], evil, evil)])
+    assert "<script>" not in html and "&lt;script&gt;" in html and '""' in html
+
+
+# ------------------------------------------------------------------------------- confusions
+
+
+def test_confusions_add_up_to_what_changed(pristine: Path) -> None:
+    study = open_study(pristine / "toy")
+    cells = flips.confusions(study, compared(study))
+    assert cells.height == 100
+    assert cells.group_by("true").agg(pl.col("difference").sum())["difference"].abs().max() == pytest.approx(0)
+    ledger = study.frame("flips", network_id=KD).filter(pl.col("label").is_null())
+    gained = cells.filter(pl.col("true") == pl.col("answer"))["difference"].sum()
+    assert gained == pytest.approx((ledger["fixed"] - ledger["broken"]).mean())
+    teacher = study.frame("predictions", network_id="teacher").join(study.samples, on="sample_id")
+    count = teacher.filter(label=3, predicted=3).height
+    assert cells.filter(true="3", answer="3")["teacher"].item() == count
+    steady = cells.filter("steady")
+    assert (steady["lowest"] * steady["highest"] > 0).all()
+
+
+def test_teacher_errors_are_drawn_on_request(root: Path) -> None:
+    assert len(show(FLIPS, teacher_errors="true").get("vega_lite_chart")) == 7
+
+
+# ------------------------------------------------------------------------------- calibration
+
+
+def test_wilson_is_the_textbook_interval() -> None:
+    low, high = calibration.wilson(pl.col("right"), pl.col("images"))
+    rows = pl.DataFrame({"right": [8.0, 0.0, 10.0], "images": [10.0] * 3}).select(low=low, high=high)
+    assert rows["low"].to_list() == pytest.approx([0.490, 0.0, 0.722], abs=1e-3)  # Wilson (1927), Newcombe (1998)
+    assert rows["high"].to_list() == pytest.approx([0.943, 0.278, 1.0], abs=1e-3)
+
+
+def test_bins_are_open_below_and_hold_every_image_once() -> None:
+    answers = pl.DataFrame(
+        {
+            "series": ["a"] * 4, "network_id": ["a0", "a0", "a1", "a1"], "confidence": [0.1, 0.11, 0.95, 1.0],
+            "correct": [True, False, True, True],
+        }
+    )  # fmt: skip
+    rows = calibration.reliability(answers)
+    assert rows["bin"].to_list() == [0, 1, 9]
+    assert rows["share"].sum() == pytest.approx(1) and rows["images"].to_list() == [0.5, 0.5, 1.0]
+    assert rows["accuracy"].to_list() == [1, 0, 1]
+
+
+def test_distances_from_the_diagonal_are_the_calibration_error(pristine: Path) -> None:
+    answers = open_study(pristine / "toy").frame("predictions", network_id=KD[0])
+    labels = open_study(pristine / "toy").samples["label"].to_numpy()
+    rows = calibration.reliability(answers.with_columns(series=pl.lit("kd")))
+    gap = (rows["share"] * (rows["confidence"] - rows["accuracy"]).abs()).sum()
+    assert gap == pytest.approx(ece(np.array(answers["logits"].to_list()), labels, bins=10), abs=1e-5)
+
+
+# ------------------------------------------------------------------------------- slices
+
+
+def test_one_seed_gives_agresti_and_mins_interval() -> None:
+    own, base = np.zeros((1, 100)), np.zeros((1, 100))
+    own[0, :20], base[0, 12:40] = 1, 1  # 12 gained, 8 kept, 20 lost
+    found = slices._paired(own, base)
+    gained, lost, n = 12.5, 20.5, 102  # half an image in each of four cells
+    centre = (gained - lost) / n
+    half = 1.959964 * math.sqrt(((gained + lost) / n - centre**2) / n)
+    assert found["difference"] == pytest.approx(-8)
+    assert (found["low"], found["high"]) == pytest.approx((100 * (centre - half), 100 * (centre + half)))
+    assert (found["p"] < 0.05) == (found["low"] * found["high"] > 0)
+
+
+def test_p_values_are_corrected_over_all() -> None:
+    found = slices.benjamini_hochberg(np.array([0.01, 0.04, 0.03, 0.5]))
+    assert found.tolist() == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
+
+
+def test_a_slice_that_is_lost_is_marked_and_few_others_are() -> None:
+    rng = np.random.default_rng(0)
+    ids, kind = np.arange(2000), np.repeat([f"s{i}" for i in range(20)], 100)
+    base = rng.random((3, 2000)) < 0.9
+    own = rng.random((3, 2000)) < np.where(kind == "s7", 0.5, 0.9)
+    rows = [
+        pl.DataFrame({"network_id": f"{name}{seed}", "sample_id": ids, "correct": right[seed]})
+        for name, right in (("own", own), ("base", base)) for seed in range(3)
+    ]  # fmt: skip
+    pairs = pl.DataFrame([{"network_id": f"own{seed}", "base_id": f"base{seed}"} for seed in range(3)])
+    members = pl.DataFrame({"sample_id": ids, "kind": "class", "slice": kind})
+    table = slices.differences(pl.concat(rows), pairs, members)
+    assert table["slice"][:2].to_list() == ["all images", "s7"]
+    assert table.filter("marked")["slice"].to_list() == ["s7"] == table.filter("worst")["slice"].to_list()
+    assert table["difference"][0] == pytest.approx(100 * (own.mean() - base.mean()))
+
+
+def test_quarters_hold_a_quarter_and_leave_out_what_has_no_value(pristine: Path) -> None:
+    samples = open_study(pristine / "toy").samples
+    samples = samples.with_columns(hue=pl.lit(None, pl.Float32), contrast=pl.lit(1.0, pl.Float32))
+    members = slices.memberships(samples)
+    counts = members.filter(pl.col("kind") == "brightness").group_by("slice").len()
+    assert counts.height == 4 and counts["len"].to_list() == [15] * 4
+    assert {"hue", "contrast"}.isdisjoint(members["kind"])
+
+
+def test_slices_are_of_the_network_that_is_replaced(root: Path) -> None:
+    study = open_study(root / "toy")
+    answers = {row["network_id"]: row["correct"] for row in study.predictions.group_by("network_id").agg(
+        pl.col("correct").mean()).to_dicts()}  # fmt: skip
+    own = np.mean([answers[name] for name in KD])
+    plain = np.mean([answers[name.replace("kd", "plain")] for name in KD])
+    for base, level in (("teacher", answers["teacher"]), ("plain", plain)):
+        app = show(FLIPS, replaces=base)
+        assert f"differs from {slices.called(base)} by {100 * (own - level):+.1f} points" in says(app.text)
+        assert "some look bad by luck" in says(app.caption)
+
+
+# ------------------------------------------------------------------------------- in a browser
+
+
+@pytest.mark.browser
+def test_a_picture_leads_to_its_page_and_a_link_keeps_what_was_picked(visitor: Visitor) -> None:
+    page = visitor.open("/Flips?study=toy&outcome=broken")
+    assert "another start:" in page.locator(".kd-gallery figcaption").first.inner_text()
+    page.locator(".st-key-outcome button", has_text="inherited").click()
+    visitor.settle()
+    assert "outcome=inherited" in page.url
+    page.locator(".st-key-outcome button", has_text="fixed").click()
+    visitor.settle()
+    link = page.locator(".kd-gallery a").first
+    sample = link.get_attribute("href").split("sample=")[1]
+    link.click()
+    page.wait_for_url(f"**/Sample?*sample={sample}*")
+    visitor.settle()
+    assert page.locator(".kd-strip figure.large", has_text=f"image {sample}:").count() == 1
