@@ -23,7 +23,7 @@ def grid(study: Study, choice: controls.MapChoice) -> None:
     )
     page.vega_chart(
         study, table, spec, key=controls.CHART, width="content", on_select=controls.take_click,
-        selection_mode=maps.PICK, transient=("sample", "neighbour_layer"), alt=in_words(choice, table.height),
+        selection_mode=maps.PICK, transient=(controls.FOLLOWED, "neighbour_layer"), alt=in_words(choice, table.height),
     )  # fmt: skip
     st.caption(
         f"{table.height} probe images; a layer's vector is its {catalog.view_in_words(choice.view)}. Faint dots: "
@@ -95,14 +95,19 @@ def main() -> None:
         choice = controls.pick_maps(study, networks)
         if choice is None:
             return
-        with page.section("The maps"):
-            st.fragment({SHOWN[0]: grid, SHOWN[1]: large_map}.get(shown, blind_test))(study, choice)
+        part(study, networks, choice, shown)
 
 
-def blind_test(study: Study, choice: controls.MapChoice) -> None:
-    """Names hidden until the visitor has guessed."""
-    with page.section("The blind test"):
-        blind.show(study, catalog.networks(study), choice)
+@st.fragment
+def part(study: Study, networks: pl.DataFrame, choice: controls.MapChoice, shown: str) -> None:
+    """What is shown of the maps; a click in it reruns it alone. A fragment catches its own errors."""
+    with page.section("The maps"):
+        if shown == SHOWN[0]:
+            grid(study, choice)
+        elif shown == SHOWN[1]:
+            large_map(study, choice)
+        else:
+            blind.show(study, networks, choice)
 
 
 main()

@@ -150,7 +150,7 @@ def main() -> None:
             if verdicts.is_empty():
                 st.info("This study compares no distilled student with a plain one of the same seed.")
                 return
-            cell = evidence.pick_cell(verdicts)
+            cell = evidence.pick_cell(verdicts, "comparison")
             earlier_section(study, networks, cell, colours)
             specification.section(study, cell)
 

@@ -53,6 +53,7 @@ class Recipe:
     checkpoints: Sequence[int] = ()  # steps at which plain students are looked at too
     other_teachers: bool = False
     baselines: bool = True
+    second_student: bool = False  # every student again, twice as dear and a little better
     student_layers: Sequence[str] = LAYERS
     maps: bool = True
     diverged: bool = True
@@ -80,9 +81,25 @@ def write_toy_study(root: Path, recipe: Recipe = Recipe()) -> Path:
     }
     frames = {name: _typed(name, frame) for name, frame in frames.items()}
     frames |= judge_study(frames, _record(recipe))
-    timings = {"stages": {"train": 12.5, "maps": 3.0}, "hardware": {"cpu": "made up"}}
+    timings = {"stages": {"train": 12.5, "maps": 3.0}, "hardware": {"cpu": "made up"}, "training": _speeds(networks)}
     write_study(root / recipe.name, _record(recipe), frames, timings)
     return root / recipe.name
+
+
+def _speeds(networks: pl.DataFrame) -> dict[str, Any]:
+    """Seeds trained together, each network with its share; as an older version wrote it for the second seed."""
+    speeds: dict[str, Any] = {}
+    students = networks.filter(pl.col("role").is_in(["teacher", "plain", "distilled", "control"]))
+    for row in students.to_dicts():
+        together = 1 if row["student"] == "teacher" else 4
+        took = 10.0 + row["seed"] + together
+        speed = {"seconds": took, "steps": 200, "students_together": together, "images_per_second": 12800 / took}
+        speed |= {"processor": "made up", "accelerator": None, "cores": 2, "threads": 1, "half": False}
+        if row["seed"] != 1:
+            parts = {"data": 0.001, "teacher": 0.004, "student": 0.01, "loss": 0.001 + 0.002 * (row["role"] != "plain")}
+            speed |= {"seconds_a_step": parts, "shares": {"data": 0.05, "teacher": 0.15, "student": 0.7, "loss": 0.1}}
+        speeds[row["network_id"]] = speed
+    return speeds
 
 
 def _typed(name: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -156,6 +173,8 @@ def _networks(recipe: Recipe) -> pl.DataFrame:
         pixels = {"network_id": "pixels", "student": "pixels", "arch": "pixels", "method": "pixels"}
         rows.append({**first, **untrained, "method_label": "plain-untrained"})
         rows.append({**first, **pixels, "method_label": "pixels", "test_accuracy": None, "params": 0, "macs": 0})
+    if recipe.second_student:
+        rows += [_larger(row) for row in rows if row["student"] == "small" and row["role"] != "baseline"]
     if recipe.all_diverged:
         rows = [_diverged(row) if row["role"] not in ("teacher", "baseline") else row for row in rows]
         return pl.DataFrame(rows, infer_schema_length=None)
@@ -164,6 +183,12 @@ def _networks(recipe: Recipe) -> pl.DataFrame:
     if recipe.diverged:
         rows.append(_network(recipe, "distilled", recipe.methods[0], recipe.methods[0], recipe.fractions[0], 99, None))
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _larger(row: dict[str, Any]) -> dict[str, Any]:
+    name = {"network_id": row["network_id"].replace("small", "large", 1), "student": "large", "mapped": False}
+    size = {"arch": "resnet18", "params": 2 * row["params"], "macs": 2 * row["macs"]}
+    return {**row, **name, **size, "test_accuracy": row["test_accuracy"] + 0.01}
 
 
 def _diverged(row: dict[str, Any]) -> dict[str, Any]:
@@ -270,6 +295,7 @@ def _measures() -> pl.DataFrame:
         ("continuity", "map", "Continuity", "Are true neighbours near on the map?", 0.0, 1.0),
         ("knn_recall", "map", "Neighbours kept", "Share of true neighbours kept.", 0.0, 1.0),
         ("cka", "pair", "CKA", "How alike two layers order the images.", None, 1.0),
+        ("mutual_knn", "pair", "Shared neighbours", "Share of nearest images that two layers agree on.", 0.0, 1.0),
     ]
     return pl.DataFrame(
         [(*row[:4], "Nobody (2024)", "higher", *row[4:], "known", "N d") for row in rows],
@@ -557,18 +583,42 @@ def _maps(
 
 
 def _similarity(networks: pl.DataFrame, recipe: Recipe) -> pl.DataFrame:
+    """As the pipeline pairs networks: CKA of all layers, another measure (at chance first) at the same depth."""
     rows = []
-    trained = networks.filter(pl.col("status") == "trained")
-    for network in trained.iter_rows(named=True):
-        if network["role"] == "teacher" or network["student"] == "pixels":
-            continue
+    trained = networks.filter((pl.col("status") == "trained") & (pl.col("student") != "pixels"))
+    of = {row["network_id"]: row for row in trained.iter_rows(named=True)}
+    for one, other in _pairs(list(of.values())):
+        network, whom = of[one], of[other]
         close = 0.9 if network["role"] == "distilled" else 0.75
-        layers = LAYERS if network["student"] == "teacher" else recipe.student_layers
-        for i, layer in enumerate(layers):
-            for j, other in enumerate(LAYERS):
-                value = close - 0.15 * abs(i - j * (len(layers) - 1) / (len(LAYERS) - 1))
-                rows.append((network["network_id"], layer, "teacher", other, "gap", "cka", value, 0.0))
+        close += 0.01 * network["seed"] * (network["role"] != "teacher") * (network["seed"] < 90)
+        own, others = (LAYERS if row["student"] == "teacher" else recipe.student_layers for row in (network, whom))
+        for i, layer in enumerate(own):
+            steps = [abs(i * max(len(others) - 1, 1) - j * (len(own) - 1)) for j in range(len(others))]
+            for j, far in enumerate(step / max(len(others) - 1, 1) for step in steps):
+                on = (one, layer, other, others[j], "gap")
+                rows.append((*on, "cka", close - 0.15 * far, 0.0))
+                if j == steps.index(min(steps)):  # the earlier of two as near, as in the pipeline
+                    rows.append((*on, "mutual_knn", 0.1 + 0.5 * close * (i > 0), 0.2))
     return pl.DataFrame(rows, schema=list(TABLES["similarity"].columns), orient="row")
+
+
+def _pairs(networks: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Every network with the teacher, students with plain of their seed, plain with plain of the first seed."""
+    plain = {
+        (row["student"], row["label_fraction"], row["seed"]): row["network_id"]
+        for row in networks if row["role"] == "plain"
+    }  # fmt: skip
+    found = []
+    for row in networks:
+        if row["role"] != "teacher":
+            found.append((row["network_id"], "teacher"))
+        own = plain.get((row["student"], row["label_fraction"], row["seed"]))
+        if row["role"] in ("distilled", "control") and own:
+            found.append((row["network_id"], own))
+        first = [name for kind, name in plain.items() if kind[:2] == (row["student"], row["label_fraction"])]
+        if row["role"] == "plain" and first[0] != row["network_id"]:
+            found.append((row["network_id"], first[0]))
+    return found
 
 
 MANY = Recipe(

@@ -105,7 +105,7 @@ def test_a_comparison_is_picked_and_stays_in_the_address(visitor: Visitor) -> No
     assert "endpoint" not in page.url and "cell=rkd" in page.url  # a default stays out of the address
     page.get_by_role("link", name="Curves, advance, every way to measure").click()
     page.wait_for_url(lambda url: "/Measures" in url)
-    page.locator(".st-key-cell input").wait_for(timeout=30_000)
+    page.locator(".st-key-comparison input").wait_for(timeout=30_000)
     visitor.settle()
-    assert page.locator(".st-key-cell input").input_value() == "rkd, 10% of labels"
+    assert page.locator(".st-key-comparison input").input_value() == "rkd, 10% of labels"
     assert page.locator(".st-key-study input").input_value() == "toy"

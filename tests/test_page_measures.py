@@ -158,7 +158,7 @@ def test_the_advance_is_that_of_the_evidence() -> None:
 
 def test_area_and_advance_are_drawn_and_said_with_what_the_study_found(root: Path) -> None:
     study = open_study(root / "toy")
-    app = show(PAGE, cell="rkd, all labels")
+    app = show(PAGE, comparison="rkd, all labels")
     assert not app.error
     rows = study.comparisons.filter(method_label="rkd", label_fraction=1.0, against="plain")
     words = says(app.markdown)
@@ -214,7 +214,7 @@ def test_two_layers_have_no_area_and_one_view_no_endpoint_of_the_other(root: Pat
 
 def test_specifications_are_those_of_the_table(root: Path) -> None:
     study = open_study(root / "toy")
-    app = show(PAGE, cell="kd, 10% of labels")
+    app = show(PAGE, comparison="kd, 10% of labels")
     rows = evidence.of_cell(study.specification, {"student": "small", "method_label": "kd", "label_fraction": 0.1})
     rows = rows.filter(against="plain")
     drawn = [next(frame for frame in frames_of(app, index) if "way" in frame.columns) for index in (-2, -1)]
@@ -280,7 +280,7 @@ def test_a_link_with_too_many_or_unknown_methods_still_opens(many: Study) -> Non
 
 
 def test_a_comparison_without_a_colour_gets_one(many: Study) -> None:
-    app = show(PAGE, study="many", cell="method-7, 10% of labels")
+    app = show(PAGE, study="many", comparison="method-7, 10% of labels")
     assert not app.error
     kept = set(focus.colours(many, catalog.networks(many)).values())
     scale = json.loads(app.get("vega_lite_chart")[2].proto.spec)
@@ -297,7 +297,7 @@ def test_few_methods_are_all_in_colour_with_nothing_to_choose(root: Path) -> Non
 
 
 def test_a_bogus_address_falls_back_and_says_so(root: Path) -> None:
-    app = show(PAGE, show="everything", band="models", cell="<b>", against=["nope"], class_layer="layer9")
+    app = show(PAGE, show="everything", band="models", comparison="<b>", against=["nope"], class_layer="layer9")
     assert not app.error
     assert "Show: the link asks for “everything”" in says(app.caption)
     assert "Comparison: the link asks for “b”" in says(app.caption)

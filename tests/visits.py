@@ -55,7 +55,9 @@ function items(view, wanted) {
     if (item.marktype) {
       if (item.marktype !== "group" && item.name && wanted(item))
         for (const dot of item.items)
-          found.push({ mark: item.name, x: x + dot.x, y: y + dot.y, datum: dot.datum, fill: dot.fill });
+          found.push({
+            mark: item.name, x: x + dot.x, y: y + dot.y, datum: dot.datum, fill: dot.fill, opacity: dot.opacity,
+          });
       for (const child of item.items || []) if (child.items) walk(child, x + (child.x || 0), y + (child.y || 0));
     } else for (const child of item.items || []) walk(child, x, y);
   };
@@ -71,8 +73,8 @@ DOTS = (
   if (!view) return null;
   const box = element.querySelector("canvas").getBoundingClientRect();
   const [left, top] = view.origin();
-  return items(view, (mark) => mark.marktype === "symbol").map(({ mark, x, y, datum, fill }) => ({
-    mark, fill, sample: datum && datum.sample_id, label: datum && datum.class_name,
+  return items(view, (mark) => mark.marktype === "symbol").map(({ mark, x, y, datum, fill, opacity }) => ({
+    mark, fill, opacity, sample: datum && datum.sample_id, label: datum && datum.class_name,
     x: box.x + left + x, y: box.y + top + y,
   }));
 }"""

@@ -13,6 +13,7 @@ from kdpipe.views import catalog, maps, page, pick, theme
 from kdpipe.views.images import strip
 
 CHART = "maps_chart"
+FOLLOWED = "follow"  # not as on the page it links to: a link drops what this page keeps in the address itself
 EVERY, SOME = "all probe images", 500
 _MARKED = "marked_sample"
 _NEIGHBOURS = 10
@@ -178,7 +179,7 @@ def row_titles(networks: pl.DataFrame) -> dict[str, str]:
 def sample_picker(ids: Sequence[int]) -> int | None:
     """The image to follow: typed here, or clicked on a map."""
     sample = pick.maybe_one(
-        "Follow an image", ids, "sample", width=260, placeholder="Click a dot, or choose a number",
+        "Follow an image", ids, FOLLOWED, width=260, placeholder="Click a dot, or choose a number",
         on_change=_take_typed,
     )  # fmt: skip
     st.session_state.setdefault(_MARKED, sample)
@@ -194,13 +195,13 @@ def marked() -> int | None:
 
 
 def _take_typed() -> None:
-    st.session_state[_MARKED] = st.session_state.get("sample")
+    st.session_state[_MARKED] = st.session_state.get(FOLLOWED)
 
 
 def take_click() -> None:
     """Make a clicked point the followed image."""
     picked = st.session_state[CHART].selection.get(maps.PICK, [])
-    st.session_state["sample"] = int(picked[0]["sample_id"]) if picked else None
+    st.session_state[FOLLOWED] = int(picked[0]["sample_id"]) if picked else None
 
 
 def show_sample(study: Study, sample: int | None, panels: Sequence[maps.Panel], choice: MapChoice) -> None:
@@ -213,10 +214,8 @@ def show_sample(study: Study, sample: int | None, panels: Sequence[maps.Panel], 
     layer = pick.one("Neighbours at layer", layers, "neighbour_layer", first=layers[-1], look="segments")
     own = study.frame("samples", sample_id=sample).row(0, named=True)
     st.html(strip([(own["image"], f"image {sample}: {own['class_name']}", theme.GREY)], large=True))
-    st.page_link(
-        "pages/8_Sample.py", label="All layers, votes and Grad-CAM of this image", icon=":material/image_search:",
-        query_params={"study": study.name, "sample": str(sample)},
-    )  # fmt: skip
+    about = "All layers, votes and Grad-CAM of this image"
+    page.link("pages/8_Sample.py", about, ":material/image_search:", study, sample=str(sample))
     st.caption(
         f"The {_NEIGHBOURS} nearest probe images in the original space (the layer's own vectors, "
         f"{catalog.view_in_words(choice.view)}, not the map). Frames: grey, same class; red, another class."

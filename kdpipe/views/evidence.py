@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import altair as alt
 import polars as pl
 import streamlit as st
-from streamlit.errors import StreamlitPageNotFoundError
 
 from kdpipe.store import Study
-from kdpipe.views import catalog, pick
+from kdpipe.views import catalog, page, pick
 from kdpipe.views.charts import CANVAS, Layered, fitting_columns
 from kdpipe.views.theme import GREY, PETROFF
 
@@ -87,20 +85,20 @@ def details(verdict: Mapping[str, Any]) -> None:
 def link_to_measures(study: Study, cell: Mapping[str, Any], verdicts: pl.DataFrame) -> None:
     """To the same comparison on the page of measures, where its curves and every other way to measure it are."""
     several = verdicts.filter(claim="earlier")["student"].n_unique() > 1
-    with suppress(StreamlitPageNotFoundError):  # a page that is run by itself has no others
-        st.page_link(
-            "pages/3_Measures.py", label="Curves, advance, every way to measure", icon=":material/arrow_forward:",
-            query_params={"study": study.name, "cell": cell_name(cell, several)},
-        )  # fmt: skip
+    about = "Curves, advance, every way to measure"
+    page.link("pages/3_Measures.py", about, study=study, comparison=cell_name(cell, several))
 
 
-def pick_cell(verdicts: pl.DataFrame) -> dict[str, Any]:
-    """The comparison in the address, or the study's primary one: a row of verdicts on being compact earlier."""
+def pick_cell(verdicts: pl.DataFrame, key: str = "cell") -> dict[str, Any]:
+    """The comparison in the address, or the study's primary one: a row of verdicts on being compact earlier.
+
+    Pages that link to each other need keys of their own: a link drops what its page keeps in the address itself.
+    """
     cells = verdicts.filter(claim="earlier").rows(named=True)
     students = len({row["student"] for row in cells}) > 1
     names = [cell_name(row, students) for row in cells]
     first = next((at for at, row in enumerate(cells) if row["primary"]), 0)
-    return cells[names.index(pick.one("Comparison", names, "cell", first=names[first], width=420))]
+    return cells[names.index(pick.one("Comparison", names, key, first=names[first], width=420))]
 
 
 def of_cell(frame: pl.DataFrame, cell: Mapping[str, Any]) -> pl.DataFrame:

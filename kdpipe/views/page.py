@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import altair
 import polars as pl
 import streamlit as st
+from streamlit.errors import StreamlitPageNotFoundError
 
 from kdpipe.errors import KdpipeError
 from kdpipe.store import ARTIFACTS, STUDY_FILE, Study, open_study, study_names
@@ -27,7 +28,7 @@ from kdpipe.views.images import PIXELS_CSS
 from kdpipe.views.pick import as_text
 from kdpipe.views.theme import GREY
 
-_PAGE, _LAST = "last_page", "last_study"
+_LAST = "last_study"
 # Streamlit leaves 80 px on either side and above: a tenth of a small screen, which the maps need.
 ROOM_CSS = """<style>
 .stMainBlockContainer { padding: 3.2rem 2.5rem 4rem; }
@@ -60,7 +61,7 @@ def open_page(title: str, icon: str) -> Study:
         st.stop()
     readable = [name for name in names if _opens(root, name)]
     readable.sort(key=lambda name: not _judges(root, name))  # a verdict is what visitors come for
-    name = _pick_study(readable + [name for name in names if name not in readable], title)
+    name = _pick_study(readable + [name for name in names if name not in readable])
     try:
         return _study(str(root), name, _fingerprint(root / name))
     except KdpipeError as error:
@@ -71,21 +72,26 @@ def open_page(title: str, icon: str) -> Study:
         st.stop()
 
 
-def _pick_study(names: list[str], title: str) -> str:
+def _pick_study(names: list[str]) -> str:
     """The study in the address; without one, the study of the last page; at first, the first that opens.
 
-    Streamlit 1.67 carries a picked study over to the next page, but forgets one that came with the
-    address (the picker falls back to its default), so the last one is remembered beside it.
+    Not bound to the address by Streamlit 1.67, which drops a bound value where a page is left by a link
+    and keeps the next page's address without it. Here the address is always written.
     """
-    arrived = st.session_state.get(_PAGE, title) != title
-    if arrived and "study" not in st.query_params and st.session_state.get(_LAST) in names:
-        st.session_state["study"] = st.session_state[_LAST]
     asked = st.query_params.get("study")
-    name = st.sidebar.selectbox("Study", names, key="study", bind="query-params")
+    name = next(one for one in (asked, st.session_state.get(_LAST), names[0]) if one in names)
+    st.session_state["study"] = name
+    st.sidebar.selectbox("Study", names, key="study", on_change=_take_study)
     if asked and asked not in names:
         st.warning(f"There is no study called “{as_text(asked)}”: this is “{name}”.", icon=":material/link_off:")
-    st.session_state[_PAGE], st.session_state[_LAST] = title, name
+    if asked != name:
+        st.query_params["study"] = name
+    st.session_state[_LAST] = name
     return name
+
+
+def _take_study() -> None:
+    st.query_params["study"] = st.session_state["study"]
 
 
 @contextmanager
@@ -157,7 +163,7 @@ def no_maps(study: Study) -> str:
     view = "" if "projection" in views or not views else f' and `view = "{views[0]}"`'
     return (
         f'This study has no maps: write `projectors = ["tsne"]`{view} under `[maps]` in the study file and run '
-        "`scripts/precompute.py` on it again, which keeps the trained networks. The measures page needs no maps."
+        "`scripts/precompute.py` on it again, which keeps the trained networks. All other pages do without."
     )
 
 
@@ -205,6 +211,15 @@ def _signed(study: Study, transient: Sequence[str] = ()) -> altair.TitleParams:
     return altair.TitleParams(
         text=lines, orient="bottom", anchor="start", fontSize=9, fontWeight="normal", color=GREY, offset=8
     )
+
+
+def link(
+    target: str, label: str, icon: str = ":material/arrow_forward:", study: Study | None = None, **query: str
+) -> None:
+    """A link to another page, with what it shall show; nothing where a page is run by itself and has no others."""
+    asked = {"study": study.name, **query} if study else query
+    with suppress(StreamlitPageNotFoundError):
+        st.page_link(target, label=label, icon=icon, query_params=asked or None)
 
 
 def downloads(frame: pl.DataFrame, name: str) -> None:
