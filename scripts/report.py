@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Write docs/RESULTS.md from the committed artifacts: ``scripts/report.py [--check]``."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import polars as pl  # noqa: E402
 
 from kdpipe.store import ARTIFACTS, Study, open_study, study_names  # noqa: E402
 
-TARGET = ROOT / "docs" / "RESULTS.md"
+STUDIES, TARGET = ROOT / "studies", ROOT / "docs" / "RESULTS.md"
 LAYERS = (
     ("silhouette", "projection", "Silhouette of the true classes on the projected map"),
     ("silhouette", "gap", "Silhouette of the true classes on the channel means"),
@@ -211,6 +212,47 @@ def verdicts(study: Study) -> str:
     return markdown(pl.DataFrame(rows))
 
 
+def tuning(study: Study) -> str:
+    """How each method's configuration was chosen, and what explains those that end below plain; empty without tuning."""
+    path = STUDIES / f"{study.name}-tuning.csv"
+    if not path.exists():
+        return ""
+    table = pl.read_csv(path)
+    further = path.with_name(f"{path.stem}-beyond.csv")
+    beyond = dict(pl.read_csv(further).select("method", "val_accuracy").rows()) if further.exists() else {}
+    lr = table["base_lr"][0]
+    rows, best = [], {}
+    for method, mine in table.group_by("method", maintain_order=True):
+        settings = [{**json.loads(row["parameters"]), **json.loads(row["training"])} for row in mine.rows(named=True)]
+        name = next((key for setting in settings for key in setting), "lr")
+        values = [setting.get(name, lr) for setting in settings]
+        reached = mine["val_accuracy"].to_list()
+        best[method[0]] = max(value for value in reached if value is not None)
+        tried = (f"{value:g}: {percent(found)}" for value, found in zip(values, reached, strict=True))
+        out = percent(beyond[method[0]]) if method[0] in beyond else "-"
+        rows.append({"method": method[0], "varied": name, "tried": "; ".join(tried), "one step further": out})
+    plain = table.filter(method="plain", training="{}", parameters="{}")["val_accuracy"][0]
+    gained = [name for name, value in beyond.items() if value is not None and value > best[name]]
+    below = [name for name, value in best.items() if value < plain and name != "plain"]
+    return (
+        f"Configurations were chosen by `scripts/tune.py` on validation images ({table['steps'][0]} steps, seed "
+        f"{table['seed'][0]}): plain among learning rates, the others among weights of their term at learning rate "
+        f"{lr:g}, where plain reaches {percent(plain)}, {percent(best['plain'])} at its own best. So **plain is a strong "
+        "opponent here**: a method whose term adds nothing still lags behind it by its smaller learning rate. Below "
+        f"plain at learning rate {lr:g} stay {', '.join(below)}: that is, their terms do harm within so few steps. "
+        "SimKD has no cross-entropy and learns through a projector that starts from nothing; CRD's contrast and "
+        "MLKD's alignment of batch and classes (whose size grows with (batch / classes) squared, with weights published "
+        "for 100 classes) come nearer to plain the smaller their weight. Where an end of the range was best, one "
+        "configuration further out was tried afterwards (`--beyond`; it chose nothing), and would have been better for "
+        f"{', '.join(gained)}: **this compares methods at equal effort, not at each one's best**.\n\n"
+        + markdown(pl.DataFrame(rows))
+    )
+
+
+def percent(value: float | None) -> str:
+    return "diverged" if value is None else f"{100 * value:.1f} %"
+
+
 def made(study: Study) -> str:
     """Size, time and hardware."""
     size = sum(path.stat().st_size for path in study.folder.iterdir()) / 1e6
@@ -230,6 +272,7 @@ def section(study: Study) -> str:
         f"## {study.title} (`{study.name}`)",
         f"{facts}; {data['probe']:,} probe images. {data['note']}".strip(),
         accuracies(study),
+        *([tuning(study)] if tuning(study) else []),
         *(
             (
                 "Verdicts ([what they mean](EVIDENCE.md)). Effects are areas between silhouette curves over depth "

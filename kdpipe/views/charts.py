@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from kdpipe.views.theme import GREY, SAME
+from kdpipe.views.theme import GREY
 
 # Canvas draws thousands of marks two to three times faster than SVG does.
 CANVAS = {"embedOptions": {"renderer": "canvas", "actions": {"export": True, "source": False, "editor": False}}}
@@ -79,82 +78,6 @@ def accuracy_dots(networks: pl.DataFrame, colours: Mapping[str, str]) -> Layered
     line = alt.Chart(teacher).mark_rule(strokeDash=[6, 4], strokeWidth=2)
     line = line.encode(y=accuracy, color=colour, tooltip=tooltip)
     return alt.layer(line, dots, means).properties(height=320, usermeta=CANVAS)
-
-
-def gain_ranges(gains: pl.DataFrame, colours: Mapping[str, str]) -> Layered:
-    """A row a method: its mean gain, a line from the lowest seed to the highest, before the control's band.
-
-    The band reaches as far to either side of zero as the control's furthest seed: a difference of two
-    starts has no sign of its own. Rows far below all others would press those together, so an arrow at
-    the edge and a number stand for them.
-
-    Args:
-        gains: rows of :func:`kdpipe.views.gains.paired` for one student and budget, in order.
-        colours: a colour for each series in colour; the others are grey.
-    """
-    reach = _reach(gains)
-    edge = left_edge(gains)
-    shown = gains.select(
-        "series", "gain", "lowest", "highest", "pairs", kind=pl.col("role"), low=pl.col("lowest").clip(edge),
-        high=pl.col("highest").clip(edge), at=pl.col("gain").clip(edge),
-        colour=pl.col("series").replace_strict(dict(colours), default=GREY),
-        off=pl.lit(edge is not None) & (pl.col("gain") < (edge or 0)),
-    )  # fmt: skip
-    scale = alt.Scale(zero=True, nice=False, padding=12, domainMin=alt.Undefined if edge is None else edge)
-    title = "gain over the plain student of the same seed, in points of test accuracy"
-    bold = {"condition": {"test": f"indexof({json.dumps(list(colours))}, datum.value) >= 0", "value": "bold"}}
-    weight: Any = {**bold, "value": "normal"}
-    axis = alt.Axis(labelLimit=LABEL, labelOverlap=False, labelFlush=False, labelFontWeight=weight)
-    signed = alt.Axis(orient="bottom", tickCount=10, labelExpr="datum.value === 0 ? '0' : format(datum.value, '+.3~g')")
-    x: dict[str, Any] = {"scale": scale, "title": title, "axis": signed}
-    tooltip = [alt.Tooltip("series:N", title="network"), alt.Tooltip("kind:N")]
-    tooltip += [alt.Tooltip(f"{name}:Q", format="+.1f") for name in ("gain", "lowest", "highest")]
-    tooltip.append(alt.Tooltip("pairs:Q", title="seeds"))
-    base = alt.Chart(shown).encode(
-        y=alt.Y("series:N", sort=shown["series"].to_list(), title=None, axis=axis),
-        color=alt.Color("colour:N", scale=None),
-        tooltip=tooltip,
-    )
-    band = alt.Chart(pl.DataFrame({"from": [-reach], "to": [reach]})).mark_rect(color=GREY, opacity=0.22)
-    zero = alt.Chart(pl.DataFrame({"from": [0.0]})).mark_rule(color=GREY)
-    inside = base.transform_filter("!datum.off")
-    outside = base.transform_filter("datum.off")
-    shape = alt.Shape(
-        "kind:N",
-        scale=alt.Scale(domain=["distilled", "control"], range=["circle", "diamond"]),
-        legend=alt.Legend(orient="top", title=None, symbolStrokeWidth=0, symbolFillColor=GREY),
-    )
-    layers = [
-        band.encode(x=alt.X("from:Q", **x), x2="to:Q"),
-        zero.encode(x=alt.X("from:Q", **x)),
-        inside.mark_rule(strokeWidth=2.5, opacity=0.7).encode(x=alt.X("low:Q", **x), x2="high:Q"),
-        inside.mark_point(size=80, filled=True, opacity=1).encode(x=alt.X("at:Q", **x), shape=shape),
-        outside.mark_point(size=70, filled=True, opacity=1, shape="triangle-left", xOffset=6).encode(
-            x=alt.X("at:Q", **x)
-        ),
-        outside.mark_text(align="left", dx=16, fontSize=11).encode(
-            x=alt.X("at:Q", **x), text=alt.Text("gain:Q", format="+.1f")
-        ),
-    ]
-    return alt.layer(*layers).properties(height=130 + 22 * shown.height, usermeta=CANVAS)
-
-
-def _reach(gains: pl.DataFrame) -> float:
-    """How far from zero the control's furthest seed lies."""
-    ends = gains.filter("null").select(pl.max_horizontal(pl.col("lowest", "highest").abs()).max())
-    return ends.item() or 0.0
-
-
-def left_edge(gains: pl.DataFrame) -> float | None:
-    """Where the axis of :func:`gain_ranges` ends if some rows lie far below the bulk; None if none does."""
-    quarter, reach = gains["gain"].quantile(0.25, "linear"), _reach(gains)
-    top, foot = max(gains["highest"].to_list(), default=0.0), min(quarter or 0.0, -reach)
-    far = foot - max(top - foot, 1.0)
-    bulk = gains.filter(pl.col("gain") >= far)
-    if bulk.height == gains.height:
-        return None
-    low = min([*bulk["lowest"], -reach, 0.0])
-    return max(far, low - 0.12 * max(top - low, 1.0))  # with room for the arrows and their numbers
 
 
 def depth_curves(
@@ -355,52 +278,3 @@ def class_dots(values: pl.DataFrame, colours: Mapping[str, str], order: list[str
     return alt.layer(span, *([grey] if context.height else []), dots).properties(
         height=150 + 24 * len(order), usermeta=CANVAS
     )
-
-
-def credit_bars(rows: pl.DataFrame, order: Sequence[str], layers: Sequence[str]) -> Layered:
-    """Neighbours an image by where else they are neighbours: a panel a layer, a bar a series and kind.
-
-    Args:
-        rows: series, layer, credit, of, neighbours.
-        order: kinds of credit from top to bottom.
-        layers: from left to right.
-    """
-    bars = alt.Chart(rows).encode(
-        y=alt.Y("credit:N", sort=list(order), title=None),
-        yOffset=alt.YOffset("series:N"),
-        x=alt.X("neighbours:Q", title="neighbours of an image, of 15"),
-        color=alt.Color("of:N", title=None, scale=alt.Scale(domain=["same class", "other class"], range=[SAME, GREY]),
-                        legend=alt.Legend(orient="top")),
-        tooltip=["series:N", "layer:N", "credit:N", "of:N", alt.Tooltip("neighbours:Q", format=".2f"), "seeds:Q"],
-    )  # fmt: skip
-    bars = bars.mark_bar().properties(width=max(120, 760 // max(len(layers), 1) - 20), height=200)
-    return bars.facet(column=alt.Column("layer:N", sort=list(layers), title=None)).properties(usermeta=CANVAS)
-
-
-def layer_heat(pairs: pl.DataFrame, rows: list[str], columns: list[str], title: str) -> Layered:
-    """Layers of a network (down) against layers of the teacher (across), with the value in each cell."""
-    base = alt.Chart(pairs).encode(
-        x=alt.X("teacher_layer:N", sort=columns, title="teacher's layer", axis=alt.Axis(labelAngle=0, orient="top")),
-        y=alt.Y("layer:N", sort=rows, title="network's layer"),
-    )
-    cells = base.mark_rect().encode(
-        # No legend: every cell says its value.
-        color=alt.Color("value:Q", legend=None, scale=alt.Scale(scheme="viridis", domain=[0, 1], clamp=True)),
-        tooltip=["layer:N", "teacher_layer:N", alt.Tooltip("value:Q", title=title, format=".3f")],
-    )
-    bright = alt.condition(alt.datum.value > 0.6, alt.value("#111111"), alt.value("#ffffff"))
-    text = base.mark_text(fontSize=12).encode(text=alt.Text("value:Q", format=".2f"), color=bright)
-    return alt.layer(cells, text).properties(height=90 + 48 * len(rows), usermeta=CANVAS)
-
-
-def history_lines(history: pl.DataFrame, colours: Mapping[str, str], title: str) -> Layered:
-    """One quantity over training steps, a line for each network, coloured by method."""
-    drawn, context = _in_colour(history, colours)
-    x = alt.X("step:Q", title="training step")
-    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
-    of: dict[str, Any] = {"x": x, "y": y, "detail": "network_id:N"}
-    of["tooltip"] = ["label:N", "step:Q", alt.Tooltip("value:Q", format=".4g")]
-    colour = series_colour(colours, drawn["series"].to_list())
-    lines = alt.Chart(drawn).mark_line(strokeWidth=1.5, opacity=0.85).encode(**of, color=colour)
-    grey = alt.Chart(context).mark_line(strokeWidth=1, opacity=0.35, color=GREY).encode(**of)
-    return alt.layer(*([grey] if context.height else []), lines).properties(height=300, usermeta=CANVAS)

@@ -82,26 +82,6 @@ def factor_curves(rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame,
     return by_depth(rows.with_columns(value=pl.col(column), chance=chance), scope, layers)
 
 
-def credit_by_layer(credit: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
-    """Mean neighbours an image, of ``credit``'s kinds, for each series and layer; of one class or of others."""
-    kinds = [name for name in credit.columns if name.endswith(("_same", "_other"))]
-    means = credit.group_by("network_id", "layer").agg(pl.col(kinds).mean())
-    long = means.unpivot(kinds, index=["network_id", "layer"], variable_name="kind", value_name="neighbours")
-    long = long.with_columns(
-        credit=pl.col("kind").str.split("_").list.first(),
-        of=pl.when(pl.col("kind").str.ends_with("_same")).then(pl.lit("same class")).otherwise(pl.lit("other class")),
-    )
-    names = scope.select("network_id", "series", "rank")
-    return (
-        long.join(names, on="network_id")
-        .join(_depths(layers), on=["network_id", "layer"])
-        .group_by("rank", "series", "layer", "order", "credit", "of")
-        .agg(neighbours=pl.col("neighbours").mean(), seeds=pl.len())
-        .sort("rank", "series", "order", "credit", "of")
-        .drop("rank")
-    )
-
-
 def per_layer(curves: pl.DataFrame, ends: tuple[str, str] = ("lowest", "highest")) -> pl.DataFrame:
     """A row a layer, a column a series, mean (band) in the cell as text: what stands beside the curves."""
     shown = pl.format("{} ({} to {})", *(pl.col(name).round(3) for name in ("mean", *ends)))
@@ -172,12 +152,6 @@ def matching_depth(pairs: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFram
     keys = ["network_id", "layer", "other_id", "other_layer"]
     nearest = pl.DataFrame(matched, schema=dict.fromkeys(keys, pl.String), orient="row")
     return by_depth(pairs.join(nearest, on=keys, how="semi"), scope, layers)
-
-
-def headline_label(study: Study, scope: pl.DataFrame, labels: Sequence[str]) -> str:
-    """Of ``labels`` that of the headline's method at its first seed; without it, the first."""
-    headline = catalog.headline(study, scope).filter(pl.col("role") == "distilled").sort("seed")
-    return next((label for label in headline["label"] if label in labels), labels[0])
 
 
 def heat(
