@@ -1,6 +1,5 @@
 """What each layer of each network makes of the same images: aligned maps, one that morphs, and a blind test."""
 
-import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
@@ -13,7 +12,7 @@ SHOWN = ("all panels", "one large map", "blind test")
 def grid(study: Study, choice: controls.MapChoice) -> None:
     """Networks in rows, layers in columns, and the picked image below; a click reruns this part alone."""
     panels, samples = choice.panels, choice.samples
-    sample = controls.sample_picker(study.samples["sample_id"].to_list())
+    sample = controls.sample_picker(study, samples)
     ids = list({panel.network_id: None for panel in panels})
     predictions = study.frame("predictions", network_id=ids)
     colouring = choice.colouring
@@ -27,17 +26,19 @@ def grid(study: Study, choice: controls.MapChoice) -> None:
     )  # fmt: skip
     st.caption(
         f"{table.height} probe images; a layer's vector is its {catalog.view_in_words(choice.view)}. Faint dots: "
-        f"{maps.FADES[colouring.fade][0]}. **Of the layer itself**: kNN, how many images their 20 nearest neighbours "
-        "classify rightly; silhouette, how well classes stand apart (-1 to 1). **Of the map**: trust(worthiness), are "
-        "neighbours on the map true ones; kept, the share of the 15 true neighbours that the map keeps, beside what a "
-        "random map keeps; continuity, do true neighbours stay near; seed drift, how far the map moves, in RMS radii, "
-        "when only the projector's seed changes: panels that differ no more than that do not differ. "
+        f"{maps.FADES[colouring.fade][0]}. **Of the layer itself**: kNN, how many images their "
+        f"{controls.vote_in_words(study)} classify rightly; silhouette, how well classes stand apart (-1 to 1). "
+        "**Of the map**: trust(worthiness), are neighbours on the map true ones; kept, the share of the 15 true "
+        "neighbours that the map keeps, beside what a random map keeps; continuity, do true neighbours stay near; seed "
+        "drift, how far the map moves, in RMS radii, when only the projector's seed changes: panels that differ no "
+        "more than that do not differ. "
         f"{maps.layout_in_words(choice.setting)} Point at a dot to see its image, click it to ring it in all panels, "
-        "click a class in the legend to light it up."
+        "click a class in the legend to light it up. "
+        "The table has the scores' chance levels, and 95 % intervals over images where there are some."
     )
+    controls.say_left_out(choice.without_map)
     page.data_note(study)
-    rows = [{"network": p.network, "layer": p.layer, **p.scores} for p in panels]
-    page.table_beside(pl.DataFrame(rows), f"{study.name}-map-scores", "Scores of every panel")
+    page.table_beside(maps.score_table(panels, choice.scores), f"{study.name}-map-scores", "Scores of every panel")
     with page.section("The picked image"):
         controls.show_sample(study, sample, panels, choice)
 
@@ -49,40 +50,15 @@ def in_words(choice: controls.MapChoice, images: int) -> str:
         mine = [panel for panel in choice.panels if panel.network == label and "silhouette" in panel.scores]
         if mine:
             first, last = mine[0], mine[-1]
-            said.append(f"{label}: {first.scores['silhouette']:.2f} at {first.layer}, "
-                        f"{last.scores['silhouette']:.2f} at {last.layer}")  # fmt: skip
+            said.append(f"{label}: {first.scores['silhouette']:z.2f} at {first.layer}, "
+                        f"{last.scores['silhouette']:z.2f} at {last.layer}")  # fmt: skip
     drawn = f"{len(choice.panels)} maps of {images} probe images, coloured by {choice.colouring.by}. "
     return drawn + (f"Silhouette of the layers: {'; '.join(said)}" if said else "")
 
 
-def large_map(study: Study, choice: controls.MapChoice) -> None:
-    """One map with a slider through networks and one through layers."""
-    panels = choice.panels
-    networks = choice.networks["label"].to_list()
-    layers = choice.columns["layer"].to_list()
-    if len({(panel.row, panel.column) for panel in panels}) < len(networks) * len(layers):
-        st.info("Not every picked network has a map of every picked layer with this setting: pick fewer.")
-        return
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        network = pick.one("Start at", networks, "start_network", width=300)
-        layer = pick.one("Layer", layers, "start_layer", first=layers[-1], look="segments")
-    images = with_images(choice.samples.sort("display_rank").head(controls.SOME))
-    images = images.with_columns(colour=choice.colouring.values("class_name"))
-    frame = morph.table(panels, choice.points, images)
-    start = (networks.index(network), layers.index(layer))
-    spec = morph.spec(frame, networks, layers, choice.colouring.colours, start, choice.lit)
-    alt = f"One map of {frame.height} images with sliders through {', '.join(networks)} and {', '.join(layers)}"
-    page.vega_chart(study, frame.drop("display_rank"), spec, key="morph_chart", width="content", alt=alt)
-    st.caption(
-        f"{frame.height} images. Move the sliders below the map (arrow keys work too): dots travel from where one "
-        "network or layer has them to where the next one does. **Only the stops are networks**; what lies between is "
-        "interpolation, and says nothing. Maps of neighbouring layers are turned onto each other. Follow a few single "
-        "dots: sizes and gaps of groups are the map's own doing."
-    )
-
-
 def main() -> None:
     study = page.open_page("Layers", "🗺️")
+    st.html(maps.SCROLL_CSS)
     st.title("Layers")
     st.markdown(
         "Every panel shows the same test images as one layer of one network arranges them: trust who is next to whom, "
@@ -92,22 +68,27 @@ def main() -> None:
     with page.section("The maps"):
         networks = catalog.networks(study)
         shown = pick.one("Show", SHOWN, "show", look="segments")
-        choice = controls.pick_maps(study, networks)
-        if choice is None:
-            return
-        part(study, networks, choice, shown)
+        riddle = None
+        if shown == SHOWN[2] and networks["mapped"].any():
+            riddle = blind.contestants(study, networks)
+            if riddle.height < 2:
+                st.info(blind.NOTHING)
+                return
+        choice = controls.pick_maps(study, networks, riddle, by_class=shown != SHOWN[0])
+        if choice is not None:
+            part(study, choice, shown)
 
 
 @st.fragment
-def part(study: Study, networks: pl.DataFrame, choice: controls.MapChoice, shown: str) -> None:
+def part(study: Study, choice: controls.MapChoice, shown: str) -> None:
     """What is shown of the maps; a click in it reruns it alone. A fragment catches its own errors."""
-    with page.section("The maps"):
+    with page.section("The maps"), st.container(key=maps.SCROLLS):
         if shown == SHOWN[0]:
             grid(study, choice)
         elif shown == SHOWN[1]:
-            large_map(study, choice)
+            morph.show(study, choice)
         else:
-            blind.show(study, networks, choice)
+            blind.show(study, choice)
 
 
 main()

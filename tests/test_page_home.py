@@ -59,11 +59,12 @@ def test_a_study_with_a_verdict_is_shown_first(root: Path) -> None:
     assert app.sidebar.selectbox[0].value == "zz" and "8 paired seeds" in says(app.caption)
 
 
-def test_rounded_halves_read_as_in_the_verdicts_sentence() -> None:
-    stored = pl.Series([0.0975], dtype=pl.Float32)[0]
+@pytest.mark.parametrize(("points", "said"), [(9.75, "+9.8"), (2.15, "+2.2"), (-2.35, "-2.4"), (-0.04, "-0.0")])
+def test_rounded_halves_read_as_in_the_verdicts_sentence(points: float, said: str) -> None:
+    stored = pl.Series([points / 100], dtype=pl.Float32)[0]
     verdict = {"claim": "accurate", "estimate": stored, "low": None, "seeds": 3, "takes": None}
     verdict |= {"controls_passed": [], "controls_failed": [], "controls_missing": []}
-    assert home.effect_in_words(verdict).startswith(f"{9.75:+.1f} points")
+    assert home.effect_in_words(verdict).startswith(f"{said} points")
 
 
 def test_the_picture_is_the_curve_and_the_maps_of_plain_and_distilled(root: Path) -> None:

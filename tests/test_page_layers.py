@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from streamlit.testing.v1 import AppTest
 from synthetic import LAYERS, Recipe, write_toy_study
 from visits import CHART, Visitor
 
-from kdpipe.store import open_study
+from kdpipe.schema import TABLES
+from kdpipe.store import open_study, write_study
 from kdpipe.views import blind, catalog, charts, maps, morph, theme
 
 PAGE = "pages/1_Layers.py"
@@ -27,6 +29,15 @@ PAGE = "pages/1_Layers.py"
 
 def spec_of(app: AppTest) -> dict[str, Any]:
     return json.loads(app.get("vega_lite_chart")[0].proto.spec)
+
+
+def keep_maps(root: Path, kept: pl.Expr) -> None:
+    """Write the made-up study again with a part of its maps."""
+    study = open_study(root / "toy")
+    frames = {name: study.frame(name) for name in TABLES}
+    frames |= {name: frames[name].filter(kept) for name in ("maps", "map_measures")}
+    record = {name: value for name, value in study.record.items() if name not in ("files", "sha256")}
+    write_study(study.folder, record, frames, study.timings)
 
 
 # ------------------------------------------------------------------------------- panels
@@ -47,6 +58,32 @@ def test_a_panel_is_headed_by_its_layers_and_its_maps_scores(root: Path) -> None
     assert f"silhouette {silhouette:.2f}" in heading
     assert f"kept {kept['value'][0]:.2f} (chance {kept['chance'][0]:.2f})" in heading
     assert re.search(r"kNN \d+%", heading) and "trust 0." in heading
+
+
+def test_the_table_has_every_score_with_its_interval_and_chance(root: Path) -> None:
+    app = show(PAGE, study="toy")
+    table = app.dataframe[0].value
+    assert list(table) == ["network", "layer", "measure", "value", "low", "high", "chance"]
+    rows = pl.DataFrame(table.to_dict("list")).filter(network="teacher", layer="layer2")
+    on = {"network_id": "teacher", "layer": "layer2", "view": "projection", "measure": "silhouette"}
+    held = open_study(root / "toy").frame("layer_measures", **on)
+    found = rows.filter(measure="silhouette").select("value", "low", "high", "chance").row(0)
+    assert found == pytest.approx(held.select("value", "low", "high", "chance").row(0), nan_ok=True)
+    assert rows.filter(measure="knn_recall")["chance"].null_count() == 0
+    assert "their 20 nearest neighbours" in says(app.caption), "as many as the study's file says"
+
+
+def test_a_score_near_zero_has_no_sign() -> None:
+    panel = maps.Panel("a", "a", "one", 0, 0, {"silhouette": -0.001, "knn_recall": 0.26}, {"knn_recall": 0.01})
+    assert maps.heading(panel, ["silhouette", "knn_recall"]) == ["silhouette 0.00", "kept 0.26 (chance 0.01)"]
+
+
+def test_a_picked_network_without_a_map_is_named(root: Path) -> None:
+    keep_maps(root, pl.col("network_id") != "small-plain-f0.1-s1")
+    for shown in ("all panels", "one large map"):
+        said = says(show(PAGE, study="toy", show=shown).caption)
+        assert "no maps of them here" in said and said.count("seed 1") == 1
+    assert "no maps of them" not in says(show(PAGE, study="toy", networks=["teacher"]).caption)
 
 
 def test_a_link_restores_networks_layers_projector_and_classes(root: Path) -> None:
@@ -168,7 +205,7 @@ def test_columns_of_the_large_map_are_turned_onto_each_other() -> None:
     ids = pl.Series("sample_id", range(30), dtype=pl.Int32)
     points = pl.concat(
         pl.DataFrame({"sample_id": ids, "x": xy[:, 0], "y": xy[:, 1]}).with_columns(
-            network_id=pl.lit("a"), layer=pl.lit(layer)
+            network_id=pl.lit("a"), layer=pl.lit(layer), misplacement=0.5
         )
         for layer, xy in (("one", first), ("two", first @ turn + 5))
     )
@@ -188,6 +225,35 @@ def test_the_large_map_starts_where_the_link_says(root: Path) -> None:
     assert "interpolation" in says(app.caption)
 
 
+def test_the_large_map_says_where_it_is_and_what_the_stop_scores(root: Path) -> None:
+    spec = spec_of(show(PAGE, show="one large map", networks=["teacher"], follow="7", colour="correctness"))
+    params = {param["name"]: param for param in spec["params"]}
+    kept = open_study(root / "toy").frame("map_measures", network_id="teacher", projector="tsne", layer="layer2")
+    value, floor = kept.filter(measure="knn_recall").select("value", "chance").row(0)
+    assert f"kept {value:.2f} (chance {floor:.2f})" in params["scored"]["expr"]
+    assert "no network is here" in params["scored"]["expr"] and "'between ' +" in params["where"]["expr"]
+    dots = spec["layer"][0]
+    assert dots["params"][1]["value"] == [{"sample_id": 7}]
+    assert dots["encoding"]["color"]["scale"]["domain"] == [str(label) for label in range(10)], "not right and wrong"
+
+
+def test_a_network_that_lacks_a_layer_has_no_stop() -> None:
+    panels = [maps.Panel(name, name, layer, row, column, {}) for row, name in enumerate("abc")
+              for column, layer in enumerate(("one", "two")) if (name, layer) != ("b", "two")]  # fmt: skip
+    whole = morph.complete(panels, 2)
+    assert [(panel.network, panel.row, panel.column) for panel in whole] == [
+        ("a", 0, 0), ("a", 0, 1), ("c", 1, 0), ("c", 1, 1),
+    ]  # fmt: skip
+
+
+def test_an_image_that_is_not_drawn_is_said_not_to_be_ringed(root: Path) -> None:
+    names = dict(open_study(root / "toy").samples.select("sample_id", "class_name").rows())
+    other = next(name for name in names.values() if name != names[7])
+    for shown in ("all panels", "one large map"):
+        assert "nothing is ringed" in says(show(PAGE, follow="7", classes=[other], show=shown).caption)
+        assert "nothing is ringed" not in says(show(PAGE, follow="7", show=shown).caption)
+
+
 def test_names_in_the_large_map_stay_text() -> None:
     assert morph._quoted("o'clock \\ \n") == "'o\\'clock \\\\  '"
 
@@ -198,8 +264,10 @@ def test_names_in_the_large_map_stay_text() -> None:
 def test_the_blind_test_hides_names_and_scores_until_there_is_a_guess(root: Path) -> None:
     app = show(PAGE, show="blind test")
     hidden = json.dumps(spec_of(app))
-    assert "silhouette" not in hidden and "kd," not in hidden
+    assert "silhouette" not in hidden and "kd," not in hidden and "predicted" not in hidden
     assert "kd," not in app.get("vega_lite_chart")[0].proto.alt
+    assert not [column for column in chart_rows(app).columns if re.match("[pc]_", column)], "answers give it away"
+    assert not app.dataframe, "a table of scores would too"
     study = open_study(root / "toy")
     rows = blind.contestants(study, catalog.networks(study))
     assert rows.select("role", "seed").rows() == [("distilled", 0), ("plain", 0), ("plain", 1)]
@@ -208,8 +276,11 @@ def test_the_blind_test_hides_names_and_scores_until_there_is_a_guess(root: Path
     app.button(key=f"guess_{right}").click().run()
     assert "is the distilled one" in says(app.success)
     assert f"{right}: kd, 10% of labels, seed 0" in json.dumps(spec_of(app), ensure_ascii=False)
+    assert "differ by their seed alone" in says(app.success)
+    assert re.search(r"kept \d\.\d\d \(chance", json.dumps(spec_of(app))) and app.dataframe[0].value.shape[0] >= 12
     assert "1 of 1 right" in says(app.caption) and "probability 0.33" in says(app.caption)
-    app.select_slider(key="round").set_value(2).run()
+    next(button for button in app.button if button.label == "Next round").click().run()
+    assert app.select_slider(key="round").value == 2
     assert "kd," not in json.dumps(spec_of(app)), "the next round is hidden again"
 
 
@@ -228,11 +299,42 @@ def test_without_maps_of_plain_there_is_no_blind_test(root: Path) -> None:
     assert "one plain student alone" in says(show(PAGE, study="odd", show="blind test").caption)
 
 
+def test_the_blind_test_takes_what_a_projector_has_maps_of(root: Path) -> None:
+    plain, distilled = "small-plain-f0.1-s1", "small-kd-f0.1-s0"
+    pca, last = pl.col("projector") == "pca", pl.col("layer") == "layer4"
+    second, first = pl.col("network_id") == plain, pl.col("network_id") == distilled
+    ivis, tsne = pl.col("projector") == "ivis", pl.col("projector") == "tsne"
+    lost = (pca & second) | (ivis & first) | (tsne & last & second)
+    keep_maps(root, ~lost)
+    assert len(spec_of(show(PAGE, show="blind test"))["hconcat"]) == 3
+    assert "images at layer3" in says(show(PAGE, show="blind test").caption), "the last layer that all have"
+    app = show(PAGE, show="blind test", projector="PCA")
+    assert len(spec_of(app)["hconcat"]) == 2 and "one plain student alone" in says(app.caption)
+    app.button(key="guess_A").click().run()
+    assert re.search(r"probability (0\.5|1)\.", says(app.caption))
+    app = show(PAGE, show="blind test", projector="ivis")
+    assert not app.error and not app.get("vega_lite_chart") and "no maps of both" in says(app.info)
+
+
+def test_controls_without_effect_are_greyed(root: Path) -> None:
+    app = show(PAGE, show="blind test", colour="correctness")
+    assert app.multiselect(key="networks").disabled
+    assert "Colour means the class" in says(app.caption)
+    assert not show(PAGE).multiselect(key="networks").disabled
+
+
 @given(rounds=strat.integers(1, 12), choices=strat.integers(2, 3))
 def test_luck_is_the_binomial_tail(rounds: int, choices: int) -> None:
-    tails = [blind.by_luck(right, rounds, choices) for right in range(rounds + 1)]
-    assert tails[0] == pytest.approx(1) and tails[-1] == pytest.approx(choices**-rounds)
+    tails = [blind.by_luck(right, [choices] * rounds) for right in range(rounds + 1)]
+    p = 1 / choices
+    exact = [math.comb(rounds, k) * p**k * (1 - p) ** (rounds - k) for k in range(rounds + 1)]
+    assert tails == pytest.approx([sum(exact[right:]) for right in range(rounds + 1)])
     assert all(a > b for a, b in itertools.pairwise(tails))
+
+
+def test_luck_over_rounds_with_other_numbers_of_maps() -> None:
+    assert blind.by_luck(2, [2, 3]) == pytest.approx(1 / 6)
+    assert blind.by_luck(1, [2, 3]) == pytest.approx(1 - 1 / 2 * 2 / 3)
 
 
 def test_every_order_comes_up() -> None:
@@ -267,6 +369,34 @@ def test_the_sliders_move_the_dots_without_the_server(visitor: Visitor) -> None:
     after = {dot["sample"]: (dot["x"], dot["y"]) for dot in visitor.dots() if dot["sample"] is not None}
     assert before.keys() == after.keys()
     assert sum(before[one] != after[one] for one in before) > len(before) / 2
+
+
+@pytest.mark.browser
+def test_the_large_map_rings_a_clicked_dot_at_every_stop(visitor: Visitor) -> None:
+    page = visitor.open("/Layers?study=toy&show=one large map")
+    page.locator(CHART).scroll_into_view_if_needed()
+    dots = [one for one in visitor.dots() if one["sample"] is not None]
+    dot = max(dots, key=lambda one: min(abs(one["x"] - o["x"]) + abs(one["y"] - o["y"]) for o in dots if o != one))
+    page.mouse.click(dot["x"], dot["y"])
+    page.wait_for_timeout(400)
+    page.locator(".vega-bindings input[type=range]").first.focus()
+    page.keyboard.press("End")
+    page.wait_for_timeout(400)
+    same = [one for one in visitor.dots() if one["sample"] == dot["sample"]]
+    assert len(same) == 2 and same[0]["x"] == same[1]["x"] != dot["x"], "the dot, moved, and the ring round it"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("shown", ["all panels", "one large map", "blind test"])
+def test_on_a_small_screen_the_maps_scroll_and_not_the_page(visitor: Visitor, shown: str) -> None:
+    visitor.page.set_viewport_size({"width": 700, "height": 900})
+    page = visitor.open(f"/Layers?study=toy&show={shown}")
+    for width in (700, 420):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(400)
+        assert page.get_by_test_id("stMain").evaluate("main => main.scrollWidth - main.clientWidth") <= 1
+        chart = page.locator(CHART).first
+        assert width > 420 or chart.evaluate("box => box.scrollWidth > box.clientWidth")
 
 
 @pytest.mark.browser

@@ -40,12 +40,25 @@ class MapChoice:
         return str(self.setting["view"])
 
     @property
+    def without_map(self) -> list[str]:
+        """The networks that have no map with this projector and setting."""
+        return self.networks.join(self.points, on="network_id", how="anti", maintain_order="left")["label"].to_list()
+
+    @property
     def panels(self) -> list[maps.Panel]:
         return maps.panels_of(self.networks, self.layers, self.columns, self.points, self.scores)
 
 
-def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
-    """Show the controls and return what they ask for; None (and words why) if nothing can be drawn."""
+def pick_maps(
+    study: Study, networks: pl.DataFrame, given: pl.DataFrame | None = None, by_class: bool = False
+) -> MapChoice | None:
+    """Show the controls and return what they ask for; None (and words why) if nothing can be drawn.
+
+    Args:
+        networks: all of the study.
+        given: the networks to draw, with all their layers, whatever the controls say of them.
+        by_class: whether colour can mean the class alone.
+    """
     mapped = networks.filter("mapped")
     projectors = maps.projectors_of(study)
     if mapped.is_empty() or not projectors:
@@ -56,8 +69,13 @@ def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
             "Projector", projectors, "projector", words=lambda name: maps.PROJECTORS.get(name, name), look="segments"
         )
         settings = _pick_layout(study, projector)
-        by = pick.one("Colour", maps.COLOURINGS, "colour", look="segments")
-    rows = _pick_networks(study, mapped)
+        # Controls without effect are greyed, not left out: what is picked comes back with the panels.
+        by = pick.one("Colour", maps.COLOURINGS, "colour", look="segments", disabled=by_class)
+    picked = _pick_networks(study, mapped, disabled=given is not None)
+    rows = picked if given is None else given
+    if by_class and by != "class":
+        st.caption("Colour means the class here, whatever is picked for the panels.")
+        by = "class"
     names, everything = list(study.record["data"]["class_names"]), study.samples
     with st.expander("More: layers, classes, what is lit and faint, how many images"):
         with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -68,7 +86,8 @@ def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
                 "how far off those are that the map shows near it. Missing: how far off the map shows its true ones.",
             )  # fmt: skip
             layers = study.frame("layers", network_id=mapped["network_id"].to_list(), view=setting["view"])
-            columns = _pick_columns(rows, layers)
+            columns = _pick_columns(picked, layers, disabled=given is not None)
+            columns = columns if given is None else _columns(rows, layers)
         kept, colours, lit = _pick_classes(names)
         samples = _pick_images(everything.filter(pl.col("class_name").is_in(kept)))
     chosen = rows["network_id"].to_list()
@@ -88,11 +107,11 @@ def pick_maps(study: Study, networks: pl.DataFrame) -> MapChoice | None:
     return choice
 
 
-def _pick_networks(study: Study, mapped: pl.DataFrame) -> pl.DataFrame:
+def _pick_networks(study: Study, mapped: pl.DataFrame, disabled: bool) -> pl.DataFrame:
     default = catalog.headline_rows(catalog.headline(study, mapped))["label"].to_list()
     labels = mapped["label"].to_list()
     picked = pick.several(
-        "Networks", labels, "networks", first=default or labels[:1], max_selections=6,
+        "Networks", labels, "networks", first=default or labels[:1], max_selections=6, disabled=disabled,
         help="A row each. Maps are drawn of the teacher, of each distillation method at the first seed and of plain at "
         "the first two seeds, for the headline's student and label budget.",
     )  # fmt: skip
@@ -100,14 +119,20 @@ def _pick_networks(study: Study, mapped: pl.DataFrame) -> pl.DataFrame:
     return order.join(mapped, on="label", how="left", maintain_order="left")
 
 
-def _pick_columns(rows: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
+def _columns(rows: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
+    """The layers of the students that are drawn, or of the first network if there is no student."""
     students = rows.filter(catalog.STUDENT)["network_id"].to_list() or rows["network_id"].to_list()
-    columns = catalog.columns_of(layers, students)
+    return catalog.columns_of(layers, students)
+
+
+def _pick_columns(rows: pl.DataFrame, layers: pl.DataFrame, disabled: bool) -> pl.DataFrame:
+    columns = _columns(rows, layers)
     names = columns["layer"].to_list()
     some = names if len(names) <= 5 else names[:: -(-len(names) // 4)]
     picked = pick.several(
-        "Layers", names, "layers", first=some, look="pills", help="A column each, first layer on the left."
-    )
+        "Layers", names, "layers", first=some, look="pills", disabled=disabled,
+        help="A column each, first layer on the left.",
+    )  # fmt: skip
     return columns.filter(pl.col("layer").is_in(picked))
 
 
@@ -173,15 +198,37 @@ def row_titles(networks: pl.DataFrame) -> dict[str, str]:
     }
 
 
+def say_left_out(labels: list[str]) -> None:
+    """Which of the picked networks are not drawn."""
+    if labels:
+        st.caption(f"Not drawn, as there are no maps of them here: {page.verbatim('; '.join(labels))}.")
+
+
 # ----------------------------------------------------------------------------- the picked image
 
 
-def sample_picker(ids: Sequence[int]) -> int | None:
-    """The image to follow: typed here, or clicked on a map."""
+def vote_in_words(study: Study) -> str:
+    """How many neighbours vote in the layers' kNN accuracy, as the study was told."""
+    k = ((study.record.get("study") or {}).get("measures") or {}).get("k")
+    return f"{k} nearest neighbours" if k else "nearest neighbours"
+
+
+def sample_picker(study: Study, drawn: pl.DataFrame, ring: bool = False) -> int | None:
+    """The image to follow: typed here, or clicked on a map.
+
+    Args:
+        drawn: the images on the maps; one that is not among them can be followed, but not ringed.
+        ring: whether the panels ring a clicked one anew, as they are not on the page.
+    """
+    ids = study.scan("samples").select("sample_id").collect()["sample_id"].to_list()
     sample = pick.maybe_one(
         "Follow an image", ids, FOLLOWED, width=260, placeholder="Click a dot, or choose a number",
         on_change=_take_typed,
     )  # fmt: skip
+    if sample is not None and sample not in drawn["sample_id"]:
+        st.caption(f"Image {sample} is not among the {drawn.height} images drawn, so nothing is ringed.")
+    if ring:
+        st.session_state[_MARKED] = sample
     st.session_state.setdefault(_MARKED, sample)
     return sample
 

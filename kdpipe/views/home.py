@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import polars as pl
@@ -13,7 +14,8 @@ from kdpipe.views import catalog, charts, evidence, focus, maps, page, tables, t
 
 CLAIMED = ("earlier", "compact", "accurate")
 POINTS = 400  # more are not told apart at this size
-_UNITS = {"accurate": (100, "points of accuracy", ".1f")}
+_UNITS = {"accurate": (100, "points of accuracy", "0.1")}  # scale, unit, least digit
+_SILHOUETTE = (1, "silhouette", "0.001")
 _ENDPOINT = {"silhouette": ("projection", "silhouette"), "knn_accuracy": ("gap", "kNN accuracy")}
 _HEIGHT = 280  # pixels, legend and axis included
 
@@ -45,11 +47,10 @@ def effect_in_words(verdict: Mapping[str, Any]) -> str:
     """Effect, interval, seeds and controls of a verdict, without its sentence."""
     said = []
     if verdict["estimate"] is not None:
-        scale, unit, form = _UNITS.get(verdict["claim"], (1, "silhouette", ".3f"))
-        number = f"{scale * _stored(verdict['estimate']):+{form}} {unit}"
+        unit = _UNITS.get(verdict["claim"], _SILHOUETTE)
+        number = f"{_rounded(verdict['estimate'], unit)} {unit[1]}"
         if verdict["low"] is not None:
-            low, high = scale * _stored(verdict["low"]), scale * _stored(verdict["high"])
-            number += f" ({low:+{form}} to {high:+{form}})"
+            number += f" ({_rounded(verdict['low'], unit)} to {_rounded(verdict['high'], unit)})"
         said.append(f"{number}, {verdict['seeds']} paired seeds.")
     asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
     if asked:
@@ -62,9 +63,11 @@ def effect_in_words(verdict: Mapping[str, Any]) -> str:
     return " ".join(said)
 
 
-def _stored(value: float) -> float:
-    """The number behind a stored 32-bit one, so that a rounded half reads as in the verdict's own sentence."""
-    return float(f"{value:.6g}")
+def _rounded(value: float, unit: tuple[int, str, str]) -> str:
+    """A stored 32-bit number in its unit; halves are rounded up, as the verdict's own sentence shows them."""
+    scale, _, step = unit
+    exact = Decimal(f"{value:.6g}") * scale
+    return f"{exact.quantize(Decimal(step), ROUND_HALF_UP):+}"
 
 
 def picture(study: Study, networks: pl.DataFrame) -> None:
@@ -126,7 +129,7 @@ def _maps(study: Study, rows: pl.DataFrame) -> None:
     names = study.record["data"]["class_names"]
     colouring = maps.Colouring("class", theme.class_colours(names, names))
     table = maps.wide_table(panels, points, samples, study.frame("predictions", network_id=chosen), names, colouring)
-    spec = maps.small_multiples(table, panels, colouring, scores=[], clickable=False, width=525)
+    spec = maps.small_multiples(table, panels, colouring, scores=[], clickable=False, width=480)
     alt = f"{maps.PROJECTORS.get(projector, projector)} maps of each layer: {' and '.join(rows['label'])}"
     page.vega_chart(study, table, spec, key="maps", width="content", alt=alt)
     st.caption(

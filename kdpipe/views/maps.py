@@ -45,6 +45,12 @@ HEADINGS = {
     "seed_drift": "seed drift",
 }
 _BROAD = 165  # pixels from which a panel has room for two scores on a line
+SCROLLS = "scrolls"  # the key of a container whose charts do so:
+# Panels keep their size on a narrow screen: their own box scrolls sideways, the page does not.
+SCROLL_CSS = """<style>
+.st-key-BOX [data-testid="stVegaLiteChart"] { max-width: 100%; overflow-x: auto; }
+.st-key-BOX .vega-bindings input[type="range"] { width: 18rem; max-width: 45%; }
+</style>""".replace("BOX", SCROLLS)
 
 
 @dataclass(frozen=True)
@@ -112,14 +118,23 @@ def scores_of(study: Study, networks: Sequence[str], projector: str, setting: Ma
     """What heads the panels of one projector and setting: measures of the maps, and of the layers they show.
 
     Returns:
-        network_id, layer, measure, value, chance.
+        network_id, layer, measure, value, chance, and low and high where the study has an interval over images.
     """
     columns = ["network_id", "layer", "measure", "value", "chance"]
     of_maps = study.frame("map_measures", network_id=networks, projector=projector).filter(same_setting(setting))
     of_layers = study.frame(
         "layer_measures", network_id=networks, view=setting["view"], measure=["knn_accuracy", "silhouette"]
     )
-    return pl.concat([of_layers.select(columns), of_maps.select(columns)])
+    return pl.concat([of_layers.select(*columns, "low", "high"), of_maps.select(columns)], how="diagonal")
+
+
+def score_table(panels: Sequence[Panel], scores: pl.DataFrame) -> pl.DataFrame:
+    """The scores of every panel, a row each: network, layer, measure, value, low, high, chance."""
+    drawn = pl.DataFrame(
+        [(p.network_id, p.network, p.layer) for p in panels], ["network_id", "network", "layer"], orient="row"
+    ).unique(maintain_order=True)
+    rows = drawn.join(scores, on=["network_id", "layer"], how="inner", maintain_order="left")
+    return rows.select("network", "layer", "measure", "value", "low", "high", "chance")
 
 
 def projectors_of(study: Study) -> list[str]:
@@ -140,7 +155,7 @@ def settings_of(study: Study, projector: str) -> pl.DataFrame:
 def layout_in_words(setting: Mapping[str, object]) -> str:
     """How panels of one setting came to lie as they do."""
     if setting["layout"] == "consensus":
-        return "All panels of a column start from one map that the networks share at that depth."
+        return "All maps of one depth start from one map that the networks share there."
     return "Each map was made alone and rotated onto a common one."
 
 
@@ -201,7 +216,7 @@ def small_multiples(
         titles: what rows are called, by network_id; their labels if not given.
     """
     columns = 1 + max(panel.column for panel in panels)
-    side = min(440, max(130, width // columns - _GAP))
+    side = min(440, max(100, width // columns - _GAP))
     frames = {c: _square(table, [i for i, p in enumerate(panels) if p.column == c]) for c in range(columns)}
     rows = []
     for row in sorted({panel.row for panel in panels}):
@@ -237,9 +252,18 @@ def small_multiples(
 
 
 def side_by_side(
-    table: pl.DataFrame, panels: Sequence[Panel], colouring: Colouring, scores: Sequence[str], width: int = _PAGE_WIDTH
+    table: pl.DataFrame,
+    panels: Sequence[Panel],
+    colouring: Colouring,
+    scores: Sequence[str],
+    width: int = _PAGE_WIDTH,
+    lit: str | None = None,
+    told: bool = True,
 ) -> Spec:
-    """Panels of several networks in one row, each under its own title; nothing is to be clicked."""
+    """Panels of several networks in one row, each under its own title; nothing is to be clicked.
+
+    Pointing at a dot says the class alone unless ``told``: what a network predicts gives it away.
+    """
     side = min(340, width // len(panels) - _GAP)
     frame = _square(table, range(len(panels)))
     cells = [
@@ -248,7 +272,7 @@ def side_by_side(
             "height": side,
             "view": {"stroke": GREY, "strokeOpacity": 0.4, "strokeWidth": 1},
             "title": _title(panel, scores, side),
-            "layer": _marks(table, i, panel, frame, colouring, False, width),
+            "layer": _marks(table, i, panel, frame, colouring, False, width, told),
         }
         for i, panel in enumerate(panels)
     ]
@@ -257,7 +281,7 @@ def side_by_side(
     return {
         "hconcat": cells,
         "spacing": _GAP,
-        "params": [light],
+        "params": [light if lit is None else {**light, "value": [{"colour": lit}]}],
         "resolve": {"scale": {"color": "shared", "opacity": "shared"}},
         "usermeta": CANVAS,
     }
@@ -271,6 +295,7 @@ def _marks(
     colouring: Colouring,
     clickable: bool,
     width: int,
+    told: bool = True,
 ) -> list[Spec]:
     """The dots of panel ``i`` and, above them, the ring around the picked one."""
     place = {
@@ -290,14 +315,18 @@ def _marks(
             "symbolType": "circle",
         },
     }
-    faded = {"domain": [0, FADES[colouring.fade][1]], "range": [0.95, 0.12], "clamp": True}
-    opacity: Spec = {"field": f"{colouring.fade}_{i}", "type": "quantitative", "scale": faded, "legend": None}
+    opacity = faded(f"{colouring.fade}_{i}", colouring.fade)
     if colouring.by == "class":  # the class that is lit keeps its fading, the others recede
         opacity = {"condition": {"param": LIT, **opacity}, "value": _DIM}
     dots: Spec = {
         "name": f"panel_{i}",
         "mark": {"type": "circle", "size": 28 if table.height <= 1000 else 16},
-        "encoding": {**place, "color": colour, "opacity": opacity, "tooltip": _tooltip(table, i, panel, colouring)},
+        "encoding": {
+            **place,
+            "color": colour,
+            "opacity": opacity,
+            "tooltip": _tooltip(table, i, panel, colouring, told),
+        },
     }
     if not clickable:
         return [dots]
@@ -309,30 +338,45 @@ def _marks(
     return [dots, ring]
 
 
-def _tooltip(table: pl.DataFrame, i: int, panel: Panel, colouring: Colouring) -> list[Spec]:
+def faded(field: str, fade: str) -> Spec:
+    """The opacity channel: the larger ``field``, which holds the measure ``fade``, the fainter a dot."""
+    scale = {"domain": [0, FADES[fade][1]], "range": [0.95, 0.12], "clamp": True}
+    return {"field": field, "type": "quantitative", "scale": scale, "legend": None}
+
+
+def _tooltip(table: pl.DataFrame, i: int, panel: Panel, colouring: Colouring, told: bool) -> list[Spec]:
     """What pointing at a dot shows; Vega draws the field called ``image`` as an image."""
     image: list[Spec] = [{"field": "image", "type": "nominal"}] if "image" in table.columns else []
+    faint = FADES[colouring.fade][0]
+    network: list[Spec] = [
+        {"field": f"p_{panel.row}", "type": "nominal", "title": "predicted"},
+        {"field": f"{colouring.fade}_{i}", "type": "quantitative", "title": faint, "format": ".0%"},
+    ]
     return [
         *image,
         {"field": "class_name", "type": "nominal", "title": "class"},
-        {"field": f"p_{panel.row}", "type": "nominal", "title": "predicted"},
-        {"field": f"{colouring.fade}_{i}", "type": "quantitative", "title": FADES[colouring.fade][0], "format": ".0%"},
+        *(network if told else []),
         {"field": "sample_id", "type": "quantitative", "title": "image number"},
     ]
 
 
 def _title(panel: Panel, scores: Sequence[str], side: int) -> Spec:
     """The layer and its scores, two on a line where there is room, so that nothing is cut."""
-    said = [_score(panel, name) for name in scores if name in panel.scores]
+    said = heading(panel, scores)
     each = 2 if side >= _BROAD else 1
     lines = [" · ".join(said[i : i + each]) for i in range(0, len(said), each)]
     size = {"fontSize": 12, "subtitleFontSize": 11, "subtitleColor": GREY, "offset": 6}
     return {"text": panel.layer, "subtitle": lines, "anchor": "start", **size}
 
 
+def heading(panel: Panel, scores: Sequence[str]) -> list[str]:
+    """What heads a panel: each score in a few words, with what chance would give where that is told."""
+    return [_score(panel, name) for name in scores if name in panel.scores]
+
+
 def _score(panel: Panel, name: str) -> str:
     value = panel.scores[name]
-    said = f"{HEADINGS.get(name, name)} " + (f"{value:.0%}" if name == "knn_accuracy" else f"{value:.2f}")
+    said = f"{HEADINGS.get(name, name)} " + (f"{value:.0%}" if name == "knn_accuracy" else f"{value:z.2f}")
     return f"{said} (chance {panel.floors[name]:.2f})" if name == "knn_recall" and name in panel.floors else said
 
 

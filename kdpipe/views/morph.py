@@ -7,21 +7,72 @@ them, so that the eye can follow single images. What lies between two stops is n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
+import streamlit as st
 
-from kdpipe.views import maps
+from kdpipe.store import Study
+from kdpipe.views import controls, maps, page, pick
 from kdpipe.views.charts import CANVAS, legend_columns
-from kdpipe.views.theme import GREY
+from kdpipe.views.images import with_images
+from kdpipe.views.theme import GREY, MARKED
 
 SIDE = 560
+SCORES = ("knn_accuracy", "silhouette", "trustworthiness", "knn_recall")
 _LAST = 1e-6  # keeps the upper end of a slider inside the last pair of columns
+_LINE = 19  # pixels between lines of text in the map
 
 
-def table(panels: Sequence[maps.Panel], points: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
-    """One row an image with x_r_c and y_r_c of network r at column c, all columns turned like the first.
+def show(study: Study, choice: controls.MapChoice) -> None:
+    """One map with a slider through networks and one through layers."""
+    layers, colouring = choice.columns["layer"].to_list(), choice.colouring
+    panels = complete(choice.panels, len(layers))
+    networks = list({panel.network: None for panel in panels})
+    if not networks:
+        st.info("None of the picked networks has a map of every picked layer with this setting: pick fewer layers.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        network = pick.one("Start at network", networks, "start_network", width=300)
+        layer = pick.one("Start at layer", layers, "start_layer", first=layers[-1], look="segments")
+        images = choice.samples.sort("display_rank").head(controls.SOME).drop("display_rank")
+        sample = controls.sample_picker(study, images, ring=True)
+    images = with_images(images).with_columns(colour=colouring.values("class_name"))
+    frame = table(panels, choice.points, images, colouring.fade)
+    start = (networks.index(network), layers.index(layer))
+    drawn = spec(frame, panels, layers, colouring, start, choice.lit, sample)
+    alt = f"One map of {frame.height} images with sliders through {', '.join(networks)} and {', '.join(layers)}"
+    page.vega_chart(study, frame, drawn, key="morph_chart", width="content", alt=alt)
+    st.caption(
+        f"{frame.height} images. Move the sliders below the map (arrow keys work too): dots travel from where one "
+        "network or layer has them to where the next one does. **Only the stops are networks**; what lies between is "
+        "interpolation, and says nothing. Maps of neighbouring layers are turned onto each other. Click a dot to ring "
+        f"it and follow it; faint dots: {maps.FADES[colouring.fade][0]}. Sizes and gaps of groups are the map's own "
+        f"doing. {maps.layout_in_words(choice.setting)}"
+    )
+    controls.say_left_out([label for label in choice.networks["label"] if label not in networks])
+    page.data_note(study)
+    places = frame.select("sample_id", "class_name", pl.col(r"^[xyf]_\d+_\d+$"))
+    page.table_beside(
+        places, f"{study.name}-places", "Where every image lies: x, y and what fades, by network and layer"
+    )
+
+
+def complete(panels: Sequence[maps.Panel], columns: int) -> list[maps.Panel]:
+    """The panels of the networks that have a map in every column, their rows counted anew."""
+    by_row: dict[int, list[maps.Panel]] = {}
+    for panel in panels:
+        by_row.setdefault(panel.row, []).append(panel)
+    whole = [mine for _, mine in sorted(by_row.items()) if len(mine) == columns]
+    return [replace(panel, row=row) for row, mine in enumerate(whole) for panel in mine]
+
+
+def table(
+    panels: Sequence[maps.Panel], points: pl.DataFrame, samples: pl.DataFrame, fade: str = "misplacement"
+) -> pl.DataFrame:
+    """One row an image with x_r_c, y_r_c and what fades, f_r_c, of network r at column c.
 
     Maps of one depth share their axes; those of different depths do not, so each column is laid over the
     one before it (rotation and reflection), by the mean over its networks.
@@ -42,30 +93,34 @@ def table(panels: Sequence[maps.Panel], points: pl.DataFrame, samples: pl.DataFr
             left, _, right = np.linalg.svd(np.nanmean(here, axis=0).T @ before)
             here[:] = here @ (left @ right)
     wide: dict[str, Any] = {"sample_id": ids}
-    for row in range(rows):
-        for column in range(columns):
-            wide |= {f"{axis}_{row}_{column}": places[row, column, :, at] for at, axis in enumerate("xy")}
+    for (row, column), frame in found.items():
+        wide |= {f"{axis}_{row}_{column}": places[row, column, :, at] for at, axis in enumerate("xy")}
+        wide[f"f_{row}_{column}"] = frame[fade]
     return samples.join(pl.DataFrame(wide), on="sample_id", how="inner", maintain_order="left")
 
 
 def spec(
     frame: pl.DataFrame,
-    networks: Sequence[str],
+    panels: Sequence[maps.Panel],
     layers: Sequence[str],
-    colours: Mapping[str, str],
+    colouring: maps.Colouring,
     start: tuple[int, int] = (0, 0),
     lit: str | None = None,
+    marked: int | None = None,
 ) -> dict[str, Any]:
     """A Vega-Lite specification with a slider for networks and one for layers.
 
     Args:
         frame: from :func:`table`, with a column ``colour``.
-        networks: what stops of the first slider are called.
-        layers: what stops of the second one are called.
-        colours: class names and their colours.
+        panels: from :func:`complete`; a network a row.
+        layers: what stops of the second slider are called.
+        colouring: by class; what makes a dot faint.
         start: network and layer at first.
-        lit: class that stands out from the start.
+        lit: class that stands out from the start; a click on the legend picks another.
+        marked: image that is ringed from the start; a click on a dot rings another.
     """
+    networks = list({panel.row: panel.network for panel in panels}.values())
+    colours = colouring.colours
     params: list[dict[str, Any]] = [
         _slider("network", len(networks), start[0], "from network to network"),
         _slider("layer", len(layers), start[1], "from layer to layer"),
@@ -73,11 +128,15 @@ def spec(
         {"name": "n1", "expr": f"min(n0 + 1, {len(networks) - 1})"},
         {"name": "l0", "expr": f"min(floor(layer + {_LAST}), {len(layers) - 1})"},
         {"name": "l1", "expr": f"min(l0 + 1, {len(layers) - 1})"},
-        {"name": "where", "expr": _where(networks, layers)},
+        {"name": "where", "expr": f"[{_where('network', 'n', networks)}, {_where('layer', 'l', layers)}]"},
+        {"name": "scored", "expr": _scored(panels, len(networks), len(layers))},
     ]
     light: dict[str, Any] = {"name": maps.LIT, "select": {"type": "point", "fields": ["colour"]}, "bind": "legend"}
     if lit is not None:
         light["value"] = [{"colour": lit}]
+    ring: dict[str, Any] = {"name": maps.PICK, "select": {"type": "point", "fields": ["sample_id"], "on": "click"}}
+    if marked is not None:
+        ring["value"] = [{"sample_id": marked}]
     half = 1.05 * max(float(np.nanmax(np.abs(frame.select("^[xy]_.*$").to_numpy()))), 1e-9)
     place = {
         axis: {"field": axis, "type": "quantitative", "axis": None, "scale": {"domain": [-half, half], "nice": False}}
@@ -98,28 +157,36 @@ def spec(
         "width": SIDE,
         "height": SIDE,
         "view": {"stroke": GREY, "strokeOpacity": 0.4},
-        "transform": [{"calculate": _between(axis), "as": axis} for axis in "xy"],
+        "transform": [{"calculate": _between(axis), "as": axis} for axis in "xyf"],
         "layer": [
             {
-                "params": [light],
+                "params": [light, ring],
                 "mark": {"type": "circle", "size": 34},
                 "encoding": {
                     **place,
                     "color": colour,
-                    "opacity": {"condition": {"param": maps.LIT, "value": 0.75}, "value": 0.06},
+                    "opacity": {"condition": {"param": maps.LIT, **maps.faded("f", colouring.fade)}, "value": 0.06},
                     "tooltip": tooltip,
                 },
             },
             {
-                "data": {"values": [{}]},
+                "transform": [{"filter": {"param": maps.PICK, "empty": False}}],
                 "mark": {
-                    "type": "text", "align": "left", "baseline": "top", "x": 8, "y": 8, "fontSize": 14,
-                    "fontWeight": 600, "color": GREY, "text": {"expr": "where"},
+                    "type": "point", "size": 220, "strokeWidth": 3, "color": MARKED, "filled": False, "tooltip": None,
                 },
+                "encoding": place,
             },
+            _text("where", 8, {"fontSize": 14, "fontWeight": 600, "lineHeight": _LINE}),
+            _text("scored", 12 + 2 * _LINE, {"fontSize": 12}),
         ],
         "usermeta": CANVAS,
     }  # fmt: skip
+
+
+def _text(signal: str, y: int, look: Mapping[str, Any]) -> dict[str, Any]:
+    """A note in the upper left corner that follows the sliders."""
+    mark = {"type": "text", "align": "left", "baseline": "top", "x": 8, "y": y, "color": GREY, "limit": SIDE - 16}
+    return {"data": {"values": [{}]}, "mark": {**mark, **look, "text": {"expr": signal}}}
 
 
 def _slider(name: str, stops: int, start: int, about: str) -> dict[str, Any]:
@@ -140,17 +207,23 @@ def _between(axis: str) -> str:
     return f"(1 - (layer - l0)) * {lower} + (layer - l0) * {upper}"
 
 
-def _where(networks: Sequence[str], layers: Sequence[str]) -> str:
-    """What the map shows at the sliders' places: a network at a layer, or that it lies between two."""
+def _where(slider: str, short: str, names: Sequence[str]) -> str:
+    """Which stop a slider is at, or the two that it lies between."""
+    known = "[" + ", ".join(_quoted(one) for one in names) + "]"
+    low, high = f"{short}0", f"{short}1"
+    return (
+        f"({slider} - {low} < 0.01 ? {known}[{low}] : {slider} - {low} > 0.99 ? {known}[{high}] : "
+        f"'between ' + {known}[{low}] + ' and ' + {known}[{high}])"
+    )
 
-    def told(name: str, low: str, high: str, names: Sequence[str]) -> str:
-        known = "[" + ", ".join(_quoted(one) for one in names) + "]"
-        return (
-            f"({name} - {low} < 0.01 ? {known}[{low}] : {name} - {low} > 0.99 ? {known}[{high}] : "
-            f"'between ' + {known}[{low}] + ' and ' + {known}[{high}])"
-        )
 
-    return told("network", "n0", "n1", networks) + " + ', ' + " + told("layer", "l0", "l1", layers)
+def _scored(panels: Sequence[maps.Panel], networks: int, layers: int) -> str:
+    """The scores of the panel that the sliders stand at; between stops there is nothing to score."""
+    said = {(panel.row, panel.column): " · ".join(maps.heading(panel, SCORES)) for panel in panels}
+    rows = (", ".join(_quoted(said.get((row, column), "")) for column in range(layers)) for row in range(networks))
+    known = ", ".join(f"[{row}]" for row in rows)
+    at_stop = "abs(network - round(network)) < 0.01 && abs(layer - round(layer)) < 0.01"
+    return f"{at_stop} ? [{known}][round(network)][round(layer)] : 'interpolation: no network is here'"
 
 
 def _quoted(text: str) -> str:

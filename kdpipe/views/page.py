@@ -32,7 +32,14 @@ _LAST = "last_study"
 # Streamlit leaves 80 px on either side and above: a tenth of a small screen, which the maps need.
 ROOM_CSS = """<style>
 .stMainBlockContainer { padding: 3.2rem 2.5rem 4rem; }
-@media (max-width: 640px) { .stMainBlockContainer { padding: 3.2rem 1rem 4rem; } }
+@media (max-width: 640px) {
+  .stMainBlockContainer { padding: 3.2rem 1rem 4rem; }
+  /* a picture of fixed width scrolls in its own box, and the page stays */
+  [data-testid="stVegaLiteChart"] { max-width: calc(100vw - 2rem); overflow-x: auto; }
+}
+/* white on the primary colour cannot be read in the dark theme */
+.stMultiSelect [data-tag] { background: transparent; border: 1px solid currentColor; color: inherit; }
+.stMultiSelect [data-tag] * { color: inherit; }
 </style>"""
 LINK_WIDTH = 120  # characters of a link on one line below a chart
 _LOG = logging.getLogger(__name__)
@@ -76,7 +83,7 @@ def _pick_study(names: list[str]) -> str:
     """The study in the address; without one, the study of the last page; at first, the first that opens.
 
     Not bound to the address by Streamlit 1.67, which drops a bound value where a page is left by a link
-    and keeps the next page's address without it. Here the address is always written.
+    and keeps the next page's address without it. Here the address is written on every page.
     """
     asked = st.query_params.get("study")
     name = next(one for one in (asked, st.session_state.get(_LAST), names[0]) if one in names)
@@ -84,7 +91,7 @@ def _pick_study(names: list[str]) -> str:
     st.sidebar.selectbox("Study", names, key="study", on_change=_take_study)
     if asked and asked not in names:
         st.warning(f"There is no study called “{as_text(asked)}”: this is “{name}”.", icon=":material/link_off:")
-    if asked != name:
+    if asked != name and (asked or name != names[0]):
         st.query_params["study"] = name
     st.session_state[_LAST] = name
     return name
