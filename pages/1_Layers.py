@@ -31,7 +31,8 @@ def grid(study: Study, choice: controls.MapChoice) -> None:
         "**Of the map**: trust(worthiness), are neighbours on the map true ones; kept, the share of the 15 true "
         "neighbours that the map keeps, beside what a random map keeps; continuity, do true neighbours stay near; seed "
         "drift, how far the map moves, in RMS radii, when only the projector's seed changes: panels that differ no "
-        "more than that do not differ. "
+        "more than that cannot be told apart from the projector's own noise. Where few neighbours are kept, a panel "
+        "says little. "
         f"{maps.layout_in_words(choice.setting)} Point at a dot to see its image, click it to ring it in all panels, "
         "click a class in the legend to light it up. "
         "The table has the scores' chance levels, and 95 % intervals over images where there are some."
@@ -61,7 +62,8 @@ def main() -> None:
     st.html(maps.SCROLL_CSS)
     st.title("Layers")
     st.markdown(
-        "Every panel shows the same test images as one layer of one network arranges them: trust who is next to whom, "
+        "Every panel shows the same test images as one layer of one network arranges them. A projector such as t-SNE "
+        "puts images that the layer finds alike next to each other; its axes mean nothing. Trust who is next to whom, "
         "as far as the scores above a panel allow, and not the size of groups or the gaps between them. Two networks "
         "can differ by chance alone, so keep a second plain seed beside any comparison."
     )

@@ -41,7 +41,9 @@ def accuracy_section(study: Study, networks: pl.DataFrame, student: str, budget:
     trained = networks.filter((pl.col("status") == "trained") & pl.col("test_accuracy").is_not_null())
     mine = trained.filter((catalog.STUDENT & (pl.col("student") == student)) | (pl.col("role") == "teacher"))
     named = mine.filter((pl.col("budget") == budget) | (pl.col("role") == "teacher"))
-    named = named.filter(pl.col("series").is_in(list(colours)[:MOST_TILES]))
+    main = catalog.headline(study, networks)["series"].to_list()
+    tiles = sorted(colours, key=lambda series: series not in main)[:MOST_TILES]  # the headline's first
+    named = named.filter(pl.col("series").is_in(tiles))
     summary = catalog.accuracies(named)
     gains.tiles(summary, gains.paired(named))
     st.caption(gains.caption(summary))

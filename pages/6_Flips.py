@@ -14,9 +14,9 @@ def changed_section(study: Study, compared: flips.Comparison, counts: pl.DataFra
     alone = {row["kind"]: row["mean"] for row in summary.filter(pl.col("series") != compared.series).rows(named=True)}
     for place, (kind, name) in zip(st.columns(len(flips.KINDS)), flips.KINDS.items(), strict=True):
         sign = "+" if kind == "net" else ""
-        null = f"{alone[kind]:{sign}.0f} by another start" if kind in alone else None
+        null = f"{alone[kind]:{sign}.1f} by another start" if kind in alone else None
         place.metric(
-            name.capitalize(), f"{own[kind]['mean']:{sign}.0f}", null, delta_color="off", delta_arrow="off", border=True
+            name.capitalize(), f"{own[kind]['mean']:{sign}.1f}", null, delta_color="off", delta_arrow="off", border=True
         )
     shown = summary.with_columns(what=pl.col("kind").replace(flips.KINDS))
     chart = flips.range_rows(shown, "what", list(flips.KINDS.values()), compared.colours, "probe images")

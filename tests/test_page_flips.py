@@ -59,14 +59,14 @@ def test_the_counts_are_those_of_the_table_with_the_null_beside(root: Path) -> N
         mine = rows.filter(series="kd", kind=kind).row(0, named=True)
         assert mine["mean"] == pytest.approx(expected[kind].mean())
         assert (mine["lowest"], mine["highest"]) == (expected[kind].min(), expected[kind].max())
-    assert app.metric[0].value == f"{expected['fixed'].mean():.0f}" and "by another start" in app.metric[0].delta
+    assert app.metric[0].value == f"{expected['fixed'].mean():.1f}" and "by another start" in app.metric[0].delta
 
 
 def test_one_seed_is_compared_with_the_second_start_of_that_seed(root: Path) -> None:
     app = show(FLIPS, seed="seed 1", method="rkd", labels="all labels")
     study = open_study(root / "toy")
     row = study.frame("flips", network_id="small-rkd-f1-s1").filter(pl.col("label").is_null()).row(0, named=True)
-    assert app.metric[0].value == str(row["fixed"]) and app.metric[1].value == str(row["broken"])
+    assert [app.metric[at].value for at in (0, 1)] == [f"{row['fixed']:.1f}", f"{row['broken']:.1f}"]
     assert set(chart_rows(app, holding="mean")["seeds"]) == {1}
 
 

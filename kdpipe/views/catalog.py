@@ -9,6 +9,7 @@ import polars as pl
 
 from kdpipe.errors import ArtifactError
 from kdpipe.store import Study
+from kdpipe.views.words import verbatim
 
 VIEWS = {"gap": "channel means (gap)", "projection": "whole map (projection)"}
 ROLES = ("teacher", "plain", "control", "distilled", "checkpoint", "baseline")
@@ -199,7 +200,7 @@ def study_in_words(study: Study, frame: pl.DataFrame) -> str:
     teachers = _architectures(frame.filter(pl.col("role") == "teacher"))
     archs = _architectures(students)
     methods = students.filter(pl.col("role") == "distilled")["series"].unique(maintain_order=True).to_list()
-    named = _listed(methods) if len(methods) <= MOST_NAMED else f"{len(methods)} methods"
+    named = _listed([verbatim(name) for name in methods]) if len(methods) <= MOST_NAMED else f"{len(methods)} methods"
     budgets = _listed(students.sort("label_fraction")["budget"].unique(maintain_order=True).to_list())
     seeds = students.filter(pl.col("status") == "trained")["seed"].n_unique()
     size = " by ".join(str(n) for n in (data.get("image_shape") or [])[1:])

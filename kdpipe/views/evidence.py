@@ -39,8 +39,11 @@ MEANINGS: Mapping[str, str] = {
     "supported": "The effect is there, on all that it is judged by, and no control that was asked gains as much.",
     "supported for compactness only": "Classes are tighter earlier, but neighbours are not shown to agree more.",
     "better but not earlier": "The curve is higher, but its shape over depth is not shown to be an earlier one.",
-    "explained": "The effect is there, but not shown to be more than what a control reaches without distillation.",
-    "reversed": "The effect is there with the other sign: distillation does worse.",
+    "explained": (
+        "The effect is there, but not shown to outlast a control: one that takes distillation's place gains as much, "
+        "or the effect goes with what the control withholds, such as the teacher's extra labels."
+    ),
+    "reversed": "The effect is there with the other sign than the claim says.",
     "no difference": "The whole interval lies within what was said beforehand not to matter.",
     "not supported by all": "It holds for some of what it should hold for, not for all.",
     "inconclusive": "The data neither shows a difference nor rules one out.",

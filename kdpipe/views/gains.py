@@ -72,7 +72,8 @@ def in_words(gains: pl.DataFrame, headline: Sequence[str] = ()) -> str:
         said.append(
             "The control is the plain student of the same seed again, **from other initial weights**: "
             f"{'; '.join(map(_one, chance.rows(named=True)))}. Its range over seeds is what another initialisation "
-            "alone moves: **a gain inside that range tells nothing**, nor does one of that size with the other sign. "
+            "alone moves in one run: **one run's gain inside that range could be luck**; what a mean over seeds "
+            "says is judged on the page of evidence. "
             "Two plain students of different seeds differ in more: in initial weights, batches and which images are "
             "labelled."
         )

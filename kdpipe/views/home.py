@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -52,15 +53,40 @@ def effect_in_words(verdict: Mapping[str, Any]) -> str:
         if verdict["low"] is not None:
             number += f" ({_rounded(verdict['low'], unit)} to {_rounded(verdict['high'], unit)})"
         said.append(f"{number}, {verdict['seeds']} paired seeds.")
+    rests = json.loads(verdict.get("rests_on") or "{}")
     asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
     if asked:
-        said.append(f"Outlasts {len(verdict['controls_passed'])} of {asked} other explanations.")
+        said.append(f"Outlasts {len(verdict['controls_passed'])} of {asked} other explanations{_on_knn(rests)}.")
+    said += _caveats(rests.get("silhouette") or {})
     missing = len(verdict["controls_missing"])
     if missing:
         said.append(f"{missing} explanation{'s' * (missing != 1)} could not be asked.")
     if verdict["takes"]:
         said.append(f"A decision takes {verdict['takes']}.")
     return " ".join(said)
+
+
+def _on_knn(rests: Mapping[str, Any]) -> str:
+    """How many controls the second endpoint outlasts, where the claim is judged by both."""
+    controls = (rests.get("knn_accuracy") or {}).get("controls") or []
+    kept = sum(bool(control["survived"]) for control in controls)
+    return f" on silhouette, {kept} of {len(controls)} on kNN accuracy" if controls else ""
+
+
+def _caveats(rests: Mapping[str, Any]) -> list[str]:
+    """What a reader of the effect alone would miss: how little a control leaves, the band, and the curves' shape."""
+    said = []
+    left = [control for control in rests.get("controls") or [] if control["estimate"] is not None]
+    if left:
+        least = min(left, key=lambda control: control["estimate"])
+        said.append(f"Least is left with {least['name']}: {_rounded(least['estimate'], _SILHOUETTE)}.")
+    effect, epsilon = rests.get("early_abc") or {}, rests.get("epsilon")
+    if epsilon and effect.get("low") is not None and -epsilon < effect["low"] <= effect["high"] < epsilon:
+        said.append(f"All of it lies within ±{epsilon:g}, which was said beforehand not to matter.")
+    shape = rests.get("shape_abc") or {}
+    if shape.get("high") is not None and shape["high"] < 0:
+        said.append("Brought to one height, the curve rises later than plain's, not earlier.")
+    return said
 
 
 def _rounded(value: float, unit: tuple[int, str, str]) -> str:

@@ -24,6 +24,7 @@ SIDE = 560
 SCORES = ("knn_accuracy", "silhouette", "trustworthiness", "knn_recall")
 _LAST = 1e-6  # keeps the upper end of a slider inside the last pair of columns
 _LINE = 19  # pixels between lines of text in the map
+_HEAD = 70  # pixels above the dots for that text
 
 
 def show(study: Study, choice: controls.MapChoice) -> None:
@@ -138,9 +139,10 @@ def spec(
     if marked is not None:
         ring["value"] = [{"sample_id": marked}]
     half = 1.05 * max(float(np.nanmax(np.abs(frame.select("^[xy]_.*$").to_numpy()))), 1e-9)
+    top = half * (1 + 2 * _HEAD / SIDE)  # a pixel is as long on both axes
     place = {
-        axis: {"field": axis, "type": "quantitative", "axis": None, "scale": {"domain": [-half, half], "nice": False}}
-        for axis in "xy"
+        axis: {"field": axis, "type": "quantitative", "axis": None, "scale": {"domain": [-half, end], "nice": False}}
+        for axis, end in (("x", half), ("y", top))
     }
     legend = {"orient": "top", "title": None, "columns": legend_columns(list(colours), SIDE), "symbolOpacity": 1}
     colour = {
@@ -155,7 +157,7 @@ def spec(
     return {
         "params": params,
         "width": SIDE,
-        "height": SIDE,
+        "height": SIDE + _HEAD,
         "view": {"stroke": GREY, "strokeOpacity": 0.4},
         "transform": [{"calculate": _between(axis), "as": axis} for axis in "xyf"],
         "layer": [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +26,7 @@ from kdpipe.views import catalog, figures
 from kdpipe.views.images import PIXELS_CSS
 from kdpipe.views.pick import as_text
 from kdpipe.views.theme import GREY
+from kdpipe.views.words import verbatim as verbatim  # pages know it as page.verbatim
 
 _LAST = "last_study"
 # Streamlit leaves 80 px on either side and above: a tenth of a small screen, which the maps need.
@@ -38,7 +38,7 @@ ROOM_CSS = """<style>
   [data-testid="stVegaLiteChart"] { max-width: calc(100vw - 2rem); overflow-x: auto; }
 }
 /* white on the primary colour cannot be read in the dark theme */
-.stMultiSelect [data-tag] { background: transparent; border: 1px solid currentColor; color: inherit; }
+.stMultiSelect [data-tag]:not([aria-disabled="true"]) { background: transparent; border: 1px solid currentColor; color: inherit; }
 .stMultiSelect [data-tag] * { color: inherit; }
 </style>"""
 LINK_WIDTH = 120  # characters of a link on one line below a chart
@@ -115,11 +115,6 @@ def section(what: str) -> Iterator[None]:
             "Run scripts/precompute.py on the study file again.",
             icon=":material/extension_off:",
         )
-
-
-def verbatim(text: str) -> str:
-    """Text from a file for where Streamlit reads Markdown: every character stands for itself."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~$:-])", r"\\\1", text)
 
 
 def data_note(study: Study) -> None:

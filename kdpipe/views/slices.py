@@ -170,7 +170,7 @@ def in_words(table: pl.DataFrame, base: str, series: str) -> str:
         return f"{said}."
     row, more = lost.row(0, named=True), lost["worst"].sum()
     worst = f"{row['slice']}, {row['difference']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})"
-    return f"{said}, {more or 'none'} of them by more than all other images are; the largest loss: {worst}."
+    return f"{said} ({more or 'none'} by more than all other images are); the largest loss: {worst}."
 
 
 def about(base: str, table: pl.DataFrame, left_out: int, missing: Sequence[str]) -> str:
