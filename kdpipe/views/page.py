@@ -38,7 +38,7 @@ ROOM_CSS = """<style>
   [data-testid="stVegaLiteChart"] { max-width: calc(100vw - 2rem); overflow-x: auto; }
 }
 /* white on the primary colour cannot be read in the dark theme */
-.stMultiSelect [data-tag]:not([aria-disabled="true"]) { background: transparent; border: 1px solid currentColor; color: inherit; }
+.stMultiSelect [data-tag] { background: transparent; border: 1px solid currentColor; color: inherit; }
 .stMultiSelect [data-tag] * { color: inherit; }
 </style>"""
 LINK_WIDTH = 120  # characters of a link on one line below a chart
