@@ -136,14 +136,17 @@ def slice_section(study: Study, compared: flips.Comparison) -> None:
     pairs = compared.own.select("network_id", base_id=f"{base}_id")
     answers = flips.answers_of(study, {*pairs["network_id"], *pairs["base_id"]})
     samples = study.scan("samples").drop("image").collect()
-    table = slices.differences(answers, pairs, slices.memberships(samples))
+    members = slices.memberships(samples)
+    if base == "teacher":
+        members = members.filter(pl.col("kind") != slices.CERTAINTY)
+    table = slices.differences(answers, pairs, members)
     drawn, left_out = slices.drawn(table)
     colour = compared.colours[compared.series]
     title = f"accuracy of the student less that of {slices.called(base)}, in points"
     words = slices.in_words(table, base, compared.series)
     st.text(words)
     page.chart(study, slices.loss_ranges(drawn, table["difference"][0], colour, title), key="slices", alt=words)
-    missing = [name for name in slices.FACTORS if name not in table["kind"].to_list()]
+    missing = [name for name in slices.factors_for(base) if name not in table["kind"].to_list()]
     st.caption(slices.about(base, table, left_out, missing))
     page.table_beside(table, f"{study.name}-slices-{base}")
 

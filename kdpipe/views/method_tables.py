@@ -39,8 +39,12 @@ COLUMNS: Mapping[str, Any] = {
 
 
 def shown(table: pl.DataFrame) -> list[str]:
-    """Columns that say something, few enough to stand side by side; the others are in the downloads."""
-    return [name for name in COLUMNS if name in table.columns and table[name].null_count() < table.height]
+    """Columns that say something of each method, few enough to stand side by side; the others are in the downloads."""
+    return [
+        name
+        for name in COLUMNS
+        if name != "images/s" and name in table.columns and table[name].null_count() < table.height
+    ]
 
 
 def of_gains_and_costs(study: Study, networks: pl.DataFrame, cell: pl.Expr) -> pl.DataFrame:

@@ -24,6 +24,12 @@ WORST, MARKED, UNMARKED = "lost more than elsewhere", "remains after correction"
 _QUARTERS = ("lowest", "second", "third", "highest")
 _Z = 1.959964
 _ALL = "all images"
+CERTAINTY = "teacher_entropy"
+
+
+def factors_for(base: str) -> tuple[str, ...]:
+    """Factors whose quarters can be compared with ``base``: where a teacher is sure, it is mostly right itself."""
+    return tuple(name for name in FACTORS if base != "teacher" or name != CERTAINTY)
 
 
 def memberships(samples: pl.DataFrame) -> pl.DataFrame:
@@ -185,14 +191,14 @@ def about(base: str, table: pl.DataFrame, left_out: int, missing: Sequence[str])
         "diamonds also lose more than all other images together do, corrected in the same way. Dashed: the "
         "difference on all images.",
     ]
-    if base == "teacher" and "teacher_entropy" in table["kind"].to_list():
+    if base == "teacher":
         said.append(
-            "Quarters of teacher entropy are made from the teacher's own certainty, where it is sure it is mostly "
-            "right: compare those with plain."
+            "Quarters of teacher entropy are left out: they are made from the teacher's own certainty, and where it is "
+            "sure it is mostly right. Pick plain to see them."
         )
     if left_out:
         said.append(f"{left_out} slices with smaller losses are in the table only.")
-    if len(missing) == len(FACTORS):
+    if len(missing) == len(factors_for(base)):
         said.append("This study has no known factors: set `factors = true` under `[measures]` and run it again.")
     elif missing:
         named = ", ".join(name.replace("_", " ") for name in missing)
