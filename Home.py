@@ -5,6 +5,7 @@ import streamlit as st
 
 from kdpipe.store import Study
 from kdpipe.views import catalog, home, page
+from kdpipe.views.words import verbatim
 
 WAYS = {
     "I study distillation": (
@@ -54,7 +55,7 @@ def ways_in(study: Study) -> None:
 
 def about(study: Study, networks: pl.DataFrame) -> None:
     st.header("The study")
-    st.markdown(page.verbatim(str(study.record.get("description", ""))))
+    st.markdown(verbatim(str(study.record.get("description", ""))))
     page.missing_stages(study)
     st.markdown(catalog.study_in_words(study, networks))
     page.lost_networks(networks)
@@ -65,7 +66,7 @@ def main() -> None:
     study = page.open_page("Home", "🎓")
     question()
     with page.section("The verdicts"):
-        st.subheader(page.verbatim(study.title), anchor=False)
+        st.subheader(verbatim(study.title), anchor=False)
         if not home.cards(study):
             st.info("This study has no distilled student with a plain one of the same seed: there is nothing to judge.")
     networks = None

@@ -149,7 +149,7 @@ def main() -> None:
             st.info("This study has no students.")
             return
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            student, budget = scope.pick_cell(networks)
+            student, budget = scope.pick_budget(networks)
         colours, others = scope.pick_series(study, networks)
         in_colour = pl.col("series").is_in(list(colours))
         mine = catalog.STUDENT & (pl.col("student") == student) & (pl.col("budget") == budget)

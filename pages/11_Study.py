@@ -7,14 +7,15 @@ import streamlit as st
 from kdpipe.schema import TABLES
 from kdpipe.store import Study
 from kdpipe.views import catalog, glossary, page, pick, provenance
+from kdpipe.views.words import verbatim
 
 ABOUT, FILES, WORDS, CITE = "about the study", "tables and downloads", "glossary", "figures and citing"
 EVERYTHING = "everything"
 
 
 def about_part(study: Study) -> None:
-    st.header(page.verbatim(study.title))
-    st.markdown(page.verbatim(str(study.record.get("description", ""))))
+    st.header(verbatim(study.title))
+    st.markdown(verbatim(str(study.record.get("description", ""))))
     with page.section("The provenance"):
         st.subheader("How it was made")
         st.markdown(provenance.as_list(provenance.made_with(study)))
@@ -167,7 +168,7 @@ def cite_part(study: Study) -> None:
     st.header("How to cite")
     st.markdown(
         "Name the study's hash with the software: it tells which data, networks and settings a number rests on, "
-        f"here `{page.verbatim(study.hash)}`."
+        f"here `{verbatim(study.hash)}`."
     )
     st.code(provenance.citation(study), language="bibtex", wrap_lines=True)
     st.markdown("The paper whose claim the app puts to the test:")

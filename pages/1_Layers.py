@@ -59,7 +59,6 @@ def in_words(choice: controls.MapChoice, images: int) -> str:
 
 def main() -> None:
     study = page.open_page("Layers", "🗺️")
-    st.html(maps.SCROLL_CSS)
     st.title("Layers")
     st.markdown(
         "Every panel shows the same test images as one layer of one network arranges them. A projector such as t-SNE "
@@ -84,7 +83,7 @@ def main() -> None:
 @st.fragment
 def part(study: Study, choice: controls.MapChoice, shown: str) -> None:
     """What is shown of the maps; a click in it reruns it alone. A fragment catches its own errors."""
-    with page.section("The maps"), st.container(key=maps.SCROLLS):
+    with page.section("The maps"):
         if shown == SHOWN[0]:
             grid(study, choice)
         elif shown == SHOWN[1]:

@@ -7,6 +7,7 @@ import streamlit as st
 
 from kdpipe.store import Study
 from kdpipe.views import catalog, explore, linked, page, selection
+from kdpipe.views.words import verbatim
 
 
 @st.fragment
@@ -17,7 +18,7 @@ def maps_and_selection(study: Study, choice: explore.Choice, table: pl.DataFrame
         picked = selection.pick_images(choice.facts["sample_id"].to_list())
         with chart:
             for missing in explore.lacking(choice):
-                st.info(page.verbatim(missing), icon=":material/info:")
+                st.info(verbatim(missing), icon=":material/info:")
             key = selection.chart_key()
             page.vega_chart(
                 study, table, linked.linked_maps(choice, table, selection.marked()), key=key,
@@ -56,7 +57,7 @@ def main() -> None:
             return
         count = f"{choice.facts.height:,} images"
         if choice.filters:
-            said = page.verbatim(choice.filters)
+            said = verbatim(choice.filters)
             st.markdown(f"**{choice.shown.height:,} of {count}**: {said}. The others are faint grey dots.")
         else:
             st.markdown(f"**All {count}**")

@@ -5,6 +5,7 @@ import streamlit as st
 
 from kdpipe.store import Study
 from kdpipe.views import catalog, charts, gain_charts, gains, method_tables, methods, page, pick, scope
+from kdpipe.views.words import verbatim
 
 MOST_TILES = 4  # side by side on a desk
 PRICES = {"macs": "MACs", "params": "parameters"}
@@ -144,7 +145,7 @@ def catalogue_section(study: Study, networks: pl.DataFrame) -> None:
     st.text(row["summary"])
     st.code(row["formula"], language=None, wrap_lines=True)
     cited = "" if row["citation"] == "-" else f"{row['citation']}. "
-    st.caption(page.verbatim(f"{cited}Role: {row['role']}."))
+    st.caption(verbatim(f"{cited}Role: {row['role']}."))
     if row["explains"]:
         of = f" of {titles.get(row['control_of'], row['control_of'])}" if row["control_of"] else ""
         st.text(f"As a control{of}, it {methods.EXPLAINS.get(row['explains'], row['explains'])}.")
@@ -167,7 +168,7 @@ def main() -> None:
         if networks.filter(catalog.TRAINED_STUDENT).height:
             offered = methods.offered(study)
             with st.container(horizontal=True, vertical_alignment="bottom"):
-                student, budget = scope.pick_cell(networks)
+                student, budget = scope.pick_budget(networks)
                 names = {quantity.name: quantity for quantity in offered}
                 quantity = names[pick.one("Quantity", list(names), "quantity", width=260)]
             students = networks.filter(catalog.STUDENT | (pl.col("role") == "teacher"))

@@ -7,8 +7,8 @@ import streamlit as st
 
 from kdpipe.store import Study
 from kdpipe.views import beside, catalog, charts, credit, curves, page, pick, similarity, tables
-from kdpipe.views.evidence import escaped
 from kdpipe.views.scope import pick_scope
+from kdpipe.views.words import verbatim
 
 VALUES, DIFFERENCE = "values", "difference to plain"
 TEACHER, PLAIN = "the teacher", "plain of the same seed"
@@ -80,7 +80,7 @@ def heat_part(study: Study, scope: pl.DataFrame, pairs: pl.DataFrame, measure: d
             page.table_beside(similarity.table_of(drawn), f"{study.name}-{measure['measure']}-layer-by-layer")
         if absent:
             st.caption(
-                f"Not in this study at this pick: {escaped('; '.join(absent))}. Pairs are computed of every network "
+                f"Not in this study at this pick: {verbatim('; '.join(absent))}. Pairs are computed of every network "
                 "with the teacher, of every student with plain of its own seed, and of plain with plain of the first "
                 "seed. A second start takes `second-seed` among the methods of the study file."
             )

@@ -6,6 +6,7 @@ import streamlit as st
 from kdpipe.store import Study
 from kdpipe.views import catalog, charts, focus, images, page, pick, theme
 from kdpipe.views import sample as views
+from kdpipe.views.words import verbatim
 
 
 def image_section(study: Study, networks: pl.DataFrame, row: dict[str, object]) -> None:
@@ -35,7 +36,7 @@ def layer_section(
     page.chart(study, chart, key="layers", alt=words)
     k = ((study.record.get("study") or {}).get("measures") or {}).get("k")
     st.caption(
-        f"{page.verbatim(words)} A cell is a layer, a row's layers from the first to the last: the class most frequent "
+        f"{verbatim(words)} A cell is a layer, a row's layers from the first to the last: the class most frequent "
         f"among the {k or 'k'} nearest other probe images there (kNN vote), ✓ where it is the image's own. Right: the "
         "network's answer and confidence. **Pink bar**: the prediction depth, the layer from which all votes are the "
         "final answer; rows without one never settle. “Second start”: plain again from other initial weights. "

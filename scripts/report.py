@@ -272,7 +272,7 @@ def section(study: Study) -> str:
         f"## {study.title} (`{study.name}`)",
         f"{facts}; {data['probe']:,} probe images. {data['note']}".strip(),
         accuracies(study),
-        *([tuning(study)] if tuning(study) else []),
+        *filter(None, [tuning(study)]),
         *(
             (
                 "Verdicts ([what they mean](EVIDENCE.md)). Effects are areas between silhouette curves over depth "

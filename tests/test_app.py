@@ -46,7 +46,7 @@ def test_a_page_draws_something_with_words_and_complains_of_nothing(root: Path, 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_control_is_in_the_address(root: Path, page: str) -> None:
     app = show(page, study="toy")
-    kinds = (app.selectbox, app.multiselect, app.toggle, app.checkbox, app.select_slider, app.slider, app.text_input)
+    kinds = (app.selectbox, app.multiselect, app.toggle, app.checkbox, app.select_slider, app.slider, app.button_group)
     unbound = [one.key for kind in kinds for one in kind if not one.proto.query_param_key]
     assert unbound == ["study"]  # which open_page writes there itself
     assert app.query_params["study"] == "toy"

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from kdpipe.views import charts
-from kdpipe.views.evidence import escaped
+from kdpipe.views.words import verbatim
 
 BANDS = {"seeds": ("lowest", "highest"), "images": ("low", "high")}
 BETTER = {
@@ -36,7 +36,7 @@ def grey(shown: pl.DataFrame, colours: dict[str, str]) -> str:
     others = shown.filter(~pl.col("series").is_in(list(colours)))["series"].n_unique()
     if not others:
         return ""
-    far = [f"{escaped(name)} ({value:.3g})" for name, value in charts.out_of_frame(shown, colours).items()]
+    far = [f"{verbatim(name)} ({value:.3g})" for name, value in charts.out_of_frame(shown, colours).items()]
     left = f" Of these leave the frame: {', '.join(far)}." if far else ""
     return f" Grey: {others} other methods and controls, mean alone; point at one for its name.{left}"
 

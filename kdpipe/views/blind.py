@@ -16,6 +16,7 @@ import streamlit as st
 from kdpipe.store import Study
 from kdpipe.views import catalog, maps, page, pick
 from kdpipe.views.controls import MapChoice
+from kdpipe.views.words import verbatim
 
 LETTERS = "ABC"
 ROUNDS = 12
@@ -125,7 +126,7 @@ def _draw(study: Study, rows: pl.DataFrame, order: list[str], layer: str, choice
     )  # fmt: skip
     page.vega_chart(study, table, spec, key="blind_chart", width="content", alt=alt)
     st.caption(
-        f"{table.height} images at {page.verbatim(layer)}. {maps.layout_in_words(choice.setting)} Faint dots: "
+        f"{table.height} images at {verbatim(layer)}. {maps.layout_in_words(choice.setting)} Faint dots: "
         f"{maps.FADES[colouring.fade][0]}. Click a class in the legend to light it up."
     )
     page.data_note(study)
@@ -139,7 +140,7 @@ def _draw(study: Study, rows: pl.DataFrame, order: list[str], layer: str, choice
 
 def _ask(guesses: Guesses, key: tuple[str, int], order: list[str], layer: str) -> None:
     others = "The others are plain students that differ by their seed alone" if len(order) > 2 else "The other is plain"
-    st.markdown(f"**Which one is distilled?** {others}, at {page.verbatim(layer)} too.")
+    st.markdown(f"**Which one is distilled?** {others}, at {verbatim(layer)} too.")
     with st.container(horizontal=True):
         for letter, network_id in zip(LETTERS, order, strict=False):
             guess = (network_id, len(order))
@@ -157,7 +158,7 @@ def _tell(rows: pl.DataFrame, order: list[str], guess: str, number: int) -> None
         seen = dict(rows.select("network_id", "label").rows())[guess]
         meant = "another seed: this is what chance looks like" if len(order) > 2 else "plain training"
         st.warning(
-            f"{letters[guess]} is “{page.verbatim(seen)}”, a plain student; {letters[answer]} is the distilled one. "
+            f"{letters[guess]} is “{verbatim(seen)}”, a plain student; {letters[answer]} is the distilled one. "
             f"What looked like distillation was {meant}.", icon=":material/close:",
         )  # fmt: skip
     if number < ROUNDS:

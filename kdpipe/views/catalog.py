@@ -205,7 +205,7 @@ def study_in_words(study: Study, frame: pl.DataFrame) -> str:
     seeds = students.filter(pl.col("status") == "trained")["seed"].n_unique()
     size = " by ".join(str(n) for n in (data.get("image_shape") or [])[1:])
     return (
-        f"Images: **{data.get('dataset', 'unknown')}** ({len(data.get('class_names', []))} classes"
+        f"Images: **{verbatim(str(data.get('dataset', 'unknown')))}** ({len(data.get('class_names', []))} classes"
         f"{f', {size} pixels' if size else ''}; {data.get('train', '?')} to train, {data.get('test', '?')} to test, "
         f"of which {data.get('probe', '?')} probe images are followed through every layer). "
         f"Teacher: **{teachers or 'none'}**. Student: **{archs or 'none'}**, plain and distilled with "
@@ -231,7 +231,7 @@ def _beside(frame: pl.DataFrame) -> str:
 def _architectures(frame: pl.DataFrame) -> str:
     """Architectures with their size, as one timm name may stand for networks of several widths."""
     kinds = frame.select("arch", "params").unique(maintain_order=True).rows()
-    return _listed([f"{arch} ({params / 1e6:.3g} M parameters)" for arch, params in kinds])
+    return _listed([f"{verbatim(arch)} ({params / 1e6:.3g} M parameters)" for arch, params in kinds])
 
 
 def _listed(words: Sequence[str]) -> str:

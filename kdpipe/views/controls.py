@@ -11,6 +11,7 @@ import streamlit as st
 from kdpipe.store import Study
 from kdpipe.views import catalog, maps, page, pick, theme
 from kdpipe.views.images import strip
+from kdpipe.views.words import verbatim
 
 CHART = "maps_chart"
 FOLLOWED = "follow"  # not as on the page it links to: a link drops what this page keeps in the address itself
@@ -201,7 +202,7 @@ def row_titles(networks: pl.DataFrame) -> dict[str, str]:
 def say_left_out(labels: list[str]) -> None:
     """Which of the picked networks are not drawn."""
     if labels:
-        st.caption(f"Not drawn, as there are no maps of them here: {page.verbatim('; '.join(labels))}.")
+        st.caption(f"Not drawn, as there are no maps of them here: {verbatim('; '.join(labels))}.")
 
 
 # ----------------------------------------------------------------------------- the picked image
@@ -274,7 +275,7 @@ def show_sample(study: Study, sample: int | None, panels: Sequence[maps.Panel], 
     images = study.frame("samples", sample_id=list({int(i) for ids in near.values() for i in ids}))
     for network_id, network in networks.items():
         answer = _answer(told.filter(network_id=network_id), choice.class_names)
-        st.markdown(f"**{page.verbatim(network)}** {page.verbatim(answer)}")
+        st.markdown(f"**{verbatim(network)}** {verbatim(answer)}")
         if network_id not in near:
             st.caption(f"This network has no neighbours stored at {layer}.")
             continue

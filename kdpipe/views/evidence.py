@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from kdpipe.store import Study
 from kdpipe.views import catalog, page, pick
 from kdpipe.views.charts import CANVAS, Layered, fitting_columns
 from kdpipe.views.theme import GREY, PETROFF
+from kdpipe.views.words import verbatim
 
 # Icon and Streamlit badge colour of each verdict; what is not named here is neutral.
 LOOKS: Mapping[str, tuple[str, Any]] = {
@@ -72,9 +72,9 @@ def details(verdict: Mapping[str, Any]) -> None:
     """What a verdict rests on: its sentence with the numbers, the reason, what a decision takes, and controls."""
     st.text(verdict["sentence"])
     if verdict["because"] and verdict["verdict"] != "supported":
-        st.caption(f"Why: {escaped(verdict['because'])}.")
+        st.caption(f"Why: {verbatim(verdict['because'])}.")
     if verdict["takes"]:
-        st.caption(f"What a decision would take: {escaped(verdict['takes'])}.")
+        st.caption(f"What a decision would take: {verbatim(verdict['takes'])}.")
     asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
     missing = len(verdict["controls_missing"])
     left = f" {missing} more could not be asked." if missing else ""
@@ -122,15 +122,10 @@ def flat(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join("; ") for name in lists)
 
 
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is: labels of methods come from study files."""
-    return re.sub(r"([\\`*_{}\[\]<>$~|]|:(?=\w))", r"\\\1", text)
-
-
 def in_words(verdict: Mapping[str, Any]) -> str:
     """A verdict for a table that reads Markdown: its icon, which differs in shape and colour, and its title."""
     icon, colour = LOOKS.get(verdict["verdict"], (":material/help:", "gray"))
-    return f":{colour}[{icon}] {escaped(verdict['title'])}"
+    return f":{colour}[{icon}] {verbatim(verdict['title'])}"
 
 
 def in_table(verdicts: pl.DataFrame) -> pl.DataFrame:
@@ -140,7 +135,7 @@ def in_table(verdicts: pl.DataFrame) -> pl.DataFrame:
     for row in verdicts.iter_rows(named=True):
         if row["student"] and row["method_label"]:
             name = cell_name(row, several)
-            mine = rows.setdefault(name, {"comparison": escaped(name)})
+            mine = rows.setdefault(name, {"comparison": verbatim(name)})
             mine[row["claim"].replace("-", " ")] = in_words(row)
     return pl.DataFrame(list(rows.values()), infer_schema_length=None).fill_null("not asked")
 

@@ -17,9 +17,10 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import catalog, focus, page, pick, theme
+from kdpipe.views import catalog, focus, pick, theme
 from kdpipe.views.charts import CANVAS, LABEL, Layered, series_colour
 from kdpipe.views.images import Figure
+from kdpipe.views.words import verbatim
 
 KINDS = {"fixed": "fixed", "broken": "broken", "net": "fixed − broken", "inherited": "inherited"}
 OUTCOMES = ("fixed", "broken", "inherited")
@@ -381,4 +382,4 @@ def teacher_note(compared: Comparison, networks: pl.DataFrame) -> str:
     if not others:
         return ""
     named = networks.filter(pl.col("network_id").is_in(others))["series"].unique().to_list()
-    return f" Its teacher here: {page.verbatim(', '.join(named))}."
+    return f" Its teacher here: {verbatim(', '.join(named))}."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kdpipe.errors import ArtifactError
 from kdpipe.store import Study
-from kdpipe.views.page import verbatim
+from kdpipe.views.words import verbatim
 
 TERM, MEASURE, METHOD = "terms", "measures", "methods"
 _BETTER = {"higher": "Higher is better.", "lower": "Lower is better.", "neither": "Neither end is better."}

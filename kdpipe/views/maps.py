@@ -45,12 +45,6 @@ HEADINGS = {
     "seed_drift": "seed drift",
 }
 _BROAD = 165  # pixels from which a panel has room for two scores on a line
-SCROLLS = "scrolls"  # the key of a container whose charts do so:
-# Panels keep their size on a narrow screen: their own box scrolls sideways, the page does not.
-SCROLL_CSS = """<style>
-.st-key-BOX [data-testid="stVegaLiteChart"] { max-width: 100%; overflow-x: auto; }
-.st-key-BOX .vega-bindings input[type="range"] { width: min(20rem, 45vw) !important; }
-</style>""".replace("BOX", SCROLLS)
 
 
 @dataclass(frozen=True)

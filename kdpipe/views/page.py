@@ -26,17 +26,16 @@ from kdpipe.views import catalog, figures
 from kdpipe.views.images import PIXELS_CSS
 from kdpipe.views.pick import as_text
 from kdpipe.views.theme import GREY
-from kdpipe.views.words import verbatim as verbatim  # pages know it as page.verbatim
+from kdpipe.views.words import verbatim
 
 _LAST = "last_study"
 # Streamlit leaves 80 px on either side and above: a tenth of a small screen, which the maps need.
 ROOM_CSS = """<style>
 .stMainBlockContainer { padding: 3.2rem 2.5rem 4rem; }
-@media (max-width: 640px) {
-  .stMainBlockContainer { padding: 3.2rem 1rem 4rem; }
-  /* a picture of fixed width scrolls in its own box, and the page stays */
-  [data-testid="stVegaLiteChart"] { max-width: calc(100vw - 2rem); overflow-x: auto; }
-}
+@media (max-width: 640px) { .stMainBlockContainer { padding: 3.2rem 1rem 4rem; } }
+/* a picture of fixed width scrolls in its own box, and the page stays */
+[data-testid="stVegaLiteChart"] { max-width: 100%; overflow-x: auto; }
+.vega-bindings input[type="range"] { width: min(20rem, 45vw) !important; }
 /* white on the primary colour cannot be read in the dark theme */
 .stMultiSelect [data-tag] { background: transparent; border: 1px solid currentColor; color: inherit; }
 .stMultiSelect [data-tag] * { color: inherit; }
@@ -120,7 +119,7 @@ def section(what: str) -> Iterator[None]:
 def data_note(study: Study) -> None:
     """The study's caveat about its data, shown wherever its numbers are."""
     if note := (study.record.get("data") or {}).get("note"):
-        st.caption(f":material/warning: {note}")
+        st.caption(f":material/warning: {verbatim(str(note))}")
 
 
 def lost_networks(networks: pl.DataFrame) -> None:

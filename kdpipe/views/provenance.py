@@ -20,8 +20,8 @@ from kdpipe.schema import TABLES
 from kdpipe.store import STUDY_FILE, TIMINGS_FILE, Study
 from kdpipe.views import catalog
 from kdpipe.views.charts import CANVAS, Layered
-from kdpipe.views.page import verbatim
 from kdpipe.views.theme import PETROFF, SAME
+from kdpipe.views.words import verbatim
 
 MOST_ZIPPED = 500_000_000  # bytes; beyond, a zip made in memory would be the server's last
 _ROOT = Path(__file__).resolve().parent.parent.parent

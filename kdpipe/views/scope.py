@@ -17,7 +17,7 @@ def pick_scope(study: Study, networks: pl.DataFrame) -> tuple[pl.DataFrame, str,
     stored = set(study.layers["view"].unique().to_list())
     views = sorted(stored) or ["projection"]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        student, budget = pick_cell(networks)
+        student, budget = pick_budget(networks)
         view = pick.one(
             "How a layer's map became a vector", views, "view", first=views[-1], words=catalog.view_in_words,
             look="segments",
@@ -35,7 +35,7 @@ def pick_scope(study: Study, networks: pl.DataFrame) -> tuple[pl.DataFrame, str,
     return networks.filter((pl.col("status") == "trained") & (context | chosen)), view, colours
 
 
-def pick_cell(networks: pl.DataFrame) -> tuple[str, str]:
+def pick_budget(networks: pl.DataFrame) -> tuple[str, str]:
     """A student and a label budget, which is as much as can be compared; nothing to pick where there is one alone."""
     students = networks.filter(catalog.STUDENT)
     names = students["student"].unique(maintain_order=True).to_list()

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import re
 
+# What has a meaning anywhere in a line; a colon has one before a word (icons, colours) and before // (links).
+_ANYWHERE = re.compile(r"([\\`*_{}\[\]<>$~|&]|:(?=[\w/]))")
+# What has a meaning at the beginning of a line only: headings, lists, rules.
+_AT_FIRST = re.compile(r"^(\s*)([#+=-])|^(\s*\d+)([.)])", re.MULTILINE)
+
 
 def verbatim(text: str) -> str:
     """Text from a file for where Streamlit reads Markdown: every character stands for itself."""
-    return re.sub(r"([\\`*_{}\[\]()#+.!|<>~$:-])", r"\\\1", text)
+    inside = _ANYWHERE.sub(r"\\\1", text)
+    return _AT_FIRST.sub(lambda found: f"{found[1] or found[3] or ''}\\{found[2] or found[4]}", inside)
