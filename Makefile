@@ -21,7 +21,7 @@ app: $(APP)/.ready
 	$(APP)/bin/streamlit run Home.py --server.port $(PORT)
 
 test: $(VENV)/.dev $(APP)/.ready browser lint
-	KDPIPE_APP_PYTHON=$(CURDIR)/$(APP)/bin/python $(BIN)/python -m pytest
+	KDPIPE_APP_PYTHON=$(CURDIR)/$(APP)/bin/python $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@ def grid(study: Study, choice: controls.MapChoice) -> None:
     spec = maps.small_multiples(
         table, panels, colouring, marked=controls.marked(), lit=choice.lit, titles=controls.row_titles(choice.networks)
     )
+    if thin := maps.kept_little(panels):
+        st.caption(f":material/warning: {thin}")
     page.vega_chart(
         study, table, spec, key=controls.CHART, width="content", on_select=controls.take_click,
         selection_mode=maps.PICK, transient=(controls.FOLLOWED, "neighbour_layer"), alt=in_words(choice, table.height),

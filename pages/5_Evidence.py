@@ -26,7 +26,8 @@ def verdict_section(study: Study, verdicts: pl.DataFrame, claims: pl.DataFrame) 
         st.markdown(evidence.meanings(verdicts))
         st.caption(
             "A verdict needs 8 paired seeds; with fewer there are estimates and no p values. Intervals are over seeds "
-            "and images at once. p is about seeds alone, for these images and this teacher. A control is a student "
+            f"and images at once. p is about seeds alone, for these images and this teacher.{evidence.least_p(main)} A "
+            "control is a student "
             "trained with something else in distillation's place, or without one of its parts. Rules and words: "
             "docs/EVIDENCE.md in the repository."
         )
@@ -69,6 +70,8 @@ def control_section(study: Study, cell: dict[str, Any]) -> None:
         "stands *in the place* of distillation must be beaten too; of one that *withholds* something (`… - plain`) a "
         "gain over plain must be left. Controls that are crossed by 0 can explain the effect away."
     )
+    with st.expander("What each control is, and what it rules out"):
+        st.table(evidence.controls_in_words(study, shown, cell["controls_missing"]), hide_index=True)
     if missing := cell["controls_missing"]:
         st.text(f"Could not be asked: {'; '.join(missing)}.")
     page.table_beside(evidence.flat(shown.select("against", "outcome", *evidence.NUMBERS, "per_seed")),

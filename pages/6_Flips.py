@@ -4,7 +4,21 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import calibration, catalog, flips, images, page, pick, slices, tables
+from kdpipe.views import calibration, catalog, flips, images, page, pick, slices, tables, trade
+from kdpipe.views.words import verbatim
+
+
+def trade_section(study: Study, compared: flips.Comparison, networks: pl.DataFrame) -> None:
+    found = trade.tiles(study, networks, compared)
+    if not found:
+        return
+    st.subheader("In the teacher's place", anchor="trade")
+    trade.show(found)
+    st.caption(
+        f"{verbatim(compared.series)} on {compared.budget}, mean of {compared.seeds} "
+        f"seed{'s' * (compared.seeds != 1)}. {verbatim(trade.rivals(networks, compared))} Means can hide a class that "
+        "suffers: see [the slices you would lose](#slices)."
+    )
 
 
 def changed_section(study: Study, compared: flips.Comparison, counts: pl.DataFrame, networks: pl.DataFrame) -> None:
@@ -131,7 +145,7 @@ def calibration_section(study: Study, compared: flips.Comparison) -> None:
 
 
 def slice_section(study: Study, compared: flips.Comparison) -> None:
-    st.header("Slices you would lose")
+    st.header("Slices you would lose", anchor="slices")
     base = pick.one("If the student replaces", ["teacher", "plain"], "replaces", look="segments")
     pairs = compared.own.select("network_id", base_id=f"{base}_id")
     answers = flips.answers_of(study, {*pairs["network_id"], *pairs["base_id"]})
@@ -176,8 +190,8 @@ def main() -> None:
     study = page.open_page("Flips", "🔀")
     st.title("Flips")
     st.markdown(
-        "Two networks of one accuracy can be wrong on different images. Which images does a student get right that "
-        "plain does not, which does it lose, and which errors does it take over from its teacher?"
+        "Two networks of one accuracy can be wrong on different images. What would you lose if a student took its "
+        "teacher's place? Which images does it get right that plain does not, and which errors does it inherit?"
     )
     with page.section("The flips"):
         networks = catalog.networks(study)
@@ -186,9 +200,13 @@ def main() -> None:
             st.info("No student here has both a plain one of the same seed and a teacher, so nothing can be flipped.")
             return
         page.data_note(study)
+        with page.section("The trade"):
+            trade_section(study, compared, networks)
         counts = flips.counts_of(study, compared)
         with page.section("The counts"):
             changed_section(study, compared, counts, networks)
+        with page.section("The slices"):
+            slice_section(study, compared)
         with page.section("The classes"):
             class_section(study, compared, counts)
         with page.section("The images"):
@@ -197,8 +215,6 @@ def main() -> None:
             confusion_section(study, compared)
         with page.section("The calibration"):
             calibration_section(study, compared)
-        with page.section("The slices"):
-            slice_section(study, compared)
         with page.section("The answers"):
             answers_section(study, compared, networks)
 

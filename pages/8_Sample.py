@@ -26,7 +26,10 @@ def layer_section(
 ) -> pl.DataFrame:
     st.header("Through the layers")
     stored = sorted(study.layers["view"].unique().to_list())
-    view = pick.one("How a layer's map became a vector", stored, "view", words=catalog.view_in_words, look="segments")
+    view = pick.one(
+        "How a layer's map became a vector", stored, "view", first=stored[-1], words=catalog.view_in_words,
+        look="segments",
+    )  # fmt: skip
     rows = views.votes(study, chosen, answers, row["sample_id"], view)
     if rows.is_empty():
         st.info("These networks have no votes of single images in this view.")
@@ -99,7 +102,9 @@ def neighbour_section(study: Study, chosen: pl.DataFrame, networks: pl.DataFrame
     mapped = mapped if mapped.height else catalog.headline_rows(catalog.headline(study, networks))
     views_of = sorted(study.scan("neighbours").select("view").unique().collect()["view"].to_list())
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        view = pick.one("In the vectors", views_of, "near_view", words=catalog.view_in_words, look="segments")
+        view = pick.one(
+            "In the vectors", views_of, "near_view", first=views_of[-1], words=catalog.view_in_words, look="segments"
+        )  # fmt: skip
         columns = views.neighbour_layers(study, mapped, view)
         layer = pick.one("Layer", columns["layer"].to_list(), "layer", first=columns["layer"][-1], width=220)
     column = columns.row(by_predicate=pl.col("layer") == layer, named=True)

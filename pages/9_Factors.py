@@ -10,6 +10,10 @@ from kdpipe.views.scope import pick_scope
 HALF = 380  # pixels of a legend in one of two columns
 PARTS = {"knn_whole": "the whole", "knn_explained": "the explained part", "knn_residual": "the rest"}
 SEEDS = ("lowest", "highest")
+NONE = (
+    "This study did not ask for known factors: set `factors = true` under `[measures]` in the study file and run "
+    "`scripts/precompute.py` on it again, which keeps the trained networks."
+)
 
 
 def explained_part(study: Study, rows: pl.DataFrame, scope: pl.DataFrame, colours: dict[str, str], view: str) -> None:
@@ -56,7 +60,7 @@ def rest_part(study: Study, rows: pl.DataFrame, scope: pl.DataFrame, colours: di
 def factor_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
     rows = study.frame("factors", network_id=scope["network_id"].to_list(), view=view)
     if rows.is_empty():
-        st.info("This study did not ask for known factors: set `factors = true` under `[measures]` and run it again.")
+        st.info("No known factors are stored of these networks in this view.")
         return
     st.markdown(
         "**Explained**: how well a linear probe reads the factor off the layer on new images (cross-validated R², 1 is "
@@ -82,6 +86,9 @@ def main() -> None:
         networks = catalog.networks(study)
         if networks.filter(catalog.STUDENT).is_empty():
             st.info("This study has no students to look into.")
+            return
+        if not study.record["files"].get("factors.parquet", {}).get("rows"):
+            st.info(NONE)
             return
         scope, view, colours = pick_scope(study, networks)
         page.lost_networks(networks)

@@ -84,6 +84,25 @@ def test_a_control_that_crosses_zero_is_marked_by_shape_too(root: Path) -> None:
     assert len(set(shapes[0]["range"])) == 3
 
 
+def test_every_control_is_told_in_words_with_what_it_asks(root: Path) -> None:
+    study = open_study(root / "toy")
+    rows = pl.DataFrame(
+        {"against": ["plain", "label-smoothing", "kd-second-seed", "matched-accuracy - plain"]}
+        | {"outcome": [evidence.PLAIN, evidence.PASSED, evidence.PASSED, evidence.FAILED]}
+    )
+    told = evidence.controls_in_words(study, rows, ["odd_one"])
+    assert told["control"].to_list() == ["label-smoothing", "kd-second-seed", "matched-accuracy - plain", r"odd\_one"]
+    summaries = dict(study.methods.select("method", "summary").rows())
+    assert told["what it is"][1] == summaries["second-seed"] and "as accurate as" in told["what it is"][2]
+    assert told["what it asks"][2] == evidence.ASKS["without"] and told["what it asks"][3] == ""
+
+
+def test_the_least_p_is_that_of_seeds_of_one_sign() -> None:
+    said = evidence.least_p({"p": 0.3, "seeds": 8})
+    assert "8 seeds of one sign give p = 0.0078" in said and "0.016 once corrected" in said
+    assert evidence.least_p(None) == evidence.least_p({"p": None, "seeds": 3}) == ""
+
+
 def test_a_study_of_two_layers_has_no_early_area_and_says_so(root: Path) -> None:
     write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0, 1), fractions=(0.1,), student_layers=LAYERS[:2]))
     app = show(PAGE, study="odd")

@@ -16,7 +16,7 @@ from visits import Visitor
 from kdpipe.measures import ece
 from kdpipe.schema import TABLES
 from kdpipe.store import Study, open_study, write_study
-from kdpipe.views import calibration, flips, images, slices
+from kdpipe.views import calibration, flips, images, slices, trade
 
 FLIPS = "pages/6_Flips.py"
 KD = ("small-kd-f0.1-s0", "small-kd-f0.1-s1")
@@ -24,6 +24,12 @@ KD = ("small-kd-f0.1-s0", "small-kd-f0.1-s1")
 
 def headers(app: Any) -> list[str]:
     return [header.value for header in app.header]
+
+
+def tile(app: Any, name: str) -> Any:
+    """The one tile with this name."""
+    (found,) = (metric for metric in app.metric if metric.label == name)
+    return found
 
 
 def rewrite(study: Study, **changed: pl.DataFrame) -> None:
@@ -40,8 +46,8 @@ def test_every_part_is_drawn_with_words_for_it(root: Path) -> None:
     app = show(FLIPS)
     assert not app.error and not app.warning
     assert headers(app) == [
-        "What changed", "Class by class", "The images", "What it mixes up", "How sure, and how right",
-        "Slices you would lose", "All methods side by side",
+        "What changed", "Slices you would lose", "Class by class", "The images", "What it mixes up",
+        "How sure, and how right", "All methods side by side",
     ]  # fmt: skip
     drawn = app.get("vega_lite_chart")
     assert len(drawn) == 6 and all(len(chart.proto.alt) > 30 for chart in drawn)
@@ -59,14 +65,15 @@ def test_the_counts_are_those_of_the_table_with_the_null_beside(root: Path) -> N
         mine = rows.filter(series="kd", kind=kind).row(0, named=True)
         assert mine["mean"] == pytest.approx(expected[kind].mean())
         assert (mine["lowest"], mine["highest"]) == (expected[kind].min(), expected[kind].max())
-    assert app.metric[0].value == f"{expected['fixed'].mean():.1f}" and "by another start" in app.metric[0].delta
+    fixed = tile(app, "Fixed")
+    assert fixed.value == f"{expected['fixed'].mean():.1f}" and "by another start" in fixed.delta
 
 
 def test_one_seed_is_compared_with_the_second_start_of_that_seed(root: Path) -> None:
     app = show(FLIPS, seed="seed 1", method="rkd", labels="all labels")
     study = open_study(root / "toy")
     row = study.frame("flips", network_id="small-rkd-f1-s1").filter(pl.col("label").is_null()).row(0, named=True)
-    assert [app.metric[at].value for at in (0, 1)] == [f"{row['fixed']:.1f}", f"{row['broken']:.1f}"]
+    assert [tile(app, name).value for name in ("Fixed", "Broken")] == [f"{row['fixed']:.1f}", f"{row['broken']:.1f}"]
     assert set(chart_rows(app, holding="mean")["seeds"]) == {1}
 
 
@@ -86,9 +93,9 @@ def test_many_classes_show_the_extremes_and_the_confusions_that_changed_most(roo
     write_toy_study(root, Recipe(name="wide", samples=150, classes=30, seeds=(0, 1), fractions=(0.1,), maps=False))
     app = show(FLIPS, study="wide")
     assert not app.error
-    assert chart_rows(app, 1, "class_name")["class_name"].n_unique() == flips.MOST_ROWS
+    assert chart_rows(app, 2, "class_name")["class_name"].n_unique() == flips.MOST_ROWS
     assert "6 classes between the extremes" in says(app.caption)
-    assert chart_rows(app, 2, "true")["true"].n_unique() == flips.MOST_CONFUSED
+    assert chart_rows(app, 3, "true")["true"].n_unique() == flips.MOST_CONFUSED
 
 
 def test_a_study_without_flips_says_so(root: Path) -> None:
@@ -102,6 +109,36 @@ def test_answers_stand_beside_those_of_plain_and_of_the_teacher(root: Path) -> N
     shown = [table.value for table in show(FLIPS, beside="teacher").dataframe]
     assert any({"fixed", "broken", "churn"} <= set(table.columns) for table in shown)
     assert any({"ece", "prediction_depth"} <= set(table.columns) for table in shown)
+
+
+# ------------------------------------------------------------------------------- in the teacher's place
+
+
+def test_the_student_stands_beside_its_teacher_first(root: Path) -> None:
+    study = open_study(root / "toy")
+    networks = {row["network_id"]: row for row in study.networks.rows(named=True)}
+    own, teacher = [networks[name] for name in KD], networks["teacher"]
+    app = show(FLIPS)
+    assert app.subheader[0].value == "In the teacher's place"
+    mean = 50 * (own[0]["test_accuracy"] + own[1]["test_accuracy"])
+    accuracy = tile(app, "Test accuracy")
+    assert accuracy.value == f"{mean:.1f} %"
+    assert accuracy.delta == f"{mean - 100 * teacher['test_accuracy']:+.1f} points beside the teacher"
+    fewer = teacher["macs"] / own[0]["macs"]
+    assert tile(app, "Multiply-adds an image").delta == f"{fewer:.3g} times fewer beside the teacher"
+    errors = study.frame("network_measures", measure="ece", network_id=[*KD, "teacher"])
+    of = dict(errors.select("network_id", "value").rows())
+    assert tile(app, "Calibration error").value == f"{(of[KD[0]] + of[KD[1]]) / 2:.3f}"
+    plain = [row["test_accuracy"] for row in networks.values() if row["network_id"].startswith("small-plain-f1-")]
+    more = f"plain (all labels) {100 * sum(plain) / len(plain):.1f} %"
+    assert "The same network without this teacher: plain (10% of labels)" in says(app.caption)
+    assert more in says(app.caption)
+
+
+def test_equal_sizes_are_not_called_fewer() -> None:
+    assert trade.times(100, 100.2) == "as many"
+    assert trade.times(50, 100) == "2 times fewer" and trade.times(100, 50) == "2 times more"
+    assert [trade.short(n) for n in (12_345_678, 999, 4_560)] == ["12.3 M", "999", "4.56 k"]
 
 
 # ------------------------------------------------------------------------------- images

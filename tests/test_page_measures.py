@@ -167,7 +167,8 @@ def test_area_and_advance_are_drawn_and_said_with_what_the_study_found(root: Pat
         interval = f"{area['estimate']:+.4f} ({area['low']:+.4f} to {area['high']:+.4f})"
         assert f"Area before the last layer: {interval}, 2 paired seeds" in words
         advance = rows.filter(measure=measure, quantity="advance").row(0, named=True)
-        assert f"Advance: {abs(advance['estimate']):.2f} of the depth" in words
+        layers = abs(advance["estimate"]) * 3  # four layers are three steps apart
+        assert f"Advance: {abs(advance['estimate']):.2f} of the depth ({layers:.2f} layers)" in words
         cell = {"student": "small", "method_label": "rkd", "label_fraction": 1.0}
         pair = curves.pair_of(study, catalog.networks(study), cell, measure)
         assert pair is not None and pair.seeds == (0, 1)

@@ -109,16 +109,19 @@ def served(artifacts: Path, script: Path = ROOT / "Home.py") -> Iterator[tuple[s
 
 
 def _wait(server: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # to this machine no proxy leads
+    last: OSError | None = None
     for _ in range(240):
         try:
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=1)
+            direct.open(f"{url}/_stcore/health", timeout=1)
             return
-        except OSError:
+        except OSError as error:
+            last = error
             if server.poll() is not None:
                 break
             time.sleep(0.25)
     log.seek(0)
-    raise RuntimeError("the server did not start within a minute:\n" + log.read())
+    raise RuntimeError(f"the server did not start within a minute ({last!r}):\n{log.read()}")
 
 
 def resident_megabytes(pid: int) -> float | None:

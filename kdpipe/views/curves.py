@@ -251,7 +251,10 @@ def area_in_words(row: Mapping[str, Any] | None, epsilon: float) -> str:
     elif low < epsilon and high > -epsilon:
         said.append(f"It reaches into ±{epsilon:g}, which was said beforehand not to matter.")
     if row["null_estimate"] is not None:
-        said.append(f"Plain from other initial weights: {row['null_estimate']:+.4f} on average over the seeds.")
+        again = f"Plain from other initial weights: {row['null_estimate']:+.4f} on average over the seeds"
+        if row["null_ratio"]:  # what the judge divided by
+            again += f", {abs(estimate / row['null_ratio']):.4f} whatever the sign (root mean square)"
+        said.append(f"{again}.")
     return " ".join(said)
 
 
@@ -284,9 +287,10 @@ def advance_in_words(row: Mapping[str, Any] | None, pair: Pair) -> str:
     later = "earlier" if row["estimate"] >= 0 else "later"
     spread = f"seeds from {min(each):+.2f} to {max(each):+.2f}" if len(each) > 1 else "one seed"
     crosses = " Seeds disagree in sign." if min(each) < 0 < max(each) else ""
+    layers = f"{abs(row['estimate']) * (len(pair.depth) - 1):.2f} layers"
     return (
-        f"Advance: {abs(row['estimate']):.2f} of the depth {later} at plain's final value, mean over {len(each)} "
-        f"seed{'s' * (len(each) != 1)} ({spread}; no interval over images is stored).{crosses}{gone}"
+        f"Advance: {abs(row['estimate']):.2f} of the depth ({layers}) {later} at plain's final value, mean over "
+        f"{len(each)} seed{'s' * (len(each) != 1)} ({spread}; no interval over images is stored).{crosses}{gone}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -33,6 +33,11 @@ ENDPOINT_VIEWS = {"silhouette": "projection", "knn_accuracy": "gap"}
 NUMBERS = ("seeds", "estimate", "low", "high", "p", "p_corrected", "correction", "d_z", "null_ratio")
 PASSED, FAILED, PLAIN = "outlasts it", "does not outlast it", "against plain"
 _OUTCOMES = {PLAIN: (PETROFF[0], "diamond"), PASSED: (PETROFF[3], "circle"), FAILED: (PETROFF[2], "cross")}
+ASKS = {
+    "instead": "Does this in the place of distillation do as much?",
+    "without": "Is anything gained over plain without what it withholds?",
+}
+_MATCHED = ("The plain student at the step of its training at which it is as accurate as the distilled one.", "without")
 LIMIT = 220  # pixels of a name beside its row: a phone has 340 in all
 # What a verdict means, in words that fit every claim; docs/EVIDENCE.md has the rules.
 MEANINGS: Mapping[str, str] = {
@@ -108,6 +113,31 @@ def of_cell(frame: pl.DataFrame, cell: Mapping[str, Any]) -> pl.DataFrame:
     """The rows of a comparison, in any table that has its student, method_label and label_fraction."""
     same = (pl.col("student") == cell["student"]) & (pl.col("method_label") == cell["method_label"])
     return frame.filter(same & ((pl.col("label_fraction") - cell["label_fraction"]).abs() < 1e-6))
+
+
+def least_p(verdict: Mapping[str, Any] | None) -> str:
+    """The smallest p that so few seeds can give: all of one sign, in an exact two-sided test."""
+    if verdict is None or verdict["p"] is None:
+        return ""
+    least = 2.0 ** (1 - verdict["seeds"])
+    return (
+        f" {verdict['seeds']} seeds of one sign give p = {least:.2g} and no less, {2 * least:.2g} once corrected over "
+        "the two endpoints: more seeds, not a larger effect, would make it smaller."
+    )
+
+
+def controls_in_words(study: Study, rows: pl.DataFrame, missing: Sequence[str]) -> pl.DataFrame:
+    """What stands behind the names of controls: control, in words, what it rules out; as Markdown without any."""
+    known = {row["method"]: row for row in study.methods.rows(named=True)}
+    said = []
+    for against in [*rows.filter(pl.col("outcome") != PLAIN)["against"].to_list(), *missing]:
+        name = against.removesuffix(" - plain")
+        # a control of one method's own is called by that method before its own name
+        row = known.get(name) or next((known[one] for one in known if name.endswith(f"-{one}")), None)
+        what, kind = (row["summary"], row["explains"]) if row else _MATCHED if name == "matched-accuracy" else ("", "")
+        said.append({"control": against, "what it is": what, "what it asks": ASKS.get(kind or "", "")})
+    schema = {"control": pl.String, "what it is": pl.String, "what it asks": pl.String}
+    return pl.DataFrame(said, schema=schema).select(pl.all().map_elements(verbatim, pl.String))
 
 
 def epsilon_of(study: Study, endpoint: str) -> float:

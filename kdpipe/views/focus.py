@@ -9,6 +9,7 @@ import polars as pl
 from kdpipe.store import Study
 from kdpipe.views import catalog, gains, theme
 
+_COMMON = "kd"  # in nearly every study: the first of the methods, so of one colour in all
 _ALWAYS = pl.col("role").is_in(["teacher", "plain"]) | pl.col("null")
 
 
@@ -32,6 +33,6 @@ def colours(study: Study, networks: pl.DataFrame, chosen: Sequence[str] | None =
     """A colour for teacher, plain, the control and each chosen series, in the order of legends."""
     usual = default(study, networks)
     role = dict(networks.select("series", "role").rows())
-    kept = sorted(usual, key=lambda label: (role[label] == "control", label))
+    kept = sorted(usual, key=lambda label: (role[label] == "control", label != _COMMON, label))
     base = catalog.series_of(networks.filter(_ALWAYS))
     return theme.series_colours(base, kept, usual if chosen is None else chosen)

@@ -15,7 +15,7 @@ from kdpipe.views import catalog, charts, evidence, focus, maps, page, tables, t
 
 CLAIMED = ("earlier", "compact", "accurate")
 POINTS = 400  # more are not told apart at this size
-_UNITS = {"accurate": (100, "points of accuracy", "0.1")}  # scale, unit, least digit
+_UNITS = {"accurate": (100, "points of accuracy on the probe images", "0.1")}  # scale, unit, least digit
 _SILHOUETTE = (1, "silhouette", "0.001")
 _ENDPOINT = {"silhouette": ("projection", "silhouette"), "knn_accuracy": ("gap", "kNN accuracy")}
 _HEIGHT = 280  # pixels, legend and axis included
@@ -159,6 +159,6 @@ def _maps(study: Study, rows: pl.DataFrame) -> None:
     alt = f"{maps.PROJECTORS.get(projector, projector)} maps of each layer: {' and '.join(rows['label'])}"
     page.vega_chart(study, table, spec, key="maps", width="content", alt=alt)
     st.caption(
-        f"**The same {table.height} test images, layer by layer**; a colour is a class. Groups that come apart further "
-        "left came apart earlier. Sizes and gaps are the map's own doing."
+        f"**The same {table.height} test images, layer by layer**; a colour is a class here, not a method. Groups that "
+        "come apart further left came apart earlier. Sizes and gaps are the map's own doing."
     )

@@ -17,6 +17,7 @@ from kdpipe.store import Study
 from kdpipe.views import catalog
 from kdpipe.views.charts import CANVAS, legend_columns
 from kdpipe.views.theme import GREY, MARKED, OTHER, RIGHT, WRONG
+from kdpipe.views.words import verbatim
 
 Spec = dict[str, Any]
 PICK = "pick"
@@ -45,6 +46,9 @@ HEADINGS = {
     "seed_drift": "seed drift",
 }
 _BROAD = 165  # pixels from which a panel has room for two scores on a line
+
+
+_LITTLE = 0.25  # of an image's true neighbours: a map that keeps fewer shows mostly others beside it
 
 
 @dataclass(frozen=True)
@@ -385,3 +389,18 @@ def _square(table: pl.DataFrame, indices: Sequence[int]) -> tuple[Spec, Spec]:
     middles = [(low + high) / 2 for low, high in ends]
     across, up = ({"domain": [m - half, m + half], "nice": False, "zero": False} for m in middles)
     return across, up
+
+
+def kept_little(panels: Sequence[Panel]) -> str:
+    """A warning that names the layers whose maps keep so few neighbours that who lies beside whom says little."""
+    known = [panel for panel in panels if panel.scores.get("knn_recall") is not None]
+    thin = [panel for panel in known if panel.scores["knn_recall"] < _LITTLE]
+    if not thin:
+        return ""
+    layers = ", ".join(dict.fromkeys(panel.layer for panel in thin))
+    low, high = (end(panel.scores["knn_recall"] for panel in thin) for end in (min, max))
+    return (
+        f"In {len(thin)} of {len(known)} panels ({verbatim(layers)}) the map keeps {low:.0%} to {high:.0%} of an "
+        "image's true neighbours: most of those beside a dot are not its neighbours in the layer. kNN and silhouette "
+        "above a panel are of the layer itself and hold all the same."
+    )

@@ -22,7 +22,7 @@ from streamlit.errors import StreamlitPageNotFoundError
 
 from kdpipe.errors import KdpipeError
 from kdpipe.store import ARTIFACTS, STUDY_FILE, Study, open_study, study_names
-from kdpipe.views import catalog, figures
+from kdpipe.views import catalog, figures, pick
 from kdpipe.views.images import PIXELS_CSS
 from kdpipe.views.pick import as_text
 from kdpipe.views.theme import GREY
@@ -54,7 +54,8 @@ def open_page(title: str, icon: str) -> Study:
     """Set the page up and return the study picked in the sidebar; end the page if there is none."""
     st.set_page_config(page_title=f"{title} · kdpipe", page_icon=icon, layout="wide")
     st.html(PIXELS_CSS + ROOM_CSS)
-    figures.offer_svg()
+    figures.prepare()
+    pick.gather_notes()
     root = artifacts_root()
     names = study_names(root)
     if not names:

@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 T = TypeVar("T")
+# Where notes about the address go, so that they push no control out of its line; those of a fragment that reruns alone
+# go beside the control.
+_NOTES: ContextVar[DeltaGenerator | None] = ContextVar("notes", default=None)
 Look = Literal["list", "segments", "pills"]
 _ONE: dict[str, Callable[..., Any]] = {"segments": st.segmented_control, "pills": st.pills}
+
+
+def gather_notes() -> None:
+    """Keep a place here for what this run of the page has to say about its address."""
+    _NOTES.set(st.container())
 
 
 def one(
@@ -106,7 +117,8 @@ def _say_unknown(label: str, key: str, offered: Sequence[str]) -> None:
     unknown = [value for value in st.query_params.get_all(key) if value and value not in offered]
     if unknown:
         plain = ", ".join(f"“{as_text(value)}”" for value in unknown[:3])
-        st.caption(f":material/link_off: {label}: the link asks for {plain}, which is not offered here.")
+        with _NOTES.get() or nullcontext():
+            st.caption(f":material/link_off: {label}: the link asks for {plain}, which is not offered here.")
 
 
 def as_text(asked: str) -> str:

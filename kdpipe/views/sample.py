@@ -287,12 +287,14 @@ def in_words(rows: pl.DataFrame, answers: pl.DataFrame, truth: str) -> str:
     done = answers.filter(pl.col("predicted").is_not_null())
     said = f"{done['correct'].sum()} of {done.height} networks answer {truth} in the end."
     first = rows.filter("settled").group_by("label", "series", maintain_order=True).agg(pl.col("relative_depth").min())
-    first = done.select("label").join(first, on="label", maintain_order="left")
-    means = first.group_by("series", maintain_order=True).agg(pl.col("relative_depth").mean(), count=pl.len())
+    first = done.select("label", "correct").join(first, on="label", maintain_order="left")
+    by = ["series", "correct"]
+    means = first.group_by(by, maintain_order=True).agg(pl.col("relative_depth").mean(), count=pl.len())
     of = dict(done.group_by("series").len().rows())
     parts = [
-        f"{series} at depth {depth:.0%}" + (f" ({count} of {of[series]} networks)" if of[series] > 1 else "")
-        for series, depth, count in means.rows()
+        f"{series} at depth {depth:.0%} ({_RIGHT if correct else _WRONG} answer"
+        + (f", {count} of {of[series]} networks)" if of[series] > 1 else ")")
+        for series, correct, depth, count in means.rows()
     ]
     return f"{said} The layers' votes settle on the final answer: {', '.join(parts) if parts else 'nowhere'}."
 

@@ -1,0 +1,100 @@
+"""What changes if a student takes its teacher's place: accuracy, size, and how far its confidence can be relied on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import streamlit as st
+
+from kdpipe.store import Study
+from kdpipe.views import calibration, catalog
+from kdpipe.views.flips import Comparison
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One quantity of the student, and in words how it stands beside the teacher's."""
+
+    name: str
+    value: str
+    beside: str
+    about: str
+
+
+def tiles(study: Study, networks: pl.DataFrame, compared: Comparison) -> list[Tile]:
+    """Accuracy, multiply-adds, parameters and calibration error of the student, each beside its teacher's."""
+    own = networks.filter(pl.col("network_id").is_in(compared.own["network_id"].to_list()))
+    teacher = networks.filter(pl.col("network_id").is_in(compared.own["teacher_id"].to_list()))
+    found = []
+    if own["test_accuracy"].count() and teacher["test_accuracy"].count():
+        values = 100 * own["test_accuracy"].cast(pl.Float64).drop_nulls()
+        other = 100 * float(np.mean(teacher["test_accuracy"].drop_nulls().to_numpy()))
+        mean = float(np.mean(values.to_numpy()))
+        ends = np.quantile(values.to_numpy(), [0, 1])
+        spread = f" Lowest to highest seed: {ends[0]:.1f} to {ends[1]:.1f} %." if len(values) > 1 else ""
+        about = f"On all test images. Teacher {other:.1f} %.{spread}"
+        found.append(Tile("Test accuracy", f"{mean:.1f} %", f"{mean - other:+.1f} points", about))
+    for column, name in (("macs", "Multiply-adds an image"), ("params", "Parameters")):
+        if own[column].count() and teacher[column].count():
+            mine, others = (float(np.mean(frame[column].drop_nulls().to_numpy())) for frame in (own, teacher))
+            found.append(Tile(name, short(mine), times(mine, others), f"Teacher {short(others)}."))
+    errors = {row["series"]: row for row in calibration.errors(study, calibration.named(compared)).rows(named=True)}
+    both = [errors[name]["mean"] for name in (compared.series, "teacher") if name in errors]
+    if len(both) == 2 and None not in both:
+        about = f"Expected calibration error, 15 bins, on the probe images; 0 is best. Teacher {both[1]:.3f}."
+        found.append(Tile("Calibration error", f"{both[0]:.3f}", f"{both[0] - both[1]:+.3f}", about))
+    return found
+
+
+def short(number: float) -> str:
+    """``12.3 M``: a count with three digits."""
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.3g}"
+
+
+def times(mine: float, other: float) -> str:
+    """``6.2 times fewer``; of equal counts ``as many``."""
+    if 0.99 < mine / other < 1.01:
+        return "as many"
+    return f"{other / mine:.3g} times fewer" if mine < other else f"{mine / other:.3g} times more"
+
+
+def show(found: list[Tile]) -> None:
+    """The tiles side by side."""
+    for place, tile in zip(st.columns(len(found)), found, strict=True):
+        place.metric(
+            tile.name,
+            tile.value,
+            f"{tile.beside} beside the teacher",
+            help=tile.about,
+            delta_color="off",
+            delta_arrow="off",
+            border=True,
+        )
+
+
+def rivals(networks: pl.DataFrame, compared: Comparison) -> str:
+    """What the same student reaches without this teacher: on its labels, on the same images' labels, on the most."""
+    student = networks.filter(network_id=compared.own["network_id"][0])["student"][0]
+    mine = networks.filter(catalog.TRAINED_STUDENT & (pl.col("student") == student))
+    fraction = mine.filter(pl.col("budget") == compared.budget)["label_fraction"].max()
+    here, more = pl.col("budget") == compared.budget, pl.col("label_fraction") > fraction
+    plain = pl.col("role") == "plain"
+    shown = [mine.filter(plain & here), mine.filter(here & (pl.col("method") == "supervised-on-the-same-images"))]
+    largest = mine.filter(plain & more)
+    shown.append(largest.filter(pl.col("label_fraction") == pl.col("label_fraction").max()))
+    rows = [row for frame in shown for row in catalog.accuracies(frame).rows(named=True)]
+    said = "; ".join(
+        f"{row['series']} ({row['budget']}) {_accuracy(row)}" for row in rows if row["series"] != compared.series
+    )
+    return f"The same network without this teacher: {said}." if said else ""
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    spread = f" ({100 * row['lowest']:.1f} to {100 * row['highest']:.1f})" if row["seeds"] > 1 else ""
+    return f"{100 * row['mean']:.1f} %{spread}"
