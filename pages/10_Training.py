@@ -33,7 +33,7 @@ def accuracy_section(study: Study, networks: pl.DataFrame, colours: dict[str, st
            "On the batches of training, changed images included, so it can lie below what validation shows. ")
         + "A study's numbers are those of the last step: no step was chosen by its accuracy on the test set."
     )  # fmt: skip
-    page.table_beside(training.means(lines), f"{study.name}-{quantity}")
+    page.table_beside(training.means(lines), f"{study.name}-{quantity}", "curves")
 
 
 def loss_section(study: Study, networks: pl.DataFrame) -> None:
@@ -71,7 +71,7 @@ def loss_section(study: Study, networks: pl.DataFrame) -> None:
         + (f"{lost.height} of {mine.height} diverged and {'is' if lost.height == 1 else 'are'} left out of the mean. "
            if 0 < lost.height < mine.height else "It diverged: the line breaks off. " if lost.height else "")
     )  # fmt: skip
-    page.table_beside(rows.drop("quantity", "role"), f"{study.name}-loss-terms")
+    page.table_beside(rows.drop("quantity", "role"), f"{study.name}-loss-terms", "terms")
 
 
 def rate_section(study: Study, networks: pl.DataFrame) -> None:
@@ -89,7 +89,7 @@ def rate_section(study: Study, networks: pl.DataFrame) -> None:
          f"{kinds.height} schedules. A difference between networks of different schedules is in part one of training. ")
         + "Steps or a rate of a method's own stand in the study file."
     )  # fmt: skip
-    page.table_beside(rows, f"{study.name}-lr")
+    page.table_beside(rows, f"{study.name}-lr", "rates")
 
 
 def speed_section(study: Study, networks: pl.DataFrame) -> None:

@@ -19,13 +19,7 @@ def about_part(study: Study) -> None:
     with page.section("The provenance"):
         st.subheader("How it was made")
         st.markdown(provenance.as_list(provenance.made_with(study)))
-        with st.expander("The study file, with every default filled in"):
-            resolved = json.dumps(study.record["study"], indent=2, ensure_ascii=False)
-            st.caption("As it was run; the TOML file names only what differs from the defaults.")
-            st.code(resolved, language="json", height=420)
-            st.download_button(
-                "JSON", resolved, f"{study.name}-study.json", "application/json", key="study_json", on_click="ignore"
-            )
+        page.folded("The study file, with every default filled in", "study-file", lambda: study_file(study))
     with page.section("The data"):
         st.subheader("The data")
         st.markdown(provenance.as_list(provenance.data_facts(study)))
@@ -46,6 +40,15 @@ def about_part(study: Study) -> None:
         missing_section(study)
     with page.section("The times"):
         times_section(study)
+
+
+def study_file(study: Study) -> None:
+    resolved = json.dumps(study.record["study"], indent=2, ensure_ascii=False)
+    st.caption("As it was run; the TOML file names only what differs from the defaults.")
+    st.code(resolved, language="json", height=420)
+    st.download_button(
+        "JSON", resolved, f"{study.name}-study.json", "application/json", key="study_json", on_click="ignore"
+    )
 
 
 def missing_section(study: Study) -> None:
@@ -77,7 +80,7 @@ def times_section(study: Study) -> None:
         "from the cache count too. Students trained together share their time. It is one run: another machine or "
         "another day gives other times."
     )
-    page.table_beside(rows, f"{study.name}-stages")
+    page.table_beside(rows, f"{study.name}-stages", "stages")
 
 
 def files_part(study: Study) -> None:

@@ -41,7 +41,9 @@ def grid(study: Study, choice: controls.MapChoice) -> None:
     )
     controls.say_left_out(choice.without_map)
     page.data_note(study)
-    page.table_beside(maps.score_table(panels, choice.scores), f"{study.name}-map-scores", "Scores of every panel")
+    page.table_beside(
+        maps.score_table(panels, choice.scores), f"{study.name}-map-scores", "scores", "Scores of every panel"
+    )
     with page.section("The picked image"):
         controls.show_sample(study, sample, panels, choice)
 

@@ -64,7 +64,7 @@ def main() -> None:
         maps_and_selection(study, choice, linked.chart_table(choice))
         with page.section("The table"):
             shown = selection.table(choice.shown, choice)
-            page.table_beside(shown, f"{study.name}-explore", "All images shown, as a table")
+            page.table_beside(shown, f"{study.name}-explore", "images", "All images shown, as a table")
 
 
 main()

@@ -58,11 +58,15 @@ def depth_section(
         + " Dots are layers. Views and widths differ in scale: compare curves of one view and one architecture. "
         + (beside.null(null) if null is not None else beside.floors(measure, shown, baselines))
     )  # fmt: skip
-    with st.expander("The numbers"):
+    name = f"{study.name}-{measure['measure']}-{view}{'-minus-plain' * difference}"
+
+    def numbers() -> None:
         coloured = shown.filter(pl.col("series").is_in(list(colours)))
         st.caption(f"Mean over seeds ({ends[0]} to {ends[1]} end of the band). The files hold each network.")
         st.dataframe(tables.per_layer(coloured, ends), hide_index=True)
-        page.downloads(shown, f"{study.name}-{measure['measure']}-{view}{'-minus-plain' * difference}")
+        page.downloads(shown, name)
+
+    page.folded("The numbers", "numbers", numbers)
     page.data_note(study)
     class_part(study, scope, view, measure, colours)
 
@@ -91,7 +95,7 @@ def class_part(study: Study, scope: pl.DataFrame, view: str, measure: dict[str, 
             "A class has few images, so small gaps may be chance."
             + (f" {left_out} classes in between are in the table only." if left_out else "")
         )
-        page.table_beside(values, f"{study.name}-{name}-{layer}-classes")
+        page.table_beside(values, f"{study.name}-{name}-{layer}-classes", "classes")
 
 
 def earlier_section(study: Study, networks: pl.DataFrame, cell: dict[str, Any], colours: dict[str, str]) -> None:
@@ -122,7 +126,7 @@ def earlier_section(study: Study, networks: pl.DataFrame, cell: dict[str, Any], 
         "the seeds, which the number is the mean of. Curves are straight between layers, so an advance is no finer "
         "than they are. Intervals are over seeds and images, for this teacher."
     )
-    page.table_beside(curves.quantities(rows), f"{study.name}-{cell['method_label']}-earlier")
+    page.table_beside(curves.quantities(rows), f"{study.name}-{cell['method_label']}-earlier", "earlier")
 
 
 def main() -> None:

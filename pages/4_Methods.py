@@ -1,5 +1,7 @@
 """What each method gains over plain and what it costs: differences, price, ranks, budgets, and what it does."""
 
+from html import escape
+
 import polars as pl
 import streamlit as st
 
@@ -57,7 +59,7 @@ def accuracy_section(study: Study, networks: pl.DataFrame, student: str, budget:
         "A dot is a seed, the bar the mean. The dashed line is the teacher, which may have had more labels."
         + (f" The {hidden} other methods and controls are in the table above." if hidden else "")
     )
-    page.table_beside(catalog.accuracies(mine).drop("rank", "label_fraction"), f"{study.name}-accuracy")
+    page.table_beside(catalog.accuracies(mine).drop("rank", "label_fraction"), f"{study.name}-accuracy", "accuracy")
 
 
 def price_section(study: Study, networks: pl.DataFrame, budget: str, colours: dict[str, str]) -> None:
@@ -74,7 +76,7 @@ def price_section(study: Study, networks: pl.DataFrame, budget: str, colours: di
         st.markdown(sentence)
     products = networks.filter((pl.col("budget") == budget) & pl.col("role").is_in(["plain", "distilled"]))
     st.caption(method_tables.about_front(points, budget) + method_tables.saw_more(products))
-    page.table_beside(points.drop("place"), f"{study.name}-{cost}")
+    page.table_beside(points.drop("place"), f"{study.name}-{cost}", "prices")
 
 
 def rank_section(
@@ -95,7 +97,7 @@ def rank_section(
     drawn = gain_charts.rank_ranges(ranking.rows, colours, line)
     page.chart(study, drawn, key="ranks", alt=method_tables.ranks_in_words(ranking, quantity.name))
     st.caption(method_tables.about_ranks(ranking, quantity))
-    page.table_beside(ranking.rows, f"{study.name}-ranks")
+    page.table_beside(ranking.rows, f"{study.name}-ranks", "ranks")
 
 
 def across_section(study: Study, networks: pl.DataFrame, quantity: methods.Quantity, colours: dict[str, str]) -> None:
@@ -128,7 +130,7 @@ def across_section(study: Study, networks: pl.DataFrame, quantity: methods.Quant
             alt = method_tables.slopes_in_words(mine.filter(pl.col("series").is_in(list(colours))), quantity)
             page.chart(study, drawn, key=f"slopes_{index}", alt=alt)
     st.caption(quantity.about + method_tables.about_slopes(by, bool(null)))
-    page.table_beside(rows.drop("rank", "null", "label_fraction"), f"{study.name}-everywhere")
+    page.table_beside(rows.drop("rank", "null", "label_fraction"), f"{study.name}-everywhere", "everywhere")
 
 
 def catalogue_section(study: Study, networks: pl.DataFrame) -> None:
@@ -143,16 +145,14 @@ def catalogue_section(study: Study, networks: pl.DataFrame) -> None:
     method = pick.one("Method", list(titles), "method", first=first, words=titles.__getitem__, width=420)
     row = known.row(by_predicate=pl.col("method") == method, named=True)
     st.text(row["summary"])
-    st.code(row["formula"], language=None, wrap_lines=True)
+    st.html(f'<pre style="white-space: pre-wrap">{escape(row["formula"])}</pre>')  # st.code loads 1.5 MB to colour it
     cited = "" if row["citation"] == "-" else f"{row['citation']}. "
     st.caption(verbatim(f"{cited}Role: {row['role']}."))
     if row["explains"]:
         of = f" of {titles.get(row['control_of'], row['control_of'])}" if row["control_of"] else ""
         st.text(f"As a control{of}, it {methods.EXPLAINS.get(row['explains'], row['explains'])}.")
     st.text("\n".join(method_tables.uses_in_words(networks, method)))
-    with st.expander("All methods of this study"):
-        st.dataframe(known, hide_index=True)
-        page.downloads(known, f"{study.name}-known-methods")
+    page.table_beside(known, f"{study.name}-known-methods", "methods", "All methods of this study")
 
 
 def main() -> None:

@@ -37,9 +37,8 @@ def verdict_section(study: Study, verdicts: pl.DataFrame, claims: pl.DataFrame) 
             for row in across.iter_rows(named=True):
                 st.markdown(evidence.in_words(row))
                 st.text(f"{titles[row['claim']]} {row['sentence']}")
-    with st.expander("What each claim is judged by"):
-        st.dataframe(claims, hide_index=True)
-    page.table_beside(evidence.flat(verdicts.drop("rests_on")), f"{study.name}-verdicts")
+    page.table_beside(claims, f"{study.name}-claims", "claims", "What each claim is judged by")
+    page.table_beside(evidence.flat(verdicts.drop("rests_on")), f"{study.name}-verdicts", "verdicts")
 
 
 def claim_section(study: Study, verdicts: pl.DataFrame, cell: dict[str, Any]) -> None:
@@ -75,11 +74,10 @@ def control_section(study: Study, cell: dict[str, Any]) -> None:
     if missing := cell["controls_missing"]:
         st.text(f"Could not be asked: {'; '.join(missing)}.")
     page.table_beside(evidence.flat(shown.select("against", "outcome", *evidence.NUMBERS, "per_seed")),
-                      f"{study.name}-{cell['method_label']}-controls")  # fmt: skip
-    with st.expander("All quantities of this comparison"):
-        every = evidence.flat(rows.drop("student", "method_label", "label_fraction", "primary"))
-        st.dataframe(every, hide_index=True)
-        page.downloads(every, f"{study.name}-{cell['method_label']}-comparisons")
+                      f"{study.name}-{cell['method_label']}-controls", "controls")  # fmt: skip
+    every = evidence.flat(rows.drop("student", "method_label", "label_fraction", "primary"))
+    name = f"{study.name}-{cell['method_label']}-comparisons"
+    page.table_beside(every, name, "quantities", "All quantities of this comparison")
     page.data_note(study)
 
 

@@ -1,5 +1,7 @@
 """What a student answers otherwise than plain: images it fixed, broke and inherited, confusions, confidence, slices."""
 
+from collections.abc import Callable
+
 import polars as pl
 import streamlit as st
 
@@ -45,7 +47,7 @@ def changed_section(study: Study, compared: flips.Comparison, counts: pl.DataFra
         f"{flips.verdict_beside_null(summary, compared)} It is not shown whether another teacher would do the same."
     )
     columns = ["series", "seed", "images", *flips.KINDS, "same_error", "plain_same_error", "p_value"]
-    page.table_beside(counts.filter(pl.col("label").is_null()).select(columns), f"{study.name}-flips")
+    page.table_beside(counts.filter(pl.col("label").is_null()).select(columns), f"{study.name}-flips", "flips")
 
 
 def class_section(study: Study, compared: flips.Comparison, counts: pl.DataFrame) -> None:
@@ -67,7 +69,7 @@ def class_section(study: Study, compared: flips.Comparison, counts: pl.DataFrame
         + (f" {left_out} classes between the extremes are in the table only." if left_out else "")
     )
     counted = of_class.select("class_name", "series", "seed", "images", *flips.KINDS, "p_value")
-    page.table_beside(counted, f"{study.name}-flips-by-class")
+    page.table_beside(counted, f"{study.name}-flips-by-class", "classes")
 
 
 def image_section(study: Study, compared: flips.Comparison) -> None:
@@ -91,7 +93,7 @@ def image_section(study: Study, compared: flips.Comparison) -> None:
         "many seeds) plain from other initial weights does the same; an image that it flips as often says nothing "
         "about the method. Click an image to follow it through all layers."
     )
-    page.table_beside(found.drop("image", "display_rank"), f"{study.name}-{outcome}")
+    page.table_beside(found.drop("image", "display_rank"), f"{study.name}-{outcome}", "images")
 
 
 def confusion_section(study: Study, compared: flips.Comparison) -> None:
@@ -115,7 +117,7 @@ def confusion_section(study: Study, compared: flips.Comparison) -> None:
         + (f" Only the {len(order)} classes that changed most; {hidden} others are in the table." if hidden else "")
         + (" Right: the teacher's errors; its right answers stand on the diagonal." if beside else "")
     )
-    page.table_beside(cells, f"{study.name}-confusions")
+    page.table_beside(cells, f"{study.name}-confusions", "confusions")
 
 
 def calibration_section(study: Study, compared: flips.Comparison) -> None:
@@ -141,7 +143,7 @@ def calibration_section(study: Study, compared: flips.Comparison) -> None:
         "the table only. Right: how many images each bin has. The expected calibration error is the mean distance from "
         "the diagonal over images, in 15 bins; 0 is best, and few images push it up."
     )
-    page.table_beside(rows, f"{study.name}-calibration")
+    page.table_beside(rows, f"{study.name}-calibration", "bins")
 
 
 def slice_section(study: Study, compared: flips.Comparison) -> None:
@@ -162,7 +164,7 @@ def slice_section(study: Study, compared: flips.Comparison) -> None:
     page.chart(study, slices.loss_ranges(drawn, table["difference"][0], colour, title), key="slices", alt=words)
     missing = [name for name in slices.factors_for(base) if name not in table["kind"].to_list()]
     st.caption(slices.about(base, table, left_out, missing))
-    page.table_beside(table, f"{study.name}-slices-{base}")
+    page.table_beside(table, f"{study.name}-slices-{base}", "slices")
 
 
 def answers_section(study: Study, compared: flips.Comparison, networks: pl.DataFrame) -> None:
@@ -171,19 +173,31 @@ def answers_section(study: Study, compared: flips.Comparison, networks: pl.DataF
     scope = scope.filter(pl.col("student") == networks.filter(network_id=compared.own["network_id"][0])["student"][0])
     digits = st.column_config.NumberColumn(format="%.3f")
     beside = pick.one("Beside the answers of", ("plain of the same seed", "teacher"), "beside", look="segments")
-    for frame, words in (
+    for name, make, words in (
         (
-            tables.of_answers(study, scope, beside),
+            f"Answers beside those of {beside}",
+            lambda: tables.of_answers(study, scope, beside),
             f"Beside {beside}, mean over seeds, as shares of the probe images: fixed (wrong there, right here), broken "
             "(right there, wrong here), kept (right in both). McNemar's p is one test a "
             "seed, averaged: read it as small or not, and nothing more.",
         ),
-        (tables.of_networks(study, scope), "Each network by itself, mean over seeds."),
+        (
+            "Calibration and depth of each",
+            lambda: tables.of_networks(study, scope),
+            "Each network by itself, mean over seeds.",
+        ),
     ):
-        if frame.width:
+
+        def show(make: Callable[[], pl.DataFrame] = make, words: str = words) -> None:
+            frame = make()
+            if not frame.width:
+                st.info("This study has no such measures.")
+                return
             frame = frame.rename({"inherited": "wrong in both"}, strict=False)  # not what the word means above
             st.dataframe(frame, hide_index=True, column_config=dict.fromkeys(frame.columns[1:], digits))
             st.caption(words)
+
+        page.folded(name, name.split(" ")[0].lower(), show)
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ def heat_part(study: Study, scope: pl.DataFrame, pairs: pl.DataFrame, measure: d
             grid = [row for row in grid if any(row)]
             page.chart(study, similarity.heat_maps(grid, measure["title"]), "heat_chart", alt)
             st.caption(similarity.heat_words(drawn, measure, seed, second))
-            page.table_beside(similarity.table_of(drawn), f"{study.name}-{measure['measure']}-layer-by-layer")
+            page.table_beside(similarity.table_of(drawn), f"{study.name}-{measure['measure']}-layer-by-layer", "pairs")
         if absent:
             st.caption(
                 f"Not in this study at this pick: {verbatim('; '.join(absent))}. Pairs are computed of every network "
@@ -127,11 +127,15 @@ def depth_part(
     elif scope.filter(pl.col("teacher_id").is_not_null() & (pl.col("teacher_id") != "teacher")).height:
         said.append("Controls that learned from another teacher are held against the study's teacher all the same.")
     st.caption(" ".join(part for part in said if part))
-    with st.expander("The numbers"):
+    name = f"{study.name}-{measure['measure']}-{view}{'-minus-plain' * difference}"
+
+    def numbers() -> None:
         st.caption("Mean over seeds (lowest to highest). The files hold each network.")
         coloured = shown.filter(pl.col("series").is_in(list(colours)))
         st.dataframe(tables.per_layer(coloured if coloured.height else shown), hide_index=True)
-        page.downloads(shown, f"{study.name}-{measure['measure']}-{view}{'-minus-plain' * difference}")
+        page.downloads(shown, name)
+
+    page.folded("The numbers", "numbers", numbers)
 
 
 def credit_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
@@ -166,7 +170,7 @@ def credit_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[s
     )  # fmt: skip
     names = drawn["series"].unique(maintain_order=True).to_list()
     credit_part(study, scope, means, null, what, names, view)
-    page.table_beside(drawn, f"{study.name}-net-credit-{view}", "Gained less lost, the numbers")
+    page.table_beside(drawn, f"{study.name}-net-credit-{view}", "net", "Gained less lost, the numbers")
 
 
 @st.fragment
@@ -202,7 +206,9 @@ def credit_part(
                if null.height else f"{what} ")
             + "Kept, gained and invented do not add up to 15: what plain has and the teacher has not is no credit."
         )  # fmt: skip
-        page.table_beside(pl.concat([rows, others]), f"{study.name}-credit-{view}", "Neighbours by kind, the numbers")
+        page.table_beside(
+            pl.concat([rows, others]), f"{study.name}-credit-{view}", "kinds", "Neighbours by kind, the numbers"
+        )
 
 
 def dark_section(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
@@ -249,7 +255,7 @@ def dark_section(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view
         "Classes that look alike are confused by every network, and lie near each other even as pixels, so plain is "
         "above 0 too: what distillation adds is the gap to plain. Few classes have few pairs, so values are coarse."
     )
-    page.table_beside(shown, f"{study.name}-dark-knowledge-{view}")
+    page.table_beside(shown, f"{study.name}-dark-knowledge-{view}", "beliefs")
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def layer_section(
         "Measures page has the means."
     )
     columns = ["label", "layer", "relative_depth", "vote", "verdict", "settled", "silhouette"]
-    page.table_beside(rows.select(columns), f"{study.name}-image-{row['sample_id']}-{view}")
+    page.table_beside(rows.select(columns), f"{study.name}-image-{row['sample_id']}-{view}", "votes")
     if pick.switch("Silhouette by depth", "silhouette"):
         curves = views.as_curves(rows)
         chart = charts.depth_curves(curves, colours, "silhouette of this image", one_line_a_seed=True)
@@ -84,11 +84,11 @@ def answer_section(
         + (f" (this study's loss uses {first:g})." if first != 1 else ".")
         + (f" The {views.MOST_CLASSES} largest of {len(names)} classes." if len(names) > views.MOST_CLASSES else "")
     )
-    formats = {"confidence": st.column_config.NumberColumn(format="percent", help="probability of the answer")}
-    formats["margin"] = st.column_config.NumberColumn(
-        format="%.2f", help="logit of the true class less the largest other; below 0 where the answer is wrong"
+    st.table(views.in_cells(table), hide_index=True, alt="A row a network: its answer and the three likeliest classes")
+    st.caption(
+        "Confidence: the probability of the answer. Margin: the logit of the true class less the largest other one, "
+        "below 0 where the answer is wrong."
     )
-    st.dataframe(table, hide_index=True, column_config=formats)
     page.downloads(table, f"{study.name}-image-{row['sample_id']}-answers")
 
 
@@ -137,7 +137,7 @@ def look_section(study: Study, chosen: pl.DataFrame, row: dict[str, object]) -> 
         "its own maximum, so two maps do not compare in strength. The cosine says how much a map is like the "
         "teacher's; it does not say how right the network is. Each square is one place of the last layer's map."
     )
-    page.table_beside(cosines, f"{study.name}-image-{row['sample_id']}-grad-cam")
+    page.table_beside(cosines, f"{study.name}-image-{row['sample_id']}-grad-cam", "cosines")
 
 
 def main() -> None:

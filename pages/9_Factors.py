@@ -34,7 +34,7 @@ def explained_part(study: Study, rows: pl.DataFrame, scope: pl.DataFrame, colour
     far = None if far is None else round(far, 2) + 0.0  # no minus before a zero
     floor = page.floor_in_words("the factor shuffled over the images", far)
     st.caption(f"Line: mean over seeds; band: lowest to highest seed. {floor}{told}")
-    page.table_beside(found, f"{study.name}-{factor}-{view}")
+    page.table_beside(found, f"{study.name}-{factor}-{view}", "explained")
 
 
 def rest_part(study: Study, rows: pl.DataFrame, scope: pl.DataFrame, colours: dict[str, str], view: str) -> None:
@@ -54,7 +54,7 @@ def rest_part(study: Study, rows: pl.DataFrame, scope: pl.DataFrame, colours: di
         "Line: mean over seeds; band: lowest to highest seed. If the curves part on the rest as on the whole, what "
         f"distillation gains is no matter of these factors; of others this says nothing.{told}"
     )
-    page.table_beside(found, f"{study.name}-{part}-{view}")
+    page.table_beside(found, f"{study.name}-{part}-{view}", "rest")
 
 
 def factor_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
@@ -72,7 +72,7 @@ def factor_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[s
         explained_part(study, rows, scope, colours, view)
     with right:
         rest_part(study, rows, scope, colours, view)
-    page.table_beside(rows, f"{study.name}-factors-{view}", "All factors of all networks")
+    page.table_beside(rows, f"{study.name}-factors-{view}", "factors", "All factors of all networks")
 
 
 def main() -> None:

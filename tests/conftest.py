@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("KDPIPE_CHECK_CHARTS", "1")  # before anything imports the charts
+
 import contextlib
 import io
-import os
 import subprocess
 import sys
 from pathlib import Path

@@ -313,3 +313,17 @@ def test_class_colours_are_ten_or_the_chosen_few() -> None:
 
 def test_network_labels_are_unique(root: Path) -> None:
     assert catalog.networks(open_study(root / "toy"))["label"].is_unique().all()
+
+
+# ------------------------------------------------------------------------------- what is folded away
+
+
+def test_a_folded_table_is_made_once_it_is_opened(root: Path) -> None:
+    page = "pages/10_Training.py"
+    assert not show(page).dataframe
+    app = show(page, **{"open-curves": "true"})
+    assert len(app.dataframe) == 1 and not app.error
+    signature = json.loads(app.get("vega_lite_chart")[0].proto.spec)["title"]["text"]
+    assert "open-" not in " ".join(signature), "a figure's link needs no table"
+    app = show(page, **{"open-curves": "<b>"})
+    assert not app.dataframe and "is not offered here" in says(app.caption)

@@ -106,7 +106,8 @@ def test_a_study_without_flips_says_so(root: Path) -> None:
 
 
 def test_answers_stand_beside_those_of_plain_and_of_the_teacher(root: Path) -> None:
-    shown = [table.value for table in show(FLIPS, beside="teacher").dataframe]
+    app = show(FLIPS, beside="teacher", **{"open-answers": "true", "open-calibration": "true"})
+    shown = [table.value for table in app.dataframe]
     assert any({"fixed", "broken", "churn"} <= set(table.columns) for table in shown)
     assert any({"ece", "prediction_depth"} <= set(table.columns) for table in shown)
 

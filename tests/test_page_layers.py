@@ -61,7 +61,7 @@ def test_a_panel_is_headed_by_its_layers_and_its_maps_scores(root: Path) -> None
 
 
 def test_the_table_has_every_score_with_its_interval_and_chance(root: Path) -> None:
-    app = show(PAGE, study="toy")
+    app = show(PAGE, study="toy", **{"open-scores": "true"})
     table = app.dataframe[0].value
     assert list(table) == ["network", "layer", "measure", "value", "low", "high", "chance"]
     rows = pl.DataFrame(table.to_dict("list")).filter(network="teacher", layer="layer2")
@@ -262,7 +262,7 @@ def test_names_in_the_large_map_stay_text() -> None:
 
 
 def test_the_blind_test_hides_names_and_scores_until_there_is_a_guess(root: Path) -> None:
-    app = show(PAGE, show="blind test")
+    app = show(PAGE, show="blind test", **{"open-scores": "true"})
     hidden = json.dumps(spec_of(app))
     assert "silhouette" not in hidden and "kd," not in hidden and "predicted" not in hidden
     assert "kd," not in app.get("vega_lite_chart")[0].proto.alt

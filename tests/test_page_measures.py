@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from app_pages import says, show
+from app_pages import says
+from app_pages import show as closed
 from streamlit.testing.v1 import AppTest
 from synthetic import LAYERS, MANY, Recipe, write_toy_study
 from visits import CHART, Visitor
@@ -26,6 +27,11 @@ def frames_of(app: AppTest, index: int) -> list[pl.DataFrame]:
     """Every table that the n-th chart of a page draws from."""
     proto = app.get("vega_lite_chart")[index].proto
     return [pl.read_ipc_stream(dataset.data.data) for dataset in proto.datasets]
+
+
+def show(page: str, **query: Any) -> AppTest:
+    """The page with its tables opened."""
+    return closed(page, **{"open-numbers": "true", "open-classes": "true", **query})
 
 
 def table_with(app: AppTest, *columns: str) -> Any:

@@ -15,6 +15,7 @@ from kdpipe.measures import prediction_depth
 from kdpipe.schema import TABLES
 from kdpipe.store import open_study, write_study
 from kdpipe.views import catalog, sample
+from kdpipe.views.words import verbatim
 
 SAMPLE = "pages/8_Sample.py"
 HEADLINE = [
@@ -180,8 +181,8 @@ def test_shares_are_the_softmax_of_the_logits_at_the_temperature(root: Path) -> 
 def test_it_begins_with_the_temperature_of_the_loss(root: Path) -> None:
     app = show(SAMPLE)
     assert app.select_slider(key="temperature").value == "4" and "this study's loss uses 4" in says(app.caption)
-    table = next(table.value for table in app.dataframe if "1st" in table.value.columns)
-    assert table["network"].tolist() == HEADLINE
+    table = next(table.value for table in app.table if "1st" in table.value.columns)
+    assert table["network"].tolist() == [verbatim(label) for label in HEADLINE]
 
 
 def test_a_class_name_cannot_end_an_expression() -> None:

@@ -230,7 +230,7 @@ def test_pairs_count_from_either_side(root: Path) -> None:
 
 
 def test_credit_counts_what_the_table_holds(root: Path) -> None:
-    app = show(PAGE, credit="kd", view=GAP)
+    app = show(PAGE, credit="kd", view=GAP, **{"open-kinds": "true"})
     assert not app.error
     study = open_study(root / "toy")
     networks = study.networks.filter(pl.col("method_label") == "kd", pl.col("label_fraction") < 0.5, status="trained")

@@ -97,6 +97,7 @@ def served(artifacts: Path, script: Path = ROOT / "Home.py") -> Iterator[tuple[s
     command = [python, "-m", "streamlit", "run", str(script), "--server.headless=true"]
     command += ["--server.fileWatcherType=none", f"--server.port={port}", "--server.address=127.0.0.1"]
     environment = {**os.environ, "KDPIPE_ARTIFACTS": str(artifacts)}
+    environment.pop("KDPIPE_CHECK_CHARTS", None)  # as visitors have it
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
         url = f"http://127.0.0.1:{port}"

@@ -106,13 +106,14 @@ def reliability_chart(rows: pl.DataFrame, colours: Mapping[str, str]) -> Layered
     y: dict[str, Any] = {"title": "share of right answers", "scale": alt.Scale(domain=[0, 1]), "axis": percent}
     x = alt.X("confidence:Q", title="mean confidence in the bin", scale=alt.Scale(domain=[0, 1]), axis=percent)
     tooltip: list[Any] = [
-        "series:N", *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("confidence", "accuracy", "low", "high")),
-        alt.Tooltip("images:Q", format=".1f", title="images (mean over seeds)"), "seeds:Q",
+        alt.Tooltip("series:N"),
+        *(alt.Tooltip(f"{name}:Q", format=".1%") for name in ("confidence", "accuracy", "low", "high")),
+        alt.Tooltip("images:Q", format=".1f", title="images (mean over seeds)"), alt.Tooltip("seeds:Q"),
     ]  # fmt: skip
     base = alt.Chart(rows).encode(x=x, color=series_colour(colours, present, 420), tooltip=tooltip)
     ends = alt.Chart(pl.DataFrame({"confidence": [0.0, 1.0], "accuracy": [0.0, 1.0]}))
     diagonal = ends.mark_line(strokeDash=[4, 4], color=GREY).encode(x=x, y=alt.Y("accuracy:Q", **y))
-    spread = base.mark_rule(strokeWidth=2, opacity=0.55).encode(y=alt.Y("low:Q", **y), y2="high:Q")
+    spread = base.mark_rule(strokeWidth=2, opacity=0.55).encode(y=alt.Y("low:Q", **y), y2=alt.Y2("high:Q"))
     line = base.mark_line(strokeWidth=1.5, opacity=0.8).encode(y=alt.Y("accuracy:Q", **y))
     size = alt.Size("share:Q", scale=alt.Scale(type="sqrt", range=[12, 170]), legend=None)
     dots = base.mark_point(filled=True, opacity=1).encode(y=alt.Y("accuracy:Q", **y), size=size)
@@ -130,7 +131,7 @@ def confidence_chart(rows: pl.DataFrame, colours: Mapping[str, str]) -> Layered:
                 axis=alt.Axis(format=".0%", tickCount=5)),
         y=alt.Y("share:Q", title="share of the images", axis=alt.Axis(format=".0%", tickCount=5)),
         color=series_colour(colours, present, 260),
-        tooltip=["series:N", alt.Tooltip("middle:Q", title="bin around", format=".0%"),
+        tooltip=[alt.Tooltip("series:N"), alt.Tooltip("middle:Q", title="bin around", format=".0%"),
                  alt.Tooltip("share:Q", format=".1%"), alt.Tooltip("images:Q", format=".1f")],
     )  # fmt: skip
     lines = base.mark_line(interpolate="step", strokeWidth=2)

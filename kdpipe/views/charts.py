@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import polars as pl
+from altair.utils.schemapi import disable_debug_mode
 
 from kdpipe.views.theme import GREY
 
@@ -19,6 +21,22 @@ Layered = alt.LayerChart | alt.FacetChart
 _DEPTH = alt.Axis(format=".0%", tickCount=5)
 LABEL = 340  # pixels of a method's name beside its row
 _PERCENT = ".1~%"  # a single dot makes its own value the tick, with all digits of a float
+
+
+# Holding every channel and chart against Vega-Lite's schema is a third of a page's time, so only tests do it.
+CHECKED = bool(os.environ.get("KDPIPE_CHECK_CHARTS"))
+if not CHECKED:
+    disable_debug_mode()
+
+
+class Unchecked:
+    """A chart as Streamlit takes it, made without a look at Vega-Lite's schema unless :data:`CHECKED`."""
+
+    def __init__(self, chart: Any) -> None:
+        self._chart = chart
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._chart.to_dict(validate=CHECKED)
 
 
 def legend_columns(names: Sequence[str], width: int) -> int:
@@ -72,7 +90,7 @@ def accuracy_dots(networks: pl.DataFrame, colours: Mapping[str, str]) -> Layered
         xOffset=alt.XOffset("series:N", sort=names),
         color=colour,
     )
-    tooltip = ["label:N", alt.Tooltip("test_accuracy:Q", format=".1%", title="test accuracy")]
+    tooltip = [alt.Tooltip("label:N"), alt.Tooltip("test_accuracy:Q", format=".1%", title="test accuracy")]
     dots = base.mark_circle(size=70, opacity=0.75).encode(y=accuracy, tooltip=tooltip)
     means = base.mark_tick(thickness=3, size=22).encode(y=alt.Y("mean(test_accuracy):Q", title="test accuracy"))
     line = alt.Chart(teacher).mark_rule(strokeDash=[6, 4], strokeWidth=2)
@@ -118,13 +136,14 @@ def depth_curves(
     if context.height:
         grey = alt.Chart(depth_means(context)).mark_line(strokeWidth=1, opacity=0.55, color=GREY, clip=True)
         layers.append(
-            grey.encode(x=x, y=alt.Y("mean:Q", title=title, scale=scale), detail="series:N",
-                        tooltip=[*_curve_tooltip("mean", "series"), "seeds:Q"])
+            grey.encode(x=x, y=alt.Y("mean:Q", title=title, scale=scale), detail=alt.Detail("series:N"),
+                        tooltip=[*_curve_tooltip("mean", "series"), alt.Tooltip("seeds:Q")])
         )  # fmt: skip
     if one_line_a_seed:
         lines = alt.Chart(drawn).mark_line(strokeWidth=1.5, opacity=0.8, point=alt.OverlayMarkDef(size=30))
         layers.append(
-            lines.encode(x=x, y=alt.Y("value:Q", title=title, scale=scale), color=colour, detail="network_id:N",
+            lines.encode(x=x, y=alt.Y("value:Q", title=title, scale=scale), color=colour,
+                         detail=alt.Detail("network_id:N"),
                          tooltip=_curve_tooltip("value", "label"))
         )  # fmt: skip
     else:
@@ -132,12 +151,12 @@ def depth_curves(
         base = alt.Chart(mean).encode(x=x, color=colour)
         low, high = ("low", "high") if band == "images" else ("lowest", "highest")
         area = base.mark_area(opacity=0.18).encode(
-            y=alt.Y(f"{low}:Q", title=title, scale=scale), y2=f"{high}:Q", color=colour.copy()
+            y=alt.Y(f"{low}:Q", title=title, scale=scale), y2=alt.Y2(f"{high}:Q"), color=colour.copy()
         )
         ends = [alt.Tooltip(f"{name}:Q", format=".3f") for name in (low, high)]
         line = base.mark_line(strokeWidth=2.5, point=alt.OverlayMarkDef(size=55)).encode(
             y=alt.Y("mean:Q", title=title, scale=scale),
-            tooltip=[*_curve_tooltip("mean", "series"), *ends, "seeds:Q"],
+            tooltip=[*_curve_tooltip("mean", "series"), *ends, alt.Tooltip("seeds:Q")],
         )
         layers += [area, line]
     if baselines is not None:
@@ -150,7 +169,7 @@ def depth_curves(
         layers.append(rule.encode(x=x, y=height, tooltip=[alt.Tooltip("chance:Q", format=".3f")]))
         last = floor.tail(1).with_columns(what=pl.lit("chance"))
         text = alt.Chart(last).mark_text(align="right", dy=-7, color=GREY, fontSize=11, clip=True)
-        layers.append(text.encode(x=x, y=height, text="what:N"))
+        layers.append(text.encode(x=x, y=height, text=alt.Text("what:N")))
     shown = [name for name in colours if name in drawn["series"].to_list()]
     legend = -(-len(shown) // legend_columns(shown, width))  # rows; the height holds them too
     return alt.layer(*layers).properties(height=430 + 21 * max(legend - 2, 0), usermeta=CANVAS)
@@ -194,12 +213,12 @@ def _null_band(null: pl.DataFrame, x: alt.X, title: str, scale: alt.Scale) -> li
     """Zero, and a grey band as far to either side of it as chance alone moves (where that is known)."""
     ends = null.with_columns(low=-pl.col("reach"), high="reach")
     y = alt.Y("low:Q", title=title, scale=scale)
-    tooltip = ["relative_depth:Q", alt.Tooltip("reach:Q", title="another start moves up to", format=".3f")]
-    band = alt.Chart(ends).mark_area(color=GREY, opacity=0.22).encode(x=x, y=y, y2="high:Q", tooltip=tooltip)
+    tooltip = [alt.Tooltip("relative_depth:Q"), alt.Tooltip("reach:Q", title="another start moves up to", format=".3f")]
+    band = alt.Chart(ends).mark_area(color=GREY, opacity=0.22).encode(x=x, y=y, y2=alt.Y2("high:Q"), tooltip=tooltip)
     zero = alt.Chart(pl.DataFrame({"at": [0.0], "what": ["plain"]}))
     height = alt.Y("at:Q", title=title, scale=scale)
     word = zero.mark_text(align="right", dy=-7, color=GREY, fontSize=11).encode(
-        x=alt.value("width"), y=height, text="what:N"
+        x=alt.value("width"), y=height, text=alt.Text("what:N")
     )
     return [*([band] if null.height else []), zero.mark_rule(color=GREY).encode(y=height), word]
 
@@ -226,7 +245,7 @@ def _baselines(rows: pl.DataFrame, x: alt.X, title: str, scale: alt.Scale) -> li
         drawn = pl.concat([mine.with_columns(relative_depth=pl.lit(float(end))) for end in (0, 1)]) if lone else mine
         base = alt.Chart(drawn).encode(x=x, y=y, tooltip=_curve_tooltip("value", "label"))
         layers.append(base.mark_line(strokeDash=[1, 3], strokeWidth=1.5, color=GREY, clip=True))
-        last = alt.Chart(drawn.sort("relative_depth").tail(1)).encode(x=x, y=y, text="label:N")
+        last = alt.Chart(drawn.sort("relative_depth").tail(1)).encode(x=x, y=y, text=alt.Text("label:N"))
         layers.append(last.mark_text(align="right", dy=-7, color=GREY, fontSize=11, clip=True))
     return layers
 
@@ -266,12 +285,12 @@ def class_dots(values: pl.DataFrame, colours: Mapping[str, str], order: list[str
     drawn, context = _in_colour(values, colours)
     base = alt.Chart(drawn)
     place = alt.X("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8))
-    tooltip: list[Any] = ["class_name:N", "series:N"]
+    tooltip: list[Any] = [alt.Tooltip("class_name:N"), alt.Tooltip("series:N")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "lowest", "highest")]
     tooltip.append("seeds:Q")
     colour = series_colour(colours, drawn["series"].to_list())
     span = base.mark_rule(strokeWidth=2, opacity=0.45).encode(
-        y=y, x=alt.X("lowest:Q", title=title, axis=alt.Axis(tickCount=8)), x2="highest:Q", color=colour
+        y=y, x=alt.X("lowest:Q", title=title, axis=alt.Axis(tickCount=8)), x2=alt.X2("highest:Q"), color=colour
     )
     dots = base.mark_circle(size=90, opacity=0.9).encode(y=y, x=place, color=colour, tooltip=tooltip)
     grey = alt.Chart(context).mark_circle(size=24, opacity=0.45, color=GREY).encode(y=y, x=place, tooltip=tooltip)

@@ -154,21 +154,21 @@ def bars(rows: pl.DataFrame, null: pl.DataFrame, layers: Sequence[str]) -> Layer
     axis = alt.Axis(labelExpr=label, labelOverlap=False, labelFlush=False, ticks=False, labelLimit=180, title=None)
     y = alt.Y("row:N", sort=None, axis=axis, scale=alt.Scale(domain=order, paddingInner=0.15))
     title = "neighbours of an image, of 15"
-    tooltip = ["layer:N", alt.Tooltip("credit:N", title="kind"), *(
+    tooltip = [alt.Tooltip("layer:N"), alt.Tooltip("credit:N", title="kind"), *(
         alt.Tooltip(f"{name}:Q", title=words, format=".2f")
         for name, words in {"same": "of the same class", "other": "of another class", "neighbours": "both",
                             "lowest": "both, lowest seed", "highest": "both, highest seed"}.items()
-    ), "seeds:Q"]  # fmt: skip
+    ), alt.Tooltip("seeds:Q")]  # fmt: skip
     colour = alt.Color(
         "of:N", title=None, scale=alt.Scale(domain=[SAME_CLASS, OTHER_CLASS], range=[SAME, GREY]),
         legend=alt.Legend(orient="top"),
     )  # fmt: skip
     x = alt.X("start:Q", title=title, axis=alt.Axis(tickCount=alt.ExprRef("width < 400 ? 5 : 12")))
-    drawn = alt.Chart(parts).mark_bar().encode(y=y, x=x, x2="end:Q", color=colour, tooltip=tooltip)
+    drawn = alt.Chart(parts).mark_bar().encode(y=y, x=x, x2=alt.X2("end:Q"), color=colour, tooltip=tooltip)
     line = alt.Chart(shown).mark_rule(strokeWidth=2, color=_LINE)
     marks: list[Any] = [
         drawn,
-        line.encode(y=y, x=alt.X("lowest:Q", title=title), x2="highest:Q", tooltip=tooltip),
+        line.encode(y=y, x=alt.X("lowest:Q", title=title), x2=alt.X2("highest:Q"), tooltip=tooltip),
     ]
     if other.height:
         dots = alt.Chart(other).mark_point(

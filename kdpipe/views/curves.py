@@ -166,19 +166,21 @@ def earlier_chart(pair: Pair, colours: Mapping[str, str], title: str) -> Layered
     lines = _lines(pair)
     colour = series_colour(colours, list(colours), 380)
     tooltip: list[Any] = [
-        "series:N",
-        "seed:N",
+        alt.Tooltip("series:N"),
+        alt.Tooltip("seed:N"),
         alt.Tooltip("depth:Q", format=".0%"),
         alt.Tooltip("value:Q", format=".3f"),
     ]
-    base = alt.Chart(lines).encode(x=x, y=alt.Y("value:Q", **y), color=colour, detail="seed:N", tooltip=tooltip)
+    base = alt.Chart(lines).encode(
+        x=x, y=alt.Y("value:Q", **y), color=colour, detail=alt.Detail("seed:N"), tooltip=tooltip
+    )
     each = base.transform_filter("datum.seed != 'mean'").mark_line(strokeWidth=1, opacity=0.3)
     mean = base.transform_filter("datum.seed == 'mean'")
     mean = mean.mark_line(strokeWidth=2.5, point=alt.OverlayMarkDef(size=45, filled=True))
     areas = _areas(pair, y, colours[pair.name]) if len(pair.depth) > 2 else []
     end = alt.Chart(pl.DataFrame({"depth": [float(pair.depth[-2])], "what": ["area ends here"]})).encode(x=x)
     edge = end.mark_rule(strokeDash=[3, 4], color=GREY)
-    word = end.mark_text(align="right", dx=-4, color=GREY, fontSize=11).encode(y=alt.value(8), text="what:N")
+    word = end.mark_text(align="right", dx=-4, color=GREY, fontSize=11).encode(y=alt.value(8), text=alt.Text("what:N"))
     return alt.layer(*areas, edge, word, each, mean, *_arrows(pair, y, colours[pair.name])).properties(
         height=340, usermeta=CANVAS
     )
@@ -187,7 +189,9 @@ def earlier_chart(pair: Pair, colours: Mapping[str, str], title: str) -> Layered
 def _areas(pair: Pair, y: dict[str, Any], colour: str) -> list[Any]:
     """Before the last layer: in the method's colour where it is ahead, grey where it is behind."""
     shaded = between(pair.depth[:-1], pair.method.mean(axis=0)[:-1], pair.plain.mean(axis=0)[:-1])
-    area = alt.Chart(shaded).encode(x=_across("depth"), y=alt.Y("plain:Q", **y), y2="method:Q", detail="piece:N")
+    area = alt.Chart(shaded).encode(
+        x=_across("depth"), y=alt.Y("plain:Q", **y), y2=alt.Y2("method:Q"), detail=alt.Detail("piece:N")
+    )
     ahead = area.transform_filter("datum.ahead").mark_area(opacity=0.32, color=colour)
     return [ahead, area.transform_filter("!datum.ahead").mark_area(opacity=0.45, color=GREY)]
 
@@ -219,9 +223,13 @@ def _across(field: str) -> alt.X:
 def _arrows(pair: Pair, y: dict[str, Any], colour: str) -> list[Any]:
     """Thin spans of the seeds, and an arrow of the mean curves that points to where the method already is."""
     rows = arrows(pair)
-    tooltip: list[Any] = ["seed:N", alt.Tooltip("advance:Q", format="+.3f"), alt.Tooltip("level:Q", format=".3f")]
+    tooltip: list[Any] = [
+        alt.Tooltip("seed:N"),
+        alt.Tooltip("advance:Q", format="+.3f"),
+        alt.Tooltip("level:Q", format=".3f"),
+    ]
     there = _across("there")
-    spans = alt.Chart(rows).encode(x=there, x2="plain_there:Q", y=alt.Y("level:Q", **y), tooltip=tooltip)
+    spans = alt.Chart(rows).encode(x=there, x2=alt.X2("plain_there:Q"), y=alt.Y("level:Q", **y), tooltip=tooltip)
     seeds = spans.transform_filter("datum.seed != 'mean'").mark_rule(strokeWidth=1, opacity=0.45, color=colour)
     mean = spans.transform_filter("datum.seed == 'mean'").mark_rule(strokeWidth=2.5, strokeDash=[6, 2], color=colour)
     tip = alt.Chart(rows.filter(seed="mean")).encode(x=there, y=alt.Y("level:Q", **y), tooltip=tooltip)

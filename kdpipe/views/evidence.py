@@ -212,16 +212,17 @@ def forest(rows: pl.DataFrame, epsilon: float, title: str) -> Layered:
     colour = alt.Color("outcome:N", title=None, scale=alt.Scale(domain=present, range=list(colours)), legend=legend)
     shape = alt.Shape("outcome:N", title=None, scale=alt.Scale(domain=present, range=list(shapes)), legend=legend)
     tooltip: list[Any] = [
-        "against:N",
+        alt.Tooltip("against:N"),
         *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("estimate", "low", "high")),
     ]
     shown = rows.select("against", "outcome", "estimate", "low", "high")
     base = alt.Chart(shown).encode(y=y, color=colour, tooltip=tooltip)
-    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2="high:Q")
+    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2=alt.X2("high:Q"))
     dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("estimate:Q", **x), shape=shape)
     each = rows.select("against", "outcome", value="per_seed").explode("value")
     seeds = alt.Chart(each).mark_tick(thickness=1.5, size=9, opacity=0.7).encode(
-        y=y, x=alt.X("value:Q", **x), color=colour, tooltip=["against:N", alt.Tooltip("value:Q", format="+.4f")]
+        y=y, x=alt.X("value:Q", **x), color=colour,
+        tooltip=[alt.Tooltip("against:N"), alt.Tooltip("value:Q", format="+.4f")]
     )  # fmt: skip
     return alt.layer(*zero(epsilon, x), bars, seeds, dots).properties(
         height=170 + 28 * max(len(order), 2), usermeta=CANVAS
@@ -232,7 +233,7 @@ def zero(epsilon: float, x: dict[str, Any]) -> list[Any]:
     """The line at 0 inside the band of what would not matter."""
     band = alt.Chart(pl.DataFrame({"low": [-epsilon], "high": [epsilon]})).mark_rect(color=GREY, opacity=0.22)
     line = alt.Chart(pl.DataFrame({"at": [0.0]})).mark_rule(color=GREY).encode(x=alt.X("at:Q", **x))
-    return [band.encode(x=alt.X("low:Q", **x), x2="high:Q"), line]
+    return [band.encode(x=alt.X("low:Q", **x), x2=alt.X2("high:Q")), line]
 
 
 def primary(study: Study) -> dict[str, Any] | None:

@@ -1,27 +1,15 @@
-"""What every chart needs in the browser: the code that draws it, early, and a button that saves it as SVG.
+"""Saving charts as SVG: a button beside the ones that Streamlit gives each chart, which save pixels alone.
 
-The scripts run in the page, are the same for every study and read nothing from artifacts.
-
-Streamlit fetches what draws charts (1.5 MB) only once the first chart has come; asked for at the beginning of the
-page, it arrives while the page still computes. The button stands beside those that Streamlit gives each chart, which
-save pixels alone: it asks Vega itself for the drawing, so signature and link below a chart are part of the file.
-Both reach into Streamlit; where they do not find what they look for, all else works.
+The script runs in the page, is the same for every study and reads nothing from artifacts. It asks Vega itself for
+the drawing, so signature and link below a chart are part of the file. Streamlit keeps a chart's Vega view to itself;
+where it is not found, there is no button and all else works.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-
 import streamlit as st
 
 _NO_ROOM = """<style>[data-testid="stElementContainer"]:has(.kd-figures) { display: none; }</style>"""
-_EARLY = """<script>
-(() => {
-  const own = document.querySelector('script[type="module"][src]');
-  if (own) import(new URL("NAME", own.src).href).catch(() => {});
-})();
-</script>"""
 _SCRIPT = """<span class="kd-figures"></span><script>
 (() => {
   if (window.kdpipeFigures) return;
@@ -70,15 +58,7 @@ _SCRIPT = """<span class="kd-figures"></span><script>
 </script>"""
 
 
-def prepare() -> None:
-    """Have what draws charts fetched early, and give every chart of the page a button that saves it as SVG."""
+def offer_svg() -> None:
+    """Give every chart of the page a button that saves it as SVG."""
     st.html(_NO_ROOM)
-    st.html(_SCRIPT + _early(), unsafe_allow_javascript=True)
-
-
-@cache
-def _early() -> str:
-    """The script that fetches Streamlit's module for charts, found by its name, which ends in a hash."""
-    folder = Path(st.__file__).parent / "static" / "static" / "js"
-    names = [path.name for path in folder.glob("*VegaLiteChart.*.js")]
-    return _EARLY.replace("NAME", names[0]) if len(names) == 1 else ""
+    st.html(_SCRIPT, unsafe_allow_javascript=True)

@@ -163,8 +163,9 @@ def range_rows(rows: pl.DataFrame, row: str, order: Sequence[str], colours: Mapp
     present = [name for name in colours if name in rows["series"].to_list()]
     axis = alt.Axis(labelLimit=LABEL, labelOverlap=False, labelFlush=False)
     tooltip: list[Any] = [
-        alt.Tooltip(f"{row}:N", title=" "), "series:N", "kind:N", alt.Tooltip("mean:Q", format=".1f"), "lowest:Q",
-        "highest:Q", "seeds:Q", alt.Tooltip("images:Q", title="of images"),
+        alt.Tooltip(f"{row}:N", title=" "), alt.Tooltip("series:N"), alt.Tooltip("kind:N"),
+        alt.Tooltip("mean:Q", format=".1f"), alt.Tooltip("lowest:Q"),
+        alt.Tooltip("highest:Q"), alt.Tooltip("seeds:Q"), alt.Tooltip("images:Q", title="of images"),
     ]  # fmt: skip
     base = alt.Chart(rows).encode(
         y=alt.Y(f"{row}:N", sort=list(order), title=None, axis=axis),
@@ -174,7 +175,7 @@ def range_rows(rows: pl.DataFrame, row: str, order: Sequence[str], colours: Mapp
     )
     x: dict[str, Any] = {"title": title, "scale": alt.Scale(zero=True, nice=True), "axis": alt.Axis(tickCount=7)}
     zero = alt.Chart(pl.DataFrame({"at": [0]})).mark_rule(color=theme.GREY).encode(x=alt.X("at:Q", **x))
-    spread = base.mark_rule(strokeWidth=2.5, opacity=0.7).encode(x=alt.X("lowest:Q", **x), x2="highest:Q")
+    spread = base.mark_rule(strokeWidth=2.5, opacity=0.7).encode(x=alt.X("lowest:Q", **x), x2=alt.X2("highest:Q"))
     shapes = alt.Scale(domain=present, range=["diamond", "circle"][-len(present) :])
     shape = alt.Shape("series:N", scale=shapes, legend=None)
     marks = base.mark_point(filled=True, size=75, opacity=1).encode(x=alt.X("mean:Q", **x), shape=shape)
@@ -321,10 +322,11 @@ def difference_heat(cells: pl.DataFrame, order: Sequence[str], ink: str) -> Laye
     signed: list[Any] = [alt.Tooltip(f"{name}:Q", format="+.1f") for name in ("difference", "lowest", "highest")]
     counts: list[Any] = [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("plain", "student", "teacher")]
     squares = base.mark_rect().encode(
-        color=alt.Color("difference:Q", scale=scale, legend=legend), tooltip=["true:N", "answer:N", *signed, *counts]
+        color=alt.Color("difference:Q", scale=scale, legend=legend),
+        tooltip=[alt.Tooltip("true:N"), alt.Tooltip("answer:N"), *signed, *counts],
     )
     colour = alt.condition("datum.strong", alt.value("#101010"), alt.value(ink))
-    words: dict[str, Any] = {"text": "text:N", "color": colour}
+    words: dict[str, Any] = {"text": alt.Text("text:N"), "color": colour}
     steady = base.transform_filter("datum.steady").mark_text(fontSize=12, fontWeight="bold").encode(**words)
     other = base.transform_filter("!datum.steady").mark_text(fontSize=11).encode(**words)
     return alt.layer(squares, other, steady).properties(height=210 + 34 * len(order), usermeta=CANVAS)
@@ -341,10 +343,11 @@ def teacher_heat(cells: pl.DataFrame, order: Sequence[str], ink: str) -> Layered
     base = _grid(shown, order)
     squares = base.transform_filter("datum.errors !== null").mark_rect().encode(
         color=alt.Color("errors:Q", scale=scale, legend=legend),
-        tooltip=["true:N", "answer:N", alt.Tooltip("teacher:Q", title="images", format=".1f")],
+        tooltip=[alt.Tooltip("true:N"), alt.Tooltip("answer:N"),
+                 alt.Tooltip("teacher:Q", title="images", format=".1f")],
     )  # fmt: skip
     colour = alt.condition("datum.strong", alt.value("#101010"), alt.value(ink))
-    words = base.transform_filter("datum.text > 0").mark_text(fontSize=11).encode(text="text:Q", color=colour)
+    words = base.transform_filter("datum.text > 0").mark_text(fontSize=11).encode(text=alt.Text("text:Q"), color=colour)
     return alt.layer(squares, words).properties(height=210 + 34 * len(order), usermeta=CANVAS)
 
 

@@ -86,9 +86,9 @@ def ranges(rows: pl.DataFrame, colours: Mapping[str, str], quantity: Quantity, r
     zero = alt.Chart(pl.DataFrame({"from": [0.0]})).mark_rule(color=GREY)
     inside, outside = base.transform_filter("!datum.off"), base.transform_filter("datum.off")
     layers = [
-        *([band.encode(x=alt.X("from:Q", **x), x2="to:Q")] if reach else []),
+        *([band.encode(x=alt.X("from:Q", **x), x2=alt.X2("to:Q"))] if reach else []),
         zero.encode(x=alt.X("from:Q", **x)),
-        inside.mark_rule(strokeWidth=2.5, opacity=0.7).encode(x=alt.X("low:Q", **x), x2="high:Q"),
+        inside.mark_rule(strokeWidth=2.5, opacity=0.7).encode(x=alt.X("low:Q", **x), x2=alt.X2("high:Q")),
         inside.mark_point(size=80, filled=True, opacity=1).encode(x=alt.X("at:Q", **x), shape=_shape()),
         outside.mark_point(size=70, filled=True, opacity=1, shape="triangle-left", xOffset=6).encode(
             x=alt.X("at:Q", **x)
@@ -133,7 +133,7 @@ def slopes(
     scale = alt.Scale(domain=list(limits), nice=True)
     y: dict[str, Any] = {"title": quantity.axis, "axis": alt.Axis(labelExpr=_SIGNED), "scale": scale}
     form = f"+.{quantity.digits}f"
-    tooltip: list[Any] = ["series:N", alt.Tooltip("where:N", title="at")]
+    tooltip: list[Any] = [alt.Tooltip("series:N"), alt.Tooltip("where:N", title="at")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=form) for name in ("gain", "lowest", "highest")]
     tooltip.append(alt.Tooltip("pairs:Q", title="seeds"))
     bands = null.with_columns(column=pl.col("where").replace_strict(at, return_dtype=pl.Float64))
@@ -145,13 +145,14 @@ def slopes(
         x=alt.X("spot:Q", **x), color=series_colour(colours, drawn["series"].to_list()), tooltip=tooltip
     )
     layers = [
-        *([band.encode(x=alt.X("left:Q", **x), x2="right:Q", y=alt.Y("foot:Q", **y), y2="reach:Q")]
+        *([band.encode(x=alt.X("left:Q", **x), x2=alt.X2("right:Q"), y=alt.Y("foot:Q", **y), y2=alt.Y2("reach:Q"))]
           if bands.height else []),
         zero.encode(y=alt.Y("gain:Q", **y)),
-        *([grey.encode(x=alt.X("column:Q", **x), y=alt.Y("gain:Q", **y), detail="series:N", tooltip=tooltip)]
+        *([grey.encode(x=alt.X("column:Q", **x), y=alt.Y("gain:Q", **y), detail=alt.Detail("series:N"),
+                       tooltip=tooltip)]
           if context.height else []),
         base.mark_line(strokeWidth=2).encode(y=alt.Y("gain:Q", **y)),
-        base.mark_rule(strokeWidth=2, opacity=0.6).encode(y=alt.Y("lowest:Q", **y), y2="highest:Q"),
+        base.mark_rule(strokeWidth=2, opacity=0.6).encode(y=alt.Y("lowest:Q", **y), y2=alt.Y2("highest:Q")),
         base.mark_point(size=80, filled=True, opacity=1).encode(y=alt.Y("gain:Q", **y), shape=_shape(legend=False)),
     ]  # fmt: skip
     return alt.layer(*layers).properties(height=400, usermeta=CANVAS)
@@ -175,7 +176,7 @@ def rank_ranges(rows: pl.DataFrame, colours: Mapping[str, str], words: str) -> L
     base = alt.Chart(shown).encode(
         y=_named_rows(shown["series"].to_list(), colours), color=alt.Color("colour:N", scale=None), tooltip=tooltip
     )
-    lines = base.mark_rule(strokeWidth=2.5, opacity=0.7).encode(x=alt.X("low:Q", **x), x2="high:Q")
+    lines = base.mark_rule(strokeWidth=2.5, opacity=0.7).encode(x=alt.X("low:Q", **x), x2=alt.X2("high:Q"))
     dots = base.mark_point(size=80, filled=True, opacity=1).encode(x=alt.X("rank:Q", **x), shape=_shape())
     return alt.layer(lines, dots).properties(height=_AROUND + 22 * shown.height, usermeta=CANVAS)
 
@@ -198,7 +199,7 @@ def front(points: pl.DataFrame, colours: Mapping[str, str], unit: str) -> Layere
     }
     scale = alt.Scale(zero=False, padding=22)
     y: dict[str, Any] = {"title": "test accuracy", "scale": scale, "axis": alt.Axis(format=".1~%")}
-    tooltip: list[Any] = ["name:N", alt.Tooltip("cost:Q", format=",.0f", title=unit)]
+    tooltip: list[Any] = [alt.Tooltip("name:N"), alt.Tooltip("cost:Q", format=",.0f", title=unit)]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".1%") for name in ("accuracy", "lowest", "highest")]
     tooltip.append("seeds:Q")
     # To the right edge, so that the line is seen to hold there too.
@@ -214,9 +215,13 @@ def front(points: pl.DataFrame, colours: Mapping[str, str], unit: str) -> Layere
             continue
         base = alt.Chart(rows).encode(x=alt.X("place:Q", **x), tooltip=tooltip)
         base = base.encode(color=alt.value(GREY) if colour is None else series_colour(colour, rows["series"].to_list()))
-        layers.append(base.mark_rule(strokeWidth=2, opacity=0.55).encode(y=alt.Y("lowest:Q", **y), y2="highest:Q"))
+        layers.append(
+            base.mark_rule(strokeWidth=2, opacity=0.55).encode(y=alt.Y("lowest:Q", **y), y2=alt.Y2("highest:Q"))
+        )
         dots = base.mark_point(size=95, filled=True, opacity=1)
         layers.append(dots.encode(y=alt.Y("accuracy:Q", **y), shape=alt.Shape("role:N", scale=shapes, legend=None)))
     named = alt.Chart(best).mark_text(align="center", baseline="bottom", dy=-7, fontSize=12, color=_WORDS)
-    layers.append(named.encode(x=alt.X("place:Q", **x), y=alt.Y("highest:Q", **y), text="name:N", tooltip=tooltip))
+    layers.append(
+        named.encode(x=alt.X("place:Q", **x), y=alt.Y("highest:Q", **y), text=alt.Text("name:N"), tooltip=tooltip)
+    )
     return alt.layer(*layers).properties(height=420, usermeta=CANVAS)

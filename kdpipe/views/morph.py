@@ -57,7 +57,7 @@ def show(study: Study, choice: controls.MapChoice) -> None:
     page.data_note(study)
     places = frame.select("sample_id", "class_name", pl.col(r"^[xyf]_\d+_\d+$"))
     page.table_beside(
-        places, f"{study.name}-places", "Where every image lies: x, y and what fades, by network and layer"
+        places, f"{study.name}-places", "places", "Where every image lies: x, y and what fades, by network and layer"
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from streamlit.errors import StreamlitPageNotFoundError
 
 from kdpipe.errors import KdpipeError
 from kdpipe.store import ARTIFACTS, STUDY_FILE, Study, open_study, study_names
-from kdpipe.views import catalog, figures, pick
+from kdpipe.views import catalog, charts, figures, pick
 from kdpipe.views.images import PIXELS_CSS
 from kdpipe.views.pick import as_text
 from kdpipe.views.theme import GREY
 from kdpipe.views.words import verbatim
 
 _LAST = "last_study"
+_OPEN = "open-"  # in the address: parts that a visitor opened, which no figure needs in its link
 # Streamlit leaves 80 px on either side and above: a tenth of a small screen, which the maps need.
 ROOM_CSS = """<style>
 .stMainBlockContainer { padding: 3.2rem 2.5rem 4rem; }
@@ -54,7 +55,7 @@ def open_page(title: str, icon: str) -> Study:
     """Set the page up and return the study picked in the sidebar; end the page if there is none."""
     st.set_page_config(page_title=f"{title} · kdpipe", page_icon=icon, layout="wide")
     st.html(PIXELS_CSS + ROOM_CSS)
-    figures.prepare()
+    figures.offer_svg()
     pick.gather_notes()
     root = artifacts_root()
     names = study_names(root)
@@ -187,7 +188,10 @@ def chart(study: Study, drawn: Any, key: str, alt: str, **more: Any) -> Any:  # 
 
     The buttons at its upper right corner save what is drawn as PNG or SVG, signature included.
     """
-    return st.altair_chart(drawn.properties(title=_signed(study)), key=key, alt=alt, **more)
+    signed = drawn.copy(deep=False)  # ``properties`` would copy every layer
+    signed.title = _signed(study)
+    unchecked: Any = charts.Unchecked(signed)
+    return st.altair_chart(unchecked, key=key, alt=alt, **more)
 
 
 def vega_chart(
@@ -206,7 +210,8 @@ def vega_chart(
 
 def _signed(study: Study, transient: Sequence[str] = ()) -> altair.TitleParams:
     """Study, hash and the link to this view, small, below a chart: what a saved figure needs to be found again."""
-    asked = {name: st.query_params.get_all(name) for name in sorted(st.query_params) if name not in transient}
+    kept = (name for name in sorted(st.query_params) if name not in transient and not name.startswith(_OPEN))
+    asked = {name: st.query_params.get_all(name) for name in kept}
     link = f"{st.context.url or ''}?{urlencode({**asked, 'study': [study.name]}, doseq=True)}"
     lines = [f"kdpipe · study {study.name} · {study.hash}"]
     lines += [link[at : at + LINK_WIDTH] for at in range(0, len(link), LINK_WIDTH)]
@@ -237,11 +242,32 @@ def downloads(frame: pl.DataFrame, name: str) -> None:
         )  # fmt: skip
 
 
-def table_beside(frame: pl.DataFrame, name: str, label: str = "The numbers") -> None:
-    """A chart's table, folded away, with its downloads."""
-    with st.expander(label):
+def table_beside(frame: pl.DataFrame, name: str, at: str, label: str = "The numbers") -> None:
+    """A chart's table, folded away, with its downloads.
+
+    Args:
+        name: of the files.
+        at: unique on the page, and the same whatever is picked; ``open-<at>`` in the address.
+    """
+
+    def show() -> None:
         st.dataframe(frame, hide_index=True)
         downloads(frame, name)
+
+    folded(label, at, show)
+
+
+@st.fragment
+def folded(label: str, at: str, show: Callable[[], None]) -> None:
+    """A part that is made once a visitor opens it, and then without the rest of the page: a closed one costs nothing.
+
+    Args:
+        at: unique on the page; ``open-<at>`` in the address.
+    """
+    part = pick.opened(label, f"{_OPEN}{at}")
+    if part.open:
+        with part, section(label):
+            show()
 
 
 def _say(error: KdpipeError) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.elements.lib.mutable_expander_container import ExpanderContainer
 
 T = TypeVar("T")
 # Where notes about the address go, so that they push no control out of its line; those of a fragment that reruns alone
@@ -100,6 +101,12 @@ def switch(label: str, key: str, *, on: bool = False, **more: Any) -> bool:
     """On or off."""
     _say_unknown(label, key, ["true", "false", "True", "False"])
     return st.toggle(label, value=on, key=key, bind="query-params", **more)
+
+
+def opened(label: str, key: str) -> ExpanderContainer:
+    """A part that is folded away; ``open`` says whether it is to be filled."""
+    _say_unknown(label, key, ["true", "false", "True", "False"])
+    return st.expander(label, key=key, on_change="rerun", bind="query-params")
 
 
 def span(label: str, low: int, high: int, key: str, **more: Any) -> tuple[int, int]:

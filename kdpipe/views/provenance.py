@@ -237,7 +237,7 @@ def stage_bars(rows: pl.DataFrame) -> Layered:
     base = alt.Chart(rows).encode(
         y=alt.Y("stage:N", sort=rows["stage"].to_list(), title=None, axis=axis), x=x, tooltip=tooltip
     )
-    words = base.mark_text(align="left", dx=5, color=PETROFF[8]).encode(text="time:N")
+    words = base.mark_text(align="left", dx=5, color=PETROFF[8]).encode(text=alt.Text("time:N"))
     return alt.layer(base.mark_bar(color=SAME), words).properties(height=60 + 21 * rows.height, usermeta=CANVAS)
 
 

@@ -17,6 +17,7 @@ from kdpipe.views import catalog, focus, pick, theme
 from kdpipe.views.charts import CANVAS, Layered, series_colour
 from kdpipe.views.images import heat_strip, strip
 from kdpipe.views.slices import FACTORS as FACTORS
+from kdpipe.views.words import verbatim
 
 NEIGHBOURS = 10
 MOST_CLASSES = 12  # of the distribution over classes
@@ -256,15 +257,16 @@ def layer_strips(rows: pl.DataFrame, answers: pl.DataFrame, names: Sequence[str]
         legend=alt.Legend(orient="top", symbolType="square"),
     )  # fmt: skip
     tooltip: list[Any] = [
-        alt.Tooltip("label:N", title="network"), "layer:N", alt.Tooltip("vote:N", title="answer"), "verdict:N",
+        alt.Tooltip("label:N", title="network"), alt.Tooltip("layer:N"), alt.Tooltip("vote:N", title="answer"),
+        alt.Tooltip("verdict:N"),
         alt.Tooltip("silhouette:Q", format="+.2f"), alt.Tooltip("confidence:Q", format=".1%"),
     ]  # fmt: skip
     base = alt.Chart(drawn).encode(y=alt.Y("label:N", sort=order, title=None, axis=axis), tooltip=tooltip)
-    squares = base.mark_rect(height={"band": 0.88}).encode(x=x, x2="end:Q", color=colour)
+    squares = base.mark_rect(height={"band": 0.88}).encode(x=x, x2=alt.X2("end:Q"), color=colour)
     on_cell = alt.condition(f"datum.verdict === '{_WRONG}'", alt.value("#ffffff"), alt.value("#101010"))
     fits = {"expr": f"width / ({_END} * datum.count) - 6"}
     words = base.transform_calculate(middle="(datum.start + datum.end) / 2").mark_text(fontSize=11, limit=fits)
-    words = words.encode(x=alt.X("middle:Q", scale=scale), text="text:N", color=on_cell)
+    words = words.encode(x=alt.X("middle:Q", scale=scale), text=alt.Text("text:N"), color=on_cell)
     # A white edge keeps the mark apart from red cells.
     marks = [
         base.transform_filter("datum.first").mark_tick(
@@ -357,6 +359,16 @@ def top_three(answers: pl.DataFrame, names: Sequence[str], settled: Mapping[str,
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+def in_cells(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows of :func:`top_three` as Markdown cells that stand for themselves, numbers with few digits."""
+    numbers = {
+        "confidence": (100 * pl.col("confidence")).round(1).cast(pl.String) + " %",
+        "margin": pl.col("margin").round(2).cast(pl.String),
+    }
+    words = [name for name in table.columns if name not in numbers]
+    return table.with_columns(pl.col(words).map_elements(verbatim, pl.String), **numbers)
+
+
 def dark_knowledge(shares: pl.DataFrame, colours: Mapping[str, str], truth: str) -> tuple[Layered, str]:
     """The distribution over classes: the teacher's as bars, a mark and a range over seeds for each series; in words.
 
@@ -375,13 +387,13 @@ def dark_knowledge(shares: pl.DataFrame, colours: Mapping[str, str], truth: str)
     present = [name for name in colours if name in means["series"].to_list()]
     title: dict[str, Any] = {"title": "share of the network's belief", "axis": alt.Axis(format=".0%", tickCount=6)}
     shown = means.filter(pl.col("class_name").is_in(order))
-    tooltip: list[Any] = ["class_name:N", "series:N"]
+    tooltip: list[Any] = [alt.Tooltip("class_name:N"), alt.Tooltip("series:N")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".2%") for name in ("mean", "lowest", "highest")]
     named = f"datum.value === {_quoted(truth)} ? '✓ ' + datum.value : datum.value"
     axis = alt.Axis(labelLimit=160, labelOverlap=False, labelExpr=named)
     y = alt.Y("class_name:N", sort=order, title=None, axis=axis)
     colour = series_colour(colours, present)
-    base = alt.Chart(shown).encode(y=y, tooltip=[*tooltip, "seeds:Q"])
+    base = alt.Chart(shown).encode(y=y, tooltip=[*tooltip, alt.Tooltip("seeds:Q")])
     bars = (
         base.transform_filter("datum.role === 'teacher'")
         .mark_bar(opacity=0.45)
@@ -389,7 +401,7 @@ def dark_knowledge(shares: pl.DataFrame, colours: Mapping[str, str], truth: str)
     )
     others = base.transform_filter("datum.role !== 'teacher'").encode(yOffset=alt.YOffset("series:N", sort=present))
     spread = others.mark_rule(strokeWidth=2, opacity=0.6).encode(
-        x=alt.X("lowest:Q", **title), x2="highest:Q", color=colour
+        x=alt.X("lowest:Q", **title), x2=alt.X2("highest:Q"), color=colour
     )
     marks = others.mark_point(filled=True, size=60, opacity=1).encode(x=alt.X("mean:Q", **title), color=colour)
     chart = alt.layer(bars, spread, marks).properties(height=140 + 34 * len(order), usermeta=CANVAS)

@@ -103,7 +103,7 @@ def show_selection(study: Study, choice: Choice, picked: Sequence[int]) -> None:
         _counts(study, chosen, choice)
     with page.section("The neighbours"):
         _neighbours(study, chosen, choice)
-    page.table_beside(table(chosen, choice), f"{study.name}-selection", "The selected images as a table")
+    page.table_beside(table(chosen, choice), f"{study.name}-selection", "selection", "The selected images as a table")
 
 
 def sentence(chosen: pl.DataFrame, choice: Choice) -> str:
@@ -254,7 +254,7 @@ def _counts(study: Study, chosen: pl.DataFrame, choice: Choice) -> None:
         "whether a difference is more than chance."
         + (f" {left_out} classes with fewer images are in the table only." if left_out else "")
     )
-    page.table_beside(pl.concat([every, told]), f"{study.name}-selection-counts")
+    page.table_beside(pl.concat([every, told]), f"{study.name}-selection-counts", "counts")
 
 
 def answer_counts(chosen: pl.DataFrame, choice: Choice) -> pl.DataFrame:

@@ -153,11 +153,11 @@ def heat_maps(grid: Sequence[Sequence[Pairing | None]], title: str) -> Layered:
     )
     bright = alt.condition(alt.datum.value > 0.6, alt.value("#111111"), alt.value("#ffffff"))
     fits = alt.ExprRef("bandwidth('x') < 24 ? 0 : bandwidth('x') < 38 ? 10 : 12")
-    numbers = base.mark_text(fontSize=fits).encode(text="text:N", color=bright)
+    numbers = base.mark_text(fontSize=fits).encode(text=alt.Text("text:N"), color=bright)
     numbers_matched = base.transform_filter("datum.matched").mark_text(fontSize=fits, fontWeight="bold")
     layers: list[Any] = [rects, framed, numbers.transform_filter("!datum.matched")]
-    layers.append(numbers_matched.encode(text="text:N", color=bright))
-    text = alt.Chart(words).encode(x=x, y=y, text="text:N")
+    layers.append(numbers_matched.encode(text=alt.Text("text:N"), color=bright))
+    text = alt.Chart(words).encode(x=x, y=y, text=alt.Text("text:N"))
     for kind, look in _LOOKS.items():
         layers.append(text.transform_filter(alt.datum.kind == kind).mark_text(color=_WORDS, **look))
     return alt.layer(*layers).properties(height=_CELL * len(y_order) + 110, usermeta=CANVAS)

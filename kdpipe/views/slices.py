@@ -227,16 +227,25 @@ def loss_ranges(parts: pl.DataFrame, whole: float, colour: str, title: str) -> L
         alt.Tooltip(f"{name}:Q", format="+.1f") for name in ("difference", "low", "high", "lowest", "highest")
     ]
     levels: list[Any] = [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("base", "student")]
-    tooltip: list[Any] = ["slice:N", "images:Q", *levels, *signed, alt.Tooltip("q:Q", format=".3g"), "state:N"]
+    tooltip: list[Any] = [
+        alt.Tooltip("slice:N"),
+        alt.Tooltip("images:Q"),
+        *levels,
+        *signed,
+        alt.Tooltip("q:Q", format=".3g"),
+        alt.Tooltip("state:N"),
+    ]
     axis = alt.Axis(labelLimit=LABEL, labelOverlap=False, labelFlush=False)
     base = alt.Chart(shown).encode(y=alt.Y("slice:N", sort=order, title=None, axis=axis), tooltip=tooltip)
     lines = pl.DataFrame({"at": [0.0, whole], "what": ["no difference", _ALL]})
     rules = alt.Chart(lines).mark_rule(color=GREY, strokeWidth=1.5).encode(
-        x=alt.X("at:Q", **x), tooltip=["what:N", alt.Tooltip("at:Q", format="+.1f")],
+        x=alt.X("at:Q", **x), tooltip=[alt.Tooltip("what:N"), alt.Tooltip("at:Q", format="+.1f")],
         strokeDash=alt.StrokeDash("what:N", legend=None,
                                   scale=alt.Scale(domain=["no difference", _ALL], range=[[1, 0], [5, 4]])),
     )  # fmt: skip
-    spread = base.mark_rule(strokeWidth=2, color=colour, opacity=0.75).encode(x=alt.X("low:Q", **x), x2="high:Q")
+    spread = base.mark_rule(strokeWidth=2, color=colour, opacity=0.75).encode(
+        x=alt.X("low:Q", **x), x2=alt.X2("high:Q")
+    )
     states = [WORST, MARKED, UNMARKED]
     legend = alt.Legend(orient="top", symbolStrokeWidth=2, columns=fitting_columns(states, 640))
     fills = alt.Scale(domain=states, range=[colour, colour, "transparent"])

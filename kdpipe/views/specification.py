@@ -45,7 +45,7 @@ def section(study: Study, cell: Mapping[str, Any]) -> None:
             f"images) of {positive} lies above 0. Grey band: a difference that was said beforehand not to matter, for "
             "the way fixed in advance. A claim that holds in one of them alone is about that way of measuring."
         )
-        page.table_beside(shown.drop("place", "kind"), f"{study.name}-{cell['method_label']}-specification")
+        page.table_beside(shown.drop("place", "kind"), f"{study.name}-{cell['method_label']}-specification", "ways")
 
 
 def rows_of(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame:
@@ -77,10 +77,10 @@ def curve(rows: pl.DataFrame, epsilon: float) -> Layered:
         epsilon: half the width of the band of what would not matter.
     """
     tooltip: list[Any] = [
-        "against:N",
-        "way:N",
+        alt.Tooltip("against:N"),
+        alt.Tooltip("way:N"),
         *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("estimate", "low", "high")),
-        "kind:N",
+        alt.Tooltip("kind:N"),
     ]
     kinds = ["fixed in advance", "another way"]
     legend = alt.Legend(orient="top", columns=fitting_columns(kinds, 320))
@@ -98,7 +98,7 @@ def curve(rows: pl.DataFrame, epsilon: float) -> Layered:
     )
     x: dict[str, Any] = {"title": "area before the last layer", "scale": alt.Scale(zero=True)}
     x["axis"] = alt.Axis(tickCount=5)
-    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2="high:Q")
+    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2=alt.X2("high:Q"))
     shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=kinds, range=["diamond", "circle"]), legend=legend)
     dots = base.mark_point(filled=True, opacity=1, size=100).encode(x=alt.X("estimate:Q", **x), shape=shape)
     height = 190 + 26 * max(rows.height, 2)  # the legend, the axis and the signature take their part

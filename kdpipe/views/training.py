@@ -77,29 +77,38 @@ def curves(lines: pl.DataFrame, colours: Mapping[str, str], title: str, each: bo
         "title": title, "scale": alt.Scale(zero=False), "axis": alt.Axis(format=".0%", tickCount=6),
     }  # fmt: skip
     colour = series_colour(colours, lines.filter(known)["series"].to_list())
-    tooltip: list[Any] = [alt.Tooltip("series:N", title="network"), "step:Q"]
+    tooltip: list[Any] = [alt.Tooltip("series:N", title="network"), alt.Tooltip("step:Q")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".1%") for name in ("mean", "lowest", "highest")]
-    one = ["label:N", "step:Q", alt.Tooltip("value:Q", format=".1%")]
+    one = [alt.Tooltip("label:N"), alt.Tooltip("step:Q"), alt.Tooltip("value:Q", format=".1%")]
     layers: list[Any] = []
     if (context := middle.filter(~known)).height:
         grey = alt.Chart(context).mark_line(strokeWidth=1, opacity=0.5, color=GREY)
-        layers.append(grey.encode(x=x, y=alt.Y("mean:Q", **y), detail="series:N", tooltip=[*tooltip, "seeds:Q"]))
+        layers.append(
+            grey.encode(
+                x=x, y=alt.Y("mean:Q", **y), detail=alt.Detail("series:N"), tooltip=[*tooltip, alt.Tooltip("seeds:Q")]
+            )
+        )
     if each:
         drawn = alt.Chart(lines.filter(known & (pl.col("status") == "trained")))
         drawn = drawn.mark_line(strokeWidth=1.4, opacity=0.8)
-        layers.append(drawn.encode(x=x, y=alt.Y("value:Q", **y), color=colour, detail="network_id:N", tooltip=one))
+        layers.append(
+            drawn.encode(x=x, y=alt.Y("value:Q", **y), color=colour, detail=alt.Detail("network_id:N"), tooltip=one)
+        )
     else:
         base = alt.Chart(middle.filter(known)).encode(x=x, color=colour)
-        layers.append(base.mark_area(opacity=0.18).encode(y=alt.Y("lowest:Q", **y), y2="highest:Q"))
+        layers.append(base.mark_area(opacity=0.18).encode(y=alt.Y("lowest:Q", **y), y2=alt.Y2("highest:Q")))
         line = base.mark_line(strokeWidth=2.2)
-        layers.append(line.encode(y=alt.Y("mean:Q", **y), tooltip=[*tooltip, "seeds:Q"]))
+        layers.append(line.encode(y=alt.Y("mean:Q", **y), tooltip=[*tooltip, alt.Tooltip("seeds:Q")]))
     # A mark's own colour joins no legend, so lost networks are drawn colour by colour.
     shade = pl.col("series").replace_strict(dict(colours), default=GREY, return_dtype=pl.String)
     for (paint,), mine in lost.group_by(shade.alias("shade"), maintain_order=True):
         of: dict[str, Any] = {"x": x, "y": alt.Y("value:Q", **y), "detail": "network_id:N"}
         broken = alt.Chart(mine).mark_line(strokeWidth=1.4, strokeDash=[4, 3], color=str(paint))
         cross = alt.Chart(ends(mine)).mark_point(shape="cross", angle=45, size=110, filled=True, color=str(paint))
-        layers += [broken.encode(**of, tooltip=one), cross.encode(**of, tooltip=["label:N", "diverged_step:Q"])]
+        layers += [
+            broken.encode(**of, tooltip=one),
+            cross.encode(**of, tooltip=[alt.Tooltip("label:N"), alt.Tooltip("diverged_step:Q")]),
+        ]
     return alt.layer(*layers).properties(height=400, usermeta=CANVAS)
 
 
@@ -134,8 +143,12 @@ def term_chart(rows: pl.DataFrame, stacked: bool, logarithmic: bool) -> Layered:
     """
     parts = rows.filter(pl.col("term") != "whole loss")["term"].unique(maintain_order=True).to_list()
     x = alt.X("step:Q", title="training step", axis=alt.Axis(tickCount=6))
-    tooltip: list[Any] = ["term:N", "step:Q", *(alt.Tooltip(f"{n}:Q", format=".4g") for n in ("mean", "lowest"))]
-    tooltip += [alt.Tooltip("highest:Q", format=".4g"), "seeds:Q"]
+    tooltip: list[Any] = [
+        alt.Tooltip("term:N"),
+        alt.Tooltip("step:Q"),
+        *(alt.Tooltip(f"{n}:Q", format=".4g") for n in ("mean", "lowest")),
+    ]
+    tooltip += [alt.Tooltip("highest:Q", format=".4g"), alt.Tooltip("seeds:Q")]
     names = [*parts] if stacked else ["whole loss", *parts]
     shades = [_TERMS[at % len(_TERMS)] for at in range(len(parts))]
     scale = alt.Scale(domain=names, range=shades if stacked else [GREY, *shades])
@@ -151,7 +164,7 @@ def term_chart(rows: pl.DataFrame, stacked: bool, logarithmic: bool) -> Layered:
     y: dict[str, Any] = {"title": title, "scale": bend, "axis": alt.Axis(labelExpr=_PLAIN, tickCount=6)}
     whole = pl.col("term") == "whole loss"
     base, sum_of = (alt.Chart(rows.filter(part)).encode(x=x, color=colour) for part in (~whole, whole))
-    band = base.mark_area(opacity=0.18).encode(y=alt.Y("lowest:Q", **y), y2="highest:Q")
+    band = base.mark_area(opacity=0.18).encode(y=alt.Y("lowest:Q", **y), y2=alt.Y2("highest:Q"))
     line = base.mark_line(strokeWidth=2.2).encode(y=alt.Y("mean:Q", **y), tooltip=tooltip)
     dashed = sum_of.mark_line(strokeWidth=2.2, strokeDash=[5, 4]).encode(y=alt.Y("mean:Q", **y), tooltip=tooltip)
     return alt.layer(band, line, dashed).properties(height=380, usermeta=CANVAS)
@@ -212,7 +225,8 @@ def schedule_chart(rows: pl.DataFrame) -> Layered:
         x=alt.X("step:Q", title="training step", axis=alt.Axis(tickCount=6)),
         y=alt.Y("value:Q", title="learning rate", axis=alt.Axis(labelExpr=_PLAIN, tickCount=5)),
         strokeDash=alt.StrokeDash("schedule:N", scale=scale, legend=legend),
-        tooltip=["schedule:N", "networks:Q", "step:Q", alt.Tooltip("value:Q", format=".3g")],
+        tooltip=[alt.Tooltip("schedule:N"), alt.Tooltip("networks:Q"), alt.Tooltip("step:Q"),
+                 alt.Tooltip("value:Q", format=".3g")],
     )  # fmt: skip
     return alt.layer(drawn).properties(height=280, usermeta=CANVAS)
 
@@ -297,8 +311,8 @@ def share_bars(rows: pl.DataFrame) -> Layered:
         y=alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=NAMES, labelOverlap=False)),
         x=alt.X("share:Q", stack="normalize", title="share of the time", axis=alt.Axis(format=".0%", tickCount=5)),
         color=alt.Color("what:N", scale=scale, legend=legend),
-        order="place:Q",
-        tooltip=["name:N", "what:N", alt.Tooltip("share:Q", format=".1%")],
+        order=alt.Order("place:Q"),
+        tooltip=[alt.Tooltip("name:N"), alt.Tooltip("what:N"), alt.Tooltip("share:Q", format=".1%")],
     )  # fmt: skip
     return alt.layer(bars).properties(height=175 + 26 * len(order), usermeta=CANVAS)
 
