@@ -18,9 +18,10 @@ def trade_section(study: Study, compared: flips.Comparison, networks: pl.DataFra
     trade.show(found)
     st.caption(
         f"{verbatim(compared.series)} on {compared.budget}, mean of {compared.seeds} "
-        f"seed{'s' * (compared.seeds != 1)}. {verbatim(trade.rivals(networks, compared))} Means can hide a class that "
-        "suffers: see [the slices you would lose](#slices)."
+        f"seed{'s' * (compared.seeds != 1)}; below each number, how it differs from the teacher's. "
+        f"{verbatim(trade.rivals(networks, compared))}"
     )
+    st.markdown("Means can hide a class that suffers: see [the slices you would lose](#slices).")
 
 
 def changed_section(study: Study, compared: flips.Comparison, counts: pl.DataFrame, networks: pl.DataFrame) -> None:

@@ -124,9 +124,9 @@ def test_the_student_stands_beside_its_teacher_first(root: Path) -> None:
     mean = 50 * (own[0]["test_accuracy"] + own[1]["test_accuracy"])
     accuracy = tile(app, "Test accuracy")
     assert accuracy.value == f"{mean:.1f} %"
-    assert accuracy.delta == f"{mean - 100 * teacher['test_accuracy']:+.1f} points beside the teacher"
+    assert accuracy.delta == f"{mean - 100 * teacher['test_accuracy']:+.1f} points"
     fewer = teacher["macs"] / own[0]["macs"]
-    assert tile(app, "Multiply-adds an image").delta == f"{fewer:.3g} times fewer beside the teacher"
+    assert tile(app, "Multiply-adds an image").delta == f"{fewer:.3g} times fewer"
     errors = study.frame("network_measures", measure="ece", network_id=[*KD, "teacher"])
     of = dict(errors.select("network_id", "value").rows())
     assert tile(app, "Calibration error").value == f"{(of[KD[0]] + of[KD[1]]) / 2:.3f}"

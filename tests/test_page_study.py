@@ -36,7 +36,7 @@ VERDICTS = (
 
 
 def test_the_page_tells_how_the_study_was_made(root: Path) -> None:
-    app = show(PAGE)
+    app = show(PAGE, **{"open-study-file": "true"})
     study = open_study(root / "toy")
     assert not app.error
     words = says(app.markdown)

@@ -70,7 +70,7 @@ def show(found: list[Tile]) -> None:
         place.metric(
             tile.name,
             tile.value,
-            f"{tile.beside} beside the teacher",
+            tile.beside,
             help=tile.about,
             delta_color="off",
             delta_arrow="off",
