@@ -19,7 +19,7 @@ def trade_section(study: Study, compared: flips.Comparison, networks: pl.DataFra
     st.caption(
         f"{verbatim(compared.series)} on {compared.budget}, mean of {compared.seeds} "
         f"seed{'s' * (compared.seeds != 1)}; below each number, how it differs from the teacher's. "
-        f"{verbatim(trade.rivals(networks, compared))}"
+        f"{trade.in_words(found)} {verbatim(trade.rivals(networks, compared))}"
     )
     st.markdown("Means can hide a class that suffers: see [the slices you would lose](#slices).")
 

@@ -50,7 +50,7 @@ def heat_part(study: Study, scope: pl.DataFrame, pairs: pl.DataFrame, measure: d
             method = pick.one("Method", methods, "method", first=first, width=260) if methods else None
             seed = pick.one("Seed", seeds, "seed", width=170)
             second = pick.one("Second plain with", seconds, "second", look="segments") if seconds else None
-        mine = students.filter(pl.col("series") == method)["network_id"].to_list()
+        mine = students.filter(pl.col("series").is_in([method] if method else []))["network_id"].to_list()
         wanted = scope if seed == similarity.EVERY else scope.filter(pl.col("seed") == int(seed))
         kept = pairs.filter(
             pl.col("network_id").is_in(wanted["network_id"].to_list()) | pl.col("network_id").is_in(ids["teacher"])

@@ -21,7 +21,8 @@ class Tile:
     name: str
     value: str
     beside: str
-    about: str
+    teacher: str
+    spread: str = ""  # from the lowest seed to the highest
 
 
 def tiles(study: Study, networks: pl.DataFrame, compared: Comparison) -> list[Tile]:
@@ -34,19 +35,29 @@ def tiles(study: Study, networks: pl.DataFrame, compared: Comparison) -> list[Ti
         other = 100 * float(np.mean(teacher["test_accuracy"].drop_nulls().to_numpy()))
         mean = float(np.mean(values.to_numpy()))
         ends = np.quantile(values.to_numpy(), [0, 1])
-        spread = f" Lowest to highest seed: {ends[0]:.1f} to {ends[1]:.1f} %." if len(values) > 1 else ""
-        about = f"On all test images. Teacher {other:.1f} %.{spread}"
-        found.append(Tile("Test accuracy", f"{mean:.1f} %", f"{mean - other:+.1f} points", about))
+        spread = f"{ends[0]:.1f} to {ends[1]:.1f} %" if len(values) > 1 else ""
+        found.append(Tile("Test accuracy", f"{mean:.1f} %", f"{mean - other:+.1f} points", f"{other:.1f} %", spread))
     for column, name in (("macs", "Multiply-adds an image"), ("params", "Parameters")):
         if own[column].count() and teacher[column].count():
             mine, others = (float(np.mean(frame[column].drop_nulls().to_numpy())) for frame in (own, teacher))
-            found.append(Tile(name, short(mine), times(mine, others), f"Teacher {short(others)}."))
+            found.append(Tile(name, short(mine), times(mine, others), short(others)))
     errors = {row["series"]: row for row in calibration.errors(study, calibration.named(compared)).rows(named=True)}
-    both = [errors[name]["mean"] for name in (compared.series, "teacher") if name in errors]
-    if len(both) == 2 and None not in both:
-        about = f"Expected calibration error, 15 bins, on the probe images; 0 is best. Teacher {both[1]:.3f}."
-        found.append(Tile("Calibration error", f"{both[0]:.3f}", f"{both[0] - both[1]:+.3f}", about))
+    row, alone = errors.get(compared.series), errors.get("teacher")
+    if row and alone and None not in (row["mean"], alone["mean"]):
+        difference = f"{row['mean'] - alone['mean']:+.3f}"
+        spread = f"{row['lowest']:.3f} to {row['highest']:.3f}" if row["seeds"] > 1 else ""
+        found.append(Tile("Calibration error", f"{row['mean']:.3f}", difference, f"{alone['mean']:.3f}", spread))
     return found
+
+
+def in_words(found: list[Tile]) -> str:
+    """What the teacher has, and how far seeds differ."""
+    said = [f"The teacher's: {', '.join(f'{tile.name.lower()} {tile.teacher}' for tile in found)}."]
+    spreads = [f"{tile.name.lower()} {tile.spread}" for tile in found if tile.spread]
+    said += [f"From the lowest seed to the highest: {', '.join(spreads)}."] if spreads else []
+    if any(tile.name == "Calibration error" for tile in found):
+        said.append("Accuracy is on all test images; the calibration error is the expected one, on the probe images.")
+    return " ".join(said)
 
 
 def short(number: float) -> str:
@@ -71,7 +82,6 @@ def show(found: list[Tile]) -> None:
             tile.name,
             tile.value,
             tile.beside,
-            help=tile.about,
             delta_color="off",
             delta_arrow="off",
             border=True,
