@@ -168,8 +168,8 @@ def in_words(table: pl.DataFrame, base: str, series: str) -> str:
     whole, parts = table.row(0, named=True), table.slice(1)
     lost = parts.filter(pl.col("marked") & (pl.col("difference") < 0))
     said = (
-        f"On all {whole['images']} probe images {series} differs from {called(base)} by {whole['difference']:+.1f} points (95 % interval "
-        f"{whole['low']:+.1f} to {whole['high']:+.1f}). Of {parts.height} slices {lost.height} "
+        f"On all {whole['images']} probe images {series} differs from {called(base)} by {whole['difference']:+.1f} "
+        f"points (95 % interval {whole['low']:+.1f} to {whole['high']:+.1f}). Of {parts.height} slices {lost.height} "
         f"{'is' if lost.height == 1 else 'are'} lost also after correction"
     )
     if lost.is_empty():
