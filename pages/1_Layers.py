@@ -27,7 +27,8 @@ def grid(study: Study, choice: controls.MapChoice) -> None:
         selection_mode=maps.PICK, transient=(controls.FOLLOWED, "neighbour_layer"), alt=in_words(choice, table.height),
     )  # fmt: skip
     st.caption(
-        f"{table.height} probe images; a layer's vector is its {catalog.view_in_words(choice.view)}. Faint dots: "
+        f"{table.height} of {study.samples.height} probe images are drawn, scores are over all; "
+        f"a layer's vector is its {catalog.view_in_words(choice.view)}. Faint dots: "
         f"{maps.FADES[colouring.fade][0]}. **Of the layer itself**: kNN, how many images their "
         f"{controls.vote_in_words(study)} classify rightly; silhouette, how well classes stand apart (-1 to 1). "
         "**Of the map**: trust(worthiness), are neighbours on the map true ones; kept, the share of the 15 true "

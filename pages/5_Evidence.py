@@ -68,6 +68,7 @@ def control_section(study: Study, cell: dict[str, Any]) -> None:
         "difference that was said beforehand not to matter. **Against plain** must lie right of 0. A control that "
         "stands *in the place* of distillation must be beaten too; of one that *withholds* something (`… - plain`) a "
         "gain over plain must be left. Controls that are crossed by 0 can explain the effect away."
+        + evidence.within_band(shown, evidence.epsilon_of(study, endpoint))
     )
     with st.expander("What each control is, and what it rules out"):
         st.table(evidence.controls_in_words(study, shown, cell["controls_missing"]), hide_index=True)

@@ -159,7 +159,7 @@ def slice_section(study: Study, compared: flips.Comparison) -> None:
     table = slices.differences(answers, pairs, members)
     drawn, left_out = slices.drawn(table)
     colour = compared.colours[compared.series]
-    title = f"accuracy of the student less that of {slices.called(base)}, in points"
+    title = ("accuracy of the student less", f"that of {slices.called(base)}, in points")  # two lines on the axis
     words = slices.in_words(table, base, compared.series)
     st.text(words)
     page.chart(study, slices.loss_ranges(drawn, table["difference"][0], colour, title), key="slices", alt=words)
@@ -180,12 +180,14 @@ def answers_section(study: Study, compared: flips.Comparison, networks: pl.DataF
             lambda: tables.of_answers(study, scope, beside),
             f"Beside {beside}, mean over seeds, as shares of the probe images: fixed (wrong there, right here), broken "
             "(right there, wrong here), kept (right in both). McNemar's p is one test a "
-            "seed, averaged: read it as small or not, and nothing more.",
+            "seed, averaged: read it as small or not, and nothing more."
+            + ("" if beside == "teacher" else " Plain itself stands beside plain of the first seed."),
         ),
         (
             "Calibration and depth of each",
             lambda: tables.of_networks(study, scope),
-            "Each network by itself, mean over seeds.",
+            "Each network by itself, mean over seeds. Prediction depth: 0 is the first layer and 1 the last; an image that "
+            "never settles counts one step more, so a mean can pass 1. It and vote entropy are in the Study page's glossary.",
         ),
     ):
 

@@ -26,10 +26,12 @@ def test_the_study_stays_chosen_from_page_to_page(visitor: Visitor) -> None:
     visitor.settle()
     assert len(visitor.panel(0)) == 100
     assert "study=toy" in page.url
-    for _ in range(2):  # the page of layers was entered without its study in the address, and then with it
-        page.go_back()
-        visitor.settle()
-    page.wait_for_url(re.compile(r"/Measures"))
+    for _ in range(3):  # the page of layers was entered without its study in the address, and then with it
+        if "/Measures" not in page.url:
+            page.go_back()
+            page.wait_for_timeout(1000)
+            visitor.settle()
+    assert "/Measures" in page.url
     visitor.settle()
     assert page.locator(".st-key-study input").input_value() == "toy"
 

@@ -128,3 +128,15 @@ def test_a_comparison_is_picked_and_stays_in_the_address(visitor: Visitor) -> No
     visitor.settle()
     assert page.locator(".st-key-comparison input").input_value() == "rkd, 10% of labels"
     assert page.locator(".st-key-study input").input_value() == "toy"
+
+
+def test_a_control_outlasted_by_little_is_named() -> None:
+    rows = pl.DataFrame({"against": ["a", "b"], "outcome": [evidence.PASSED] * 2, "low": [0.001, 0.02]})
+    assert evidence.within_band(rows, 0.005).endswith("not to matter: a.")
+    assert evidence.within_band(rows, 0.0) == evidence.within_band(rows.tail(1), 0.005) == ""
+
+
+def test_both_endpoints_are_counted_where_both_judge() -> None:
+    rests = {"knn_accuracy": {"controls": [{"survived": True}, {"survived": False}]}}
+    assert evidence.on_knn(rests) == " on silhouette, 1 of 2 on kNN accuracy"
+    assert evidence.on_knn({}) == ""

@@ -131,8 +131,9 @@ def test_the_student_stands_beside_its_teacher_first(root: Path) -> None:
     of = dict(errors.select("network_id", "value").rows())
     assert tile(app, "Calibration error").value == f"{(of[KD[0]] + of[KD[1]]) / 2:.3f}"
     plain = [row["test_accuracy"] for row in networks.values() if row["network_id"].startswith("small-plain-f1-")]
-    more = f"plain (all labels) {100 * sum(plain) / len(plain):.1f} %"
-    assert "The same network without this teacher: plain (10% of labels)" in says(app.caption)
+    labels = study.networks.filter(network_id="small-plain-f1-s0")["labelled_images"].item()
+    more = f"plain ({labels:,} labels) {100 * sum(plain) / len(plain):.1f} %"
+    assert "Students without this teacher, beside kd" in says(app.caption)
     assert more in says(app.caption)
 
 
@@ -310,3 +311,14 @@ def test_a_picture_leads_to_its_page_and_a_link_keeps_what_was_picked(visitor: V
     page.wait_for_url(f"**/Sample?*sample={sample}*")
     visitor.settle()
     assert page.locator(".kd-strip figure.large", has_text=f"image {sample}:").count() == 1
+
+
+def test_slices_that_are_lost_for_certain_are_drawn_first() -> None:
+    many = pl.DataFrame(
+        {"slice": [f"s{i:02}" for i in range(60)], "difference": [float(i - 60) for i in range(60)]}
+    ).with_columns(marked=pl.col("difference") > -5)
+    table = pl.concat([many.head(1).with_columns(slice=pl.lit("all images")), many])
+    drawn, left_out = slices.drawn(table)
+    assert drawn.height == slices.MOST and left_out == 60 - slices.MOST
+    assert drawn.filter("marked").height == 4, "small losses, but certain ones"
+    assert drawn["difference"].is_sorted()

@@ -305,8 +305,12 @@ def test_what_saw_more_than_plain_is_named() -> None:
         ("supervised", "control", 1000, True),
     ]  # fmt: skip
     frame = pl.DataFrame(rows, schema=["series", "role", "labelled_images", "unlabelled"], orient="row")
-    words = method_tables.saw_more(frame.with_columns(status=pl.lit("trained"), student=pl.lit("small")))
+    frame = frame.with_columns(status=pl.lit("trained"), student=pl.lit("small"), training=pl.lit("{}"))
+    words = method_tables.saw_more(frame)
     assert words == " From images without labels too learned: kd-unlabelled. With more labels than plain: supervised."
+    slower = pl.when(pl.col("series") == "kd").then(pl.lit('{"lr":0.1}')).otherwise("training")
+    told = method_tables.saw_more(frame.with_columns(training=slower)).removeprefix(words)
+    assert "another recipe than plain" in told and told.endswith("of method and recipe together: kd.")
 
 
 def test_a_link_restores_every_choice_and_bogus_values_fall_back(root: Path) -> None:

@@ -179,6 +179,7 @@ def _pick_classes(names: Sequence[str]) -> tuple[list[str], dict[str, str], str 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         picked = pick.several(
             "Classes in colour" if many else "Classes", names, "classes",
+            first=names[: theme.COLOURED_CLASSES] if many else (),
             placeholder="Choose up to 8" if many else "All classes",
             max_selections=theme.COLOURED_CLASSES if many else None, width=420,
         )  # fmt: skip

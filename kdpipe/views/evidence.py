@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,18 +84,27 @@ def details(verdict: Mapping[str, Any]) -> None:
     asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
     missing = len(verdict["controls_missing"])
     left = f" {missing} more could not be asked." if missing else ""
-    said = [f"Outlasts {len(verdict['controls_passed'])} of {asked} controls.{left}"] if asked else []
+    both = on_knn(json.loads(verdict.get("rests_on") or "{}"))
+    said = [f"Outlasts {len(verdict['controls_passed'])} of {asked} controls{both}.{left}"] if asked else []
     if verdict["null_ratio"] is not None:
         said.append(f"{verdict['null_ratio']:.1f} times what another start alone moves.")
     if said:
         st.caption(" ".join(said))
 
 
+def on_knn(rests: Mapping[str, Any]) -> str:
+    """How many controls the second endpoint outlasts, where the claim is judged by both; ``rests`` as in the table."""
+    controls = (rests.get("knn_accuracy") or {}).get("controls") or []
+    kept = sum(bool(control["survived"]) for control in controls)
+    return f" on silhouette, {kept} of {len(controls)} on kNN accuracy" if controls else ""
+
+
 def link_to_measures(study: Study, cell: Mapping[str, Any], verdicts: pl.DataFrame) -> None:
     """To the same comparison on the page of measures, where its curves and every other way to measure it are."""
     several = verdicts.filter(claim="earlier")["student"].n_unique() > 1
     about = "Curves, advance, every way to measure"
-    page.link("pages/3_Measures.py", about, study=study, comparison=cell_name(cell, several))
+    asked = {} if cell["primary"] else {"comparison": cell_name(cell, several)}  # a default stays out of addresses
+    page.link("pages/3_Measures.py", about, study=study, **asked)
 
 
 def pick_cell(verdicts: pl.DataFrame, key: str = "cell") -> dict[str, Any]:
@@ -226,6 +236,17 @@ def forest(rows: pl.DataFrame, epsilon: float, title: str) -> Layered:
     )  # fmt: skip
     return alt.layer(*zero(epsilon, x), bars, seeds, dots).properties(
         height=170 + 28 * max(len(order), 2), usermeta=CANVAS
+    )
+
+
+def within_band(rows: pl.DataFrame, epsilon: float) -> str:
+    """Which controls are outlasted by an amount that may not matter: their intervals reach into the band."""
+    reaching = rows.filter((pl.col("outcome") == PASSED) & (pl.col("low") < epsilon))["against"].to_list()
+    if not reaching or not epsilon:
+        return ""
+    return (
+        f" Outlasted, but perhaps by no more than ±{epsilon:g}, which was said beforehand not to matter: "
+        f"{verbatim(', '.join(reaching))}."
     )
 
 

@@ -185,6 +185,7 @@ def _pick_images(
         if quantity.look == "class" and len(names) > len(theme.PETROFF):
             focus = (
                 pick.several("Classes in colour", names, "focus", placeholder="up to 8", width=230,
+                             first=() if focus else names[: theme.COLOURED_CLASSES],
                              max_selections=theme.COLOURED_CLASSES) or focus
             )  # fmt: skip
     return table.filter(kept), "; ".join(said), focus

@@ -56,7 +56,9 @@ def effect_in_words(verdict: Mapping[str, Any]) -> str:
     rests = json.loads(verdict.get("rests_on") or "{}")
     asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
     if asked:
-        said.append(f"Outlasts {len(verdict['controls_passed'])} of {asked} other explanations{_on_knn(rests)}.")
+        said.append(
+            f"Outlasts {len(verdict['controls_passed'])} of {asked} other explanations{evidence.on_knn(rests)}."
+        )
     said += _caveats(rests.get("silhouette") or {})
     missing = len(verdict["controls_missing"])
     if missing:
@@ -64,13 +66,6 @@ def effect_in_words(verdict: Mapping[str, Any]) -> str:
     if verdict["takes"]:
         said.append(f"A decision takes {verdict['takes']}.")
     return " ".join(said)
-
-
-def _on_knn(rests: Mapping[str, Any]) -> str:
-    """How many controls the second endpoint outlasts, where the claim is judged by both."""
-    controls = (rests.get("knn_accuracy") or {}).get("controls") or []
-    kept = sum(bool(control["survived"]) for control in controls)
-    return f" on silhouette, {kept} of {len(controls)} on kNN accuracy" if controls else ""
 
 
 def _caveats(rests: Mapping[str, Any]) -> list[str]:

@@ -48,7 +48,7 @@ HEADINGS = {
 _BROAD = 165  # pixels from which a panel has room for two scores on a line
 
 
-_LITTLE = 0.25  # of an image's true neighbours: a map that keeps fewer shows mostly others beside it
+_LITTLE = 0.5  # of an image's true neighbours: a map that keeps fewer shows mostly others beside it
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import streamlit as st
 from kdpipe.store import Study
 from kdpipe.views import catalog, gains, methods
 from kdpipe.views.methods import Quantity, Ranking
+from kdpipe.views.words import verbatim
 
 _AREAS = {"early area, silhouette": "area sil.", "early area, kNN accuracy": "area kNN"}
 _ADVANCES = {"advance, silhouette": "advance", "advance, kNN accuracy": "advance kNN"}
@@ -210,6 +211,15 @@ def saw_more(networks: pl.DataFrame) -> str:
         said += f" From images without labels too learned: {_counted(images)}."
     if labels:
         said += f" With more labels than plain: {_counted(labels)}."
+    own_recipe = students.filter(pl.col("role") == "plain")["training"].to_list()
+    other = students.filter(~pl.col("training").is_in(own_recipe))
+    if other.height and own_recipe:
+        recipes = other["training"].unique(maintain_order=True).to_list()
+        named = f" ({verbatim(recipes[0])})" if len(recipes) == 1 else ""
+        said += (
+            f" Trained with another recipe than plain{named}, so that a gain is of method and recipe together: "
+            f"{_counted(other['series'].unique(maintain_order=True).to_list())}."
+        )
     return said
 
 

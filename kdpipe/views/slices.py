@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdpipe.views.charts import CANVAS, LABEL, Layered, fitting_columns
+from kdpipe.views.charts import CANVAS, Layered, fitting_columns
 from kdpipe.views.theme import GREY
 
 FACTORS = ("brightness", "contrast", "hue", "colourfulness", "edge_density", "teacher_entropy")
@@ -23,6 +23,7 @@ MOST = 24  # slices drawn
 WORST, MARKED, UNMARKED = "lost more than elsewhere", "remains after correction", "may be luck"
 _QUARTERS = ("lowest", "second", "third", "highest")
 _Z = 1.959964
+_LABEL = 215  # pixels of a slice's name: a phone has 340 in all
 _ALL = "all images"
 CERTAINTY = "teacher_entropy"
 
@@ -197,7 +198,7 @@ def about(base: str, table: pl.DataFrame, left_out: int, missing: Sequence[str])
             "sure it is mostly right. Pick plain to see them."
         )
     if left_out:
-        said.append(f"{left_out} slices with smaller losses are in the table only.")
+        said.append(f"{left_out} other slices are in the table only.")
     if len(missing) == len(factors_for(base)):
         said.append("This study has no known factors: set `factors = true` under `[measures]` and run it again.")
     elif missing:
@@ -207,12 +208,14 @@ def about(base: str, table: pl.DataFrame, left_out: int, missing: Sequence[str])
 
 
 def drawn(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The slices with the largest losses, and how many others stand in the table only."""
+    """The slices with the largest losses, those first that remain after correction, and how many others there are."""
     parts = table.slice(1)
-    return parts.head(MOST), max(0, parts.height - MOST)
+    certain = pl.col("marked") & (pl.col("difference") < 0)
+    kept = pl.concat([parts.filter(certain), parts.filter(~certain)]).head(MOST)
+    return kept.sort("difference", "slice"), max(0, parts.height - MOST)
 
 
-def loss_ranges(parts: pl.DataFrame, whole: float, colour: str, title: str) -> Layered:
+def loss_ranges(parts: pl.DataFrame, whole: float, colour: str, title: Sequence[str]) -> Layered:
     """A row a slice: the difference and its interval; hollow dots may be luck, others remain after correction.
 
     Args:
@@ -222,7 +225,7 @@ def loss_ranges(parts: pl.DataFrame, whole: float, colour: str, title: str) -> L
     order = parts["slice"].to_list()
     state = pl.when("worst").then(pl.lit(WORST)).when("marked").then(pl.lit(MARKED)).otherwise(pl.lit(UNMARKED))
     shown = parts.with_columns(state=state)
-    x: dict[str, Any] = {"title": title, "scale": alt.Scale(zero=True, nice=True), "axis": alt.Axis(tickCount=7)}
+    x: dict[str, Any] = {"title": list(title), "scale": alt.Scale(zero=True, nice=True), "axis": alt.Axis(tickCount=7)}
     signed: list[Any] = [
         alt.Tooltip(f"{name}:Q", format="+.1f") for name in ("difference", "low", "high", "lowest", "highest")
     ]
@@ -235,7 +238,7 @@ def loss_ranges(parts: pl.DataFrame, whole: float, colour: str, title: str) -> L
         alt.Tooltip("q:Q", format=".3g"),
         alt.Tooltip("state:N"),
     ]
-    axis = alt.Axis(labelLimit=LABEL, labelOverlap=False, labelFlush=False)
+    axis = alt.Axis(labelLimit=_LABEL, labelOverlap=False, labelFlush=False)
     base = alt.Chart(shown).encode(y=alt.Y("slice:N", sort=order, title=None, axis=axis), tooltip=tooltip)
     lines = pl.DataFrame({"at": [0.0, whole], "what": ["no difference", _ALL]})
     rules = alt.Chart(lines).mark_rule(color=GREY, strokeWidth=1.5).encode(
@@ -246,11 +249,12 @@ def loss_ranges(parts: pl.DataFrame, whole: float, colour: str, title: str) -> L
     spread = base.mark_rule(strokeWidth=2, color=colour, opacity=0.75).encode(
         x=alt.X("low:Q", **x), x2=alt.X2("high:Q")
     )
-    states = [WORST, MARKED, UNMARKED]
-    legend = alt.Legend(orient="top", symbolStrokeWidth=2, columns=fitting_columns(states, 640))
-    fills = alt.Scale(domain=states, range=[colour, colour, "transparent"])
+    looks = {WORST: (colour, "diamond"), MARKED: (colour, "circle"), UNMARKED: ("transparent", "circle")}
+    states = [name for name in looks if name in shown["state"].to_list()]
+    legend = alt.Legend(orient="top", symbolStrokeWidth=2, columns=fitting_columns(states, 420))
+    fills = alt.Scale(domain=states, range=[looks[name][0] for name in states])
     strokes = alt.Scale(domain=states, range=[colour] * len(states))
-    shapes = alt.Scale(domain=states, range=["diamond", "circle", "circle"])
+    shapes = alt.Scale(domain=states, range=[looks[name][1] for name in states])
     dots = base.mark_point(size=85, strokeWidth=2, opacity=1).encode(
         x=alt.X("difference:Q", **x),
         fill=alt.Fill("state:N", title=None, scale=fills, legend=legend),

@@ -89,7 +89,10 @@ def show(found: list[Tile]) -> None:
 
 
 def rivals(networks: pl.DataFrame, compared: Comparison) -> str:
-    """What the same student reaches without this teacher: on its labels, on the same images' labels, on the most."""
+    """What the same student reaches without this teacher: on its labels, on those of all images, on the most.
+
+    A budget is what a method may see of labels; a control that is told more has more, so labels are counted.
+    """
     student = networks.filter(network_id=compared.own["network_id"][0])["student"][0]
     mine = networks.filter(catalog.TRAINED_STUDENT & (pl.col("student") == student))
     fraction = mine.filter(pl.col("budget") == compared.budget)["label_fraction"].max()
@@ -98,11 +101,15 @@ def rivals(networks: pl.DataFrame, compared: Comparison) -> str:
     shown = [mine.filter(plain & here), mine.filter(here & (pl.col("method") == "supervised-on-the-same-images"))]
     largest = mine.filter(plain & more)
     shown.append(largest.filter(pl.col("label_fraction") == pl.col("label_fraction").max()))
-    rows = [row for frame in shown for row in catalog.accuracies(frame).rows(named=True)]
-    said = "; ".join(
-        f"{row['series']} ({row['budget']}) {_accuracy(row)}" for row in rows if row["series"] != compared.series
-    )
-    return f"The same network without this teacher: {said}." if said else ""
+    said = []
+    for frame in shown:
+        labels = max(frame["labelled_images"].to_list(), default=0)
+        for row in catalog.accuracies(frame).rows(named=True):
+            if row["series"] != compared.series:
+                said.append(f"{row['series']} ({labels:,} labels) {_accuracy(row)}")
+    used = max(mine.filter(here & (pl.col("series") == compared.series))["labelled_images"].to_list(), default=0)
+    own = f" ({used:,} labels itself)" if used else ""
+    return f"Students without this teacher, beside {compared.series}{own}: {'; '.join(said)}." if said else ""
 
 
 def _accuracy(row: dict[str, Any]) -> str:
