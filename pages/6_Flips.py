@@ -186,8 +186,8 @@ def answers_section(study: Study, compared: flips.Comparison, networks: pl.DataF
         (
             "Calibration and depth of each",
             lambda: tables.of_networks(study, scope),
-            "Each network by itself, mean over seeds. Prediction depth: 0 is the first layer and 1 the last; an image that "
-            "never settles counts one step more, so a mean can pass 1. It and vote entropy are in the Study page's glossary.",
+            "Each network by itself, mean over seeds. Prediction depth: 0 is the first layer and 1 the last; an image "
+            "that never settles counts one step more, so a mean can pass 1. It and vote entropy are in the glossary.",
         ),
     ):
 
