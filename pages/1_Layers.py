@@ -37,7 +37,7 @@ def grid(study: Study, choice: controls.MapChoice) -> None:
         "more than that cannot be told apart from the projector's own noise. Where few neighbours are kept, a panel "
         "says little. "
         f"{maps.layout_in_words(choice.setting)} Point at a dot to see its image, click it to ring it in all panels, "
-        "click a class in the legend to light it up. "
+        "click a class in the legend to light it up. On a narrow screen the panels scroll sideways. "
         "The table has the scores' chance levels, and 95 % intervals over images where there are some."
     )
     controls.say_left_out(choice.without_map)

@@ -114,7 +114,7 @@ def about_costs(study: Study, networks: pl.DataFrame) -> str:
         if older:
             said.append(
                 f"{older} of {len(mine)} networks were timed by an older version, which did not split a step: they "
-                "have images a second alone. "
+                "have no time of a step here, only images a second in the file timings.json. "
             )
     sizes = networks.filter(catalog.TRAINED_STUDENT).select("macs", "params").unique().rows()
     if len(sizes) == 1:

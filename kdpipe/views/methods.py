@@ -334,7 +334,7 @@ def _side_by_side(costs: pl.Series) -> pl.Series:
     places = []
     for cost in costs:
         lanes = _LANES[min(counts[cost], len(_LANES)) - 1]
-        places.append(cost * (1 + 0.035 * (lanes[met[cost] % len(lanes)] - (len(lanes) - 1) / 2)))
+        places.append(cost * (1 + 0.012 * (lanes[met[cost] % len(lanes)] - (len(lanes) - 1) / 2)))
         met[cost] += 1
     return pl.Series(places, dtype=pl.Float64)
 

@@ -20,7 +20,7 @@ from kdpipe.views.theme import GREY
 FACTORS = ("brightness", "contrast", "hue", "colourfulness", "edge_density", "teacher_entropy")
 RATE = 0.05  # of false marks among the marks, at most
 MOST = 24  # slices drawn
-WORST, MARKED, UNMARKED = "lost more than elsewhere", "remains after correction", "may be luck"
+WORST, MARKED, UNMARKED = "worse than elsewhere", "after correction", "may be luck"
 _QUARTERS = ("lowest", "second", "third", "highest")
 _Z = 1.959964
 _LABEL = 215  # pixels of a slice's name: a phone has 340 in all
