@@ -123,8 +123,9 @@ def _curve(study: Study, networks: pl.DataFrame, endpoint: str, colours: dict[st
     chart = charts.depth_curves(rows, colours, title, width=300).properties(height=_HEIGHT)
     page.chart(study, chart, key=f"curve_{endpoint}", alt=curve_in_words(rows, title))
     seeds = networks.filter(catalog.STUDENT)["seed"].n_unique()
+    vectors = catalog.VIEWS[_ENDPOINT[endpoint][0]].split(" (")[0]
     st.caption(
-        f"**How well classes stand apart in each layer** ({title}; vectors: {catalog.VIEWS[_ENDPOINT[endpoint][0]].split(' (')[0]}). "
+        f"**How well classes stand apart in each layer** ({title}; vectors: {vectors}). "
         + (f"Line: mean of {seeds} seed{'s' * (seeds != 1)}; band: lowest to highest. " if seeds else "")
         + "If distillation compacts *earlier*, its curve rises before the last layer too."
     )
