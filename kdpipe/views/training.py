@@ -219,9 +219,9 @@ def schedule_chart(rows: pl.DataFrame) -> Layered:
     dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4]]
     scale = alt.Scale(domain=names, range=[dashes[at % len(dashes)] for at in range(len(names))])
     legend = alt.Legend(
-        orient="top", title=None, labelLimit=WIDE, symbolStrokeColor=GREY, columns=fitting_columns(names, 780)
+        orient="top", title=None, labelLimit=WIDE, symbolStrokeColor=GREY, symbolSize=1200, columns=fitting_columns(names, 780)
     )
-    drawn = alt.Chart(rows).mark_line(strokeWidth=1.8, color=PETROFF[0]).encode(
+    drawn = alt.Chart(rows).mark_line(strokeWidth=1.8, color=GREY).encode(  # of no network: grey
         x=alt.X("step:Q", title="training step", axis=alt.Axis(tickCount=6)),
         y=alt.Y("value:Q", title="learning rate", axis=alt.Axis(labelExpr=_PLAIN, tickCount=5)),
         strokeDash=alt.StrokeDash("schedule:N", scale=scale, legend=legend),
