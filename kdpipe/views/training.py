@@ -22,7 +22,8 @@ PARTS = {
 }
 # Blue and orange as elsewhere; none of them is a method's here.
 _PART_COLOURS = dict(zip(PARTS, (PETROFF[9], PETROFF[8], PETROFF[0], PETROFF[1]), strict=True))
-_TERMS = tuple(PETROFF[at] for at in (0, 6, 4, 7, 2, 5, 1, 3))
+_TERMS = tuple(PETROFF[at] for at in (4, 1, 7, 2, 5, 9, 6))  # without plain's colour
+_CE = PETROFF[3]  # cross entropy has one colour with every method
 NAMES = alt.ExprRef("containerSize()[0] < 600 ? 120 : 320")
 WIDE = alt.ExprRef("containerSize()[0] < 600 ? 260 : 600")
 _PLAIN = "format(datum.value, abs(datum.value) >= 1000 ? '.3~s' : '.3~g')"
@@ -150,7 +151,8 @@ def term_chart(rows: pl.DataFrame, stacked: bool, logarithmic: bool) -> Layered:
     ]
     tooltip += [alt.Tooltip("highest:Q", format=".4g"), alt.Tooltip("seeds:Q")]
     names = [*parts] if stacked else ["whole loss", *parts]
-    shades = [_TERMS[at % len(_TERMS)] for at in range(len(parts))]
+    others = [part for part in parts if part != "ce"]
+    shades = [_CE if part == "ce" else _TERMS[others.index(part) % len(_TERMS)] for part in parts]
     scale = alt.Scale(domain=names, range=shades if stacked else [GREY, *shades])
     legend = alt.Legend(orient="top", title=None, symbolOpacity=1, columns=fitting_columns(names, 780))
     colour = alt.Color("term:N", scale=scale, legend=legend)
@@ -219,8 +221,9 @@ def schedule_chart(rows: pl.DataFrame) -> Layered:
     dashes = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4]]
     scale = alt.Scale(domain=names, range=[dashes[at % len(dashes)] for at in range(len(names))])
     legend = alt.Legend(
-        orient="top", title=None, labelLimit=WIDE, symbolStrokeColor=GREY, symbolSize=1200, columns=fitting_columns(names, 780)
-    )
+        orient="top", title=None, labelLimit=WIDE, symbolStrokeColor=GREY, symbolSize=1200,
+        columns=fitting_columns(names, 780),
+    )  # fmt: skip
     drawn = alt.Chart(rows).mark_line(strokeWidth=1.8, color=GREY).encode(  # of no network: grey
         x=alt.X("step:Q", title="training step", axis=alt.Axis(tickCount=6)),
         y=alt.Y("value:Q", title="learning rate", axis=alt.Axis(labelExpr=_PLAIN, tickCount=5)),
