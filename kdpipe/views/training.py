@@ -22,8 +22,8 @@ PARTS = {
 }
 # Blue and orange as elsewhere; none of them is a method's here.
 _PART_COLOURS = dict(zip(PARTS, (PETROFF[9], PETROFF[8], PETROFF[0], PETROFF[1]), strict=True))
-_TERMS = tuple(PETROFF[at] for at in (4, 1, 7, 2, 5, 9, 6))  # without plain's colour
-_CE = PETROFF[3]  # cross entropy has one colour with every method
+_TERMS = tuple(PETROFF[at] for at in (4, 1, 2, 5, 9, 6))  # without plain's colour
+_CE = PETROFF[7]  # cross entropy has one colour with every method
 NAMES = alt.ExprRef("containerSize()[0] < 600 ? 120 : 320")
 WIDE = alt.ExprRef("containerSize()[0] < 600 ? 260 : 600")
 _PLAIN = "format(datum.value, abs(datum.value) >= 1000 ? '.3~s' : '.3~g')"
