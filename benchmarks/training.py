@@ -41,7 +41,7 @@ MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 SPEC = load_spec(ROOT / "studies" / "cifar10.toml")
 POLICY = AUGMENTATIONS["flip-shift4"]
 MARKS = ("<!-- training:begin -->", "<!-- training:end -->")
-# Teachers of about three and of more than nine times the student's forward time.
+# Teachers of about three to five and of more than nine times the student's forward time.
 TEACHERS = {"near": {"channels": [36, 72, 144, 232]}, "far": {"channels": [72, 144, 288, 576]}}
 
 
@@ -223,13 +223,15 @@ def against_timm(recipe: TrainingSpec, device: torch.device) -> list[str]:
             loss.backward()
             optimizer.step()
 
+    made: dict[str, tuple[Callable[..., object], Callable[[], tuple]]] = {
+        "ours": (ours, lambda: (learner("kd", "kd", 1, teacher),)),
+        "theirs": (theirs, models),
+    }
     ratios = []
-    for turn in range(8):  # in turn and each first as often, so that a change of the machine's pace meets both
-        works = [lambda: clocked(ours, device, 1, lambda: (learner("kd", "kd", 1, teacher),))]
-        works.append(lambda: clocked(theirs, device, 1, models))
-        seconds = [work() for work in (works if turn % 2 else works[::-1])]
-        mine, other = seconds if turn % 2 else seconds[::-1]
-        ratios.append(mine / other)
+    for turn in range(8):  # each first as often, so that a change of the machine's pace meets both
+        order = list(made) if turn % 2 else list(made)[::-1]
+        seconds = {name: clocked(made[name][0], device, 1, made[name][1]) for name in order}
+        ratios.append(seconds["ours"] / seconds["theirs"])
     return [
         f"One student by KD takes {statistics.median(ratios):.2f} of the time of timm's `LogitDistillationTask` "
         f"(median of {len(ratios)} pairs, {min(ratios):.2f} to {max(ratios):.2f})."

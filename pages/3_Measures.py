@@ -9,8 +9,6 @@ from kdpipe.store import Study
 from kdpipe.views import beside, catalog, charts, curves, evidence, focus, page, pick, specification, tables
 from kdpipe.views.scope import pick_scope
 
-VALUES, DIFFERENCE = "values", "difference to plain"
-
 
 def depth_section(
     study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, colours: dict[str, str]
@@ -23,7 +21,7 @@ def depth_section(
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         title = pick.one("Measure", measures["title"].to_list(), "measure", width=340)
-        difference = pick.one("Show", [VALUES, DIFFERENCE], "show", look="segments") == DIFFERENCE
+        difference = pick.one("Show", [curves.VALUES, curves.DIFFERENCE], "show", look="segments") == curves.DIFFERENCE
         band = pick.one("Band", list(beside.BANDS), "band", look="segments", help="Over seeds or over probe images.")
         each = pick.switch("One line for each seed", "each_seed")
     measure = measures.row(by_predicate=pl.col("title") == title, named=True)
@@ -35,13 +33,11 @@ def depth_section(
     intervals = measures.filter(pl.col("measure").is_in(having))["title"].to_list()
     said = beside.bands(band, each, measure, intervals, difference)
     ends = beside.BANDS[band if title in intervals and not difference else "seeds"]
-    shown, baselines, null = found, tables.baselines(study, networks, scope, view, measure["measure"]), None
-    if difference:
-        shown = curves.differences(found, scope)
-        baselines, null = baselines.clear(), curves.null_reach(shown, scope)
-        if shown.is_empty():
-            st.info("No network here has a plain student of its own seed, so there is no difference to show.")
-            return
+    start = tables.baselines(study, networks, scope, view, measure["measure"])
+    shown, baselines, null = curves.shown(found, start, scope, difference)
+    if difference and shown.is_empty():
+        st.info(curves.NO_PARTNER)
+        return
     what = f"{title}, minus plain of the same seed" if difference else title
     chart = charts.depth_curves(
         shown, colours, what, each, baselines=baselines, band="images" if ends[0] == "low" else "seeds", null=null
@@ -59,14 +55,7 @@ def depth_section(
         + (beside.null(null) if null is not None else beside.floors(measure, shown, baselines))
     )  # fmt: skip
     name = f"{study.name}-{measure['measure']}-{view}{'-minus-plain' * difference}"
-
-    def numbers() -> None:
-        coloured = shown.filter(pl.col("series").is_in(list(colours)))
-        st.caption(f"Mean over seeds ({ends[0]} to {ends[1]} end of the band). The files hold each network.")
-        st.dataframe(tables.per_layer(coloured, ends), hide_index=True)
-        page.downloads(shown, name)
-
-    page.folded("The numbers", "numbers", numbers)
+    page.table_by_layer(shown, colours, name, ends)
     page.data_note(study)
     class_part(study, scope, view, measure, colours)
 

@@ -145,7 +145,9 @@ def catalogue_section(study: Study, networks: pl.DataFrame) -> None:
     method = pick.one("Method", list(titles), "method", first=first, words=titles.__getitem__, width=420)
     row = known.row(by_predicate=pl.col("method") == method, named=True)
     st.text(row["summary"])
-    st.html(f'<pre style="white-space: pre-wrap">{escape(row["formula"])}</pre>')  # st.code loads 1.5 MB to colour it
+    st.html(
+        f'<pre style="white-space: pre-wrap">{escape(row["formula"])}</pre>'
+    )  # st.code would fetch what colours code
     cited = "" if row["citation"] == "-" else f"{row['citation']}. "
     st.caption(verbatim(f"{cited}Role: {row['role']}."))
     if row["explains"]:

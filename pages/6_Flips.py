@@ -1,27 +1,10 @@
 """What a student answers otherwise than plain: images it fixed, broke and inherited, confusions, confidence, slices."""
 
-from collections.abc import Callable
-
 import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
 from kdpipe.views import calibration, catalog, flips, images, page, pick, slices, tables, trade
-from kdpipe.views.words import verbatim
-
-
-def trade_section(study: Study, compared: flips.Comparison, networks: pl.DataFrame) -> None:
-    found = trade.tiles(study, networks, compared)
-    if not found:
-        return
-    st.subheader("In the teacher's place", anchor="trade")
-    trade.show(found)
-    st.caption(
-        f"{verbatim(compared.series)} on {compared.budget}, mean of {compared.seeds} "
-        f"seed{'s' * (compared.seeds != 1)}; below each number, how it differs from the teacher's. "
-        f"{trade.in_words(found)} {verbatim(trade.rivals(networks, compared))}"
-    )
-    st.markdown("Means can hide a class that suffers: see [the slices you would lose](#slices).")
 
 
 def changed_section(study: Study, compared: flips.Comparison, counts: pl.DataFrame, networks: pl.DataFrame) -> None:
@@ -147,60 +130,39 @@ def calibration_section(study: Study, compared: flips.Comparison) -> None:
     page.table_beside(rows, f"{study.name}-calibration", "bins")
 
 
-def slice_section(study: Study, compared: flips.Comparison) -> None:
-    st.header("Slices you would lose", anchor="slices")
-    base = pick.one("If the student replaces", ["teacher", "plain"], "replaces", look="segments")
-    pairs = compared.own.select("network_id", base_id=f"{base}_id")
-    answers = flips.answers_of(study, {*pairs["network_id"], *pairs["base_id"]})
-    samples = study.scan("samples").drop("image").collect()
-    members = slices.memberships(samples)
-    if base == "teacher":
-        members = members.filter(pl.col("kind") != slices.CERTAINTY)
-    table = slices.differences(answers, pairs, members)
-    drawn, left_out = slices.drawn(table)
-    colour = compared.colours[compared.series]
-    title = ("accuracy of the student less", f"that of {slices.called(base)}, in points")  # two lines on the axis
-    words = slices.in_words(table, base, compared.series)
-    st.text(words)
-    page.chart(study, slices.loss_ranges(drawn, table["difference"][0], colour, title), key="slices", alt=words)
-    missing = [name for name in slices.factors_for(base) if name not in table["kind"].to_list()]
-    st.caption(slices.about(base, table, left_out, missing))
-    page.table_beside(table, f"{study.name}-slices-{base}", "slices")
-
-
 def answers_section(study: Study, compared: flips.Comparison, networks: pl.DataFrame) -> None:
     st.header("All methods side by side")
     scope = networks.filter(catalog.TRAINED_STUDENT & (pl.col("budget") == compared.budget))
     scope = scope.filter(pl.col("student") == networks.filter(network_id=compared.own["network_id"][0])["student"][0])
-    digits = st.column_config.NumberColumn(format="%.3f")
     beside = pick.one("Beside the answers of", ("plain of the same seed", "teacher"), "beside", look="segments")
-    for name, make, words in (
-        (
-            f"Answers beside those of {beside}",
-            lambda: tables.of_answers(study, scope, beside),
+
+    def answers() -> None:
+        frame = tables.of_answers(study, scope, beside)
+        measures_table(frame.rename({"inherited": "wrong in both"}, strict=False))  # not what the word means above
+        st.caption(
             f"Beside {beside}, mean over seeds, as shares of the probe images: fixed (wrong there, right here), broken "
-            "(right there, wrong here), kept (right in both). McNemar's p is one test a "
-            "seed, averaged: read it as small or not, and nothing more."
-            + ("" if beside == "teacher" else " Plain itself stands beside plain of the first seed."),
-        ),
-        (
-            "Calibration and depth of each",
-            lambda: tables.of_networks(study, scope),
+            "(right there, wrong here), kept (right in both). McNemar's p is one test a seed, averaged: read it as "
+            "small or not, and nothing more."
+            + ("" if beside == "teacher" else " Plain itself stands beside plain of the first seed.")
+        )
+
+    def alone() -> None:
+        measures_table(tables.of_networks(study, scope))
+        st.caption(
             "Each network by itself, mean over seeds. Prediction depth: 0 is the first layer and 1 the last; an image "
-            "that never settles counts one step more, so a mean can pass 1. It and vote entropy are in the glossary.",
-        ),
-    ):
+            "that never settles counts one step more, so a mean can pass 1. It and vote entropy are in the glossary."
+        )
 
-        def show(make: Callable[[], pl.DataFrame] = make, words: str = words) -> None:
-            frame = make()
-            if not frame.width:
-                st.info("This study has no such measures.")
-                return
-            frame = frame.rename({"inherited": "wrong in both"}, strict=False)  # not what the word means above
-            st.dataframe(frame, hide_index=True, column_config=dict.fromkeys(frame.columns[1:], digits))
-            st.caption(words)
+    page.folded(f"Answers beside those of {beside}", "answers", answers)
+    page.folded("Calibration and depth of each", "networks", alone)
 
-        page.folded(name, name.split(" ")[0].lower(), show)
+
+def measures_table(frame: pl.DataFrame) -> None:
+    if not frame.width:
+        st.info("This study has no such measures.")
+        return
+    digits = st.column_config.NumberColumn(format="%.3f")
+    st.dataframe(frame, hide_index=True, column_config=dict.fromkeys(frame.columns[1:], digits))
 
 
 def main() -> None:
@@ -218,12 +180,12 @@ def main() -> None:
             return
         page.data_note(study)
         with page.section("The trade"):
-            trade_section(study, compared, networks)
+            trade.section(study, compared, networks)
         counts = flips.counts_of(study, compared)
         with page.section("The counts"):
             changed_section(study, compared, counts, networks)
         with page.section("The slices"):
-            slice_section(study, compared)
+            slices.section(study, compared)
         with page.section("The classes"):
             class_section(study, compared, counts)
         with page.section("The images"):

@@ -4,7 +4,7 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import catalog, charts, focus, images, page, pick, theme
+from kdpipe.views import beliefs, catalog, charts, focus, images, page, pick, theme
 from kdpipe.views import sample as views
 from kdpipe.views.words import verbatim
 
@@ -65,16 +65,16 @@ def answer_section(
 ) -> None:  # fmt: skip
     st.header("The answers, and what is behind them")
     names = study.record["data"]["class_names"]
-    table = views.top_three(answers, names, views.settled_at(rows) if rows.height else {})
+    table = beliefs.top_three(answers, names, views.settled_at(rows) if rows.height else {})
     if table.is_empty():
         st.info("These networks answered no image.")
         return
-    offered, first = views.temperatures(study, networks)
+    offered, first = beliefs.temperatures(study, networks)
     temperature = pick.along(
         "Temperature", [f"{one:g}" for one in offered], "temperature", first=f"{first:g}", width=420
     )
-    shares = views.softened(answers, names, float(temperature))
-    chart, words = views.dark_knowledge(shares, colours, row["class_name"])
+    shares = beliefs.softened(answers, names, float(temperature))
+    chart, words = beliefs.dark_knowledge(shares, colours, row["class_name"])
     page.chart(study, chart, key="beliefs", alt=f"At temperature {temperature}: {words}")
     st.caption(
         f"The softmax of each network's logits at temperature {temperature}: bars, the teacher; marks, mean over the "
@@ -82,9 +82,11 @@ def answer_section(
         "probabilities; a higher temperature shows how it ranks the classes it does *not* answer, the **dark "
         "knowledge** that distillation hands over"
         + (f" (this study's loss uses {first:g})." if first != 1 else ".")
-        + (f" The {views.MOST_CLASSES} largest of {len(names)} classes." if len(names) > views.MOST_CLASSES else "")
+        + (f" The {beliefs.MOST_CLASSES} largest of {len(names)} classes." if len(names) > beliefs.MOST_CLASSES else "")
     )
-    st.table(views.in_cells(table), hide_index=True, alt="A row a network: its answer and the three likeliest classes")
+    st.table(
+        beliefs.in_cells(table), hide_index=True, alt="A row a network: its answer and the three likeliest classes"
+    )
     st.caption(
         "Confidence: the probability of the answer. Margin: the logit of the true class less the largest other one, "
         "below 0 where the answer is wrong."

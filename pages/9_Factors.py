@@ -9,7 +9,6 @@ from kdpipe.views.scope import pick_scope
 
 HALF = 380  # pixels of a legend in one of two columns
 PARTS = {"knn_whole": "the whole", "knn_explained": "the explained part", "knn_residual": "the rest"}
-SEEDS = ("lowest", "highest")
 NONE = (
     "This study did not ask for known factors: set `factors = true` under `[measures]` in the study file and run "
     "`scripts/precompute.py` on it again, which keeps the trained networks."
@@ -24,7 +23,7 @@ def explained_part(study: Study, rows: pl.DataFrame, scope: pl.DataFrame, colour
     mine = rows.filter(factor=factor)
     found = tables.factor_curves(mine, scope, study.layers, "explained")
     chart = charts.depth_curves(found, colours, f"{named}: explained R²", width=HALF)
-    page.chart(study, chart, "factor_chart", curves.takeaway(found, colours, f"Explained R² of {named}", SEEDS))
+    page.chart(study, chart, "factor_chart", curves.takeaway(found, colours, f"Explained R² of {named}"))
     left_over = mine["residual"].max()
     told = ""
     if left_over is not None:
@@ -47,7 +46,12 @@ def rest_part(study: Study, rows: pl.DataFrame, scope: pl.DataFrame, colours: di
         st.info("This study has no kNN accuracy with all factors together.")
         return
     chart = charts.depth_curves(found, colours, f"kNN accuracy, {PARTS[part]}", width=HALF)
-    page.chart(study, chart, "part_chart", curves.takeaway(found, colours, f"kNN accuracy on {PARTS[part]}", SEEDS))
+    page.chart(
+        study,
+        chart,
+        "part_chart",
+        curves.takeaway(found, colours, f"kNN accuracy on {PARTS[part]}"),
+    )
     share = rows.filter(factor="all")["share_of_layer"].drop_nulls().cast(pl.Float64)
     told = f" The factors explain {share.min():.0%} to {share.max():.0%} of a layer's variance." if len(share) else ""
     st.caption(

@@ -68,7 +68,7 @@ second_k = 3
 
 
 @pytest.fixture(scope="session", autouse=True)
-def two_threads():
+def torch_threads():
     """Two threads of torch; one where test processes share the cores among them."""
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)

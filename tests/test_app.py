@@ -169,6 +169,13 @@ def test_no_two_series_in_colour_look_alike(many: catalog.Study) -> None:
     )
 
 
+def test_kd_has_one_colour_whatever_stands_beside_it(root: Path) -> None:
+    write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0,), fractions=(0.1,), methods=("at", "fitnet", "kd")))
+    studies = [open_study(root / name) for name in ("toy", "odd")]
+    first, second = (focus.colours(study, catalog.networks(study)) for study in studies)
+    assert first["kd"] == second["kd"] and len(set(second.values())) == len(second)
+
+
 def test_a_headline_may_be_a_control(many: catalog.Study) -> None:
     record = {**many.record, "headline": {**many.record["headline"], "method_label": "plain-slow"}}
     study = catalog.Study(many.folder, record)
@@ -247,7 +254,7 @@ def test_damaged_maps_leave_all_else_standing(root: Path, harm: Callable[[Path],
     assert not show(MEASURES).error
 
 
-FOLDED = {"open-answers": "true", "open-calibration": "true"}  # what reads a table only once it is opened
+FOLDED = {"open-answers": "true", "open-networks": "true"}  # what reads a table only once it is opened
 
 
 @pytest.fixture(scope="module")

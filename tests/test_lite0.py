@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "convert_lite0.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread(two_threads):
+def one_thread(torch_threads):
     """A hundred small convolutions in a row: on a busy machine two threads wait for each other."""
     torch.set_num_threads(1)
     yield

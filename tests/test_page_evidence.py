@@ -93,7 +93,7 @@ def test_every_control_is_told_in_words_with_what_it_asks(root: Path) -> None:
     told = evidence.controls_in_words(study, rows, ["odd_one"])
     assert told["control"].to_list() == ["label-smoothing", "kd-second-seed", "matched-accuracy - plain", r"odd\_one"]
     summaries = dict(study.methods.select("method", "summary").rows())
-    assert told["what it is"][1] == summaries["second-seed"] and "as accurate as" in told["what it is"][2]
+    assert told["what it is"][1] == summaries["second-seed"] and "less accurate one" in told["what it is"][2]
     assert told["what it asks"][2] == evidence.ASKS["without"] and told["what it asks"][3] == ""
 
 
@@ -122,12 +122,17 @@ def test_a_comparison_is_picked_and_stays_in_the_address(visitor: Visitor) -> No
     page.locator(".st-key-endpoint").get_by_text("silhouette (projection)").click()
     visitor.settle()
     assert "endpoint" not in page.url and "cell=rkd" in page.url  # a default stays out of the address
-    page.get_by_role("link", name="Curves, advance, every way to measure").click()
+    link = page.get_by_role("link", name="Curves, advance, every way to measure")
+    assert "comparison=" in link.get_attribute("href")
+    link.click()
     page.wait_for_url(lambda url: "/Measures" in url)
     page.locator(".st-key-comparison input").wait_for(timeout=30_000)
     visitor.settle()
     assert page.locator(".st-key-comparison input").input_value() == "rkd, 10% of labels"
     assert page.locator(".st-key-study input").input_value() == "toy"
+    page = visitor.open("/Evidence?study=toy")
+    link = page.get_by_role("link", name="Curves, advance, every way to measure")
+    assert "comparison=" not in link.get_attribute("href"), "what a page shows anyway stays out of its address"
 
 
 def test_a_control_outlasted_by_little_is_named() -> None:

@@ -83,6 +83,14 @@ def test_one_network_can_stand_beside_itself_at_another_layer(root: Path) -> Non
     assert not [control for control in app.segmented_control if control.key == "by"]
 
 
+def test_notes_about_the_address_stand_above_the_title(root: Path) -> None:
+    app = show(PAGE, study="toy", left="nobody", colour="nothing")
+    order = [element.type for element in app.main.children.values()]
+    place = app.main.children[order.index("title") - 1]
+    assert ["not offered" in note.value for note in place.children.values()] == [True, True]
+    assert sum("not offered" in note.value for note in app.caption) == 2
+
+
 # ------------------------------------------------------------------------------------ colour
 
 

@@ -136,6 +136,26 @@ def test_of_a_hundred_classes_only_the_chosen_are_coloured(root: Path) -> None:
     rows = chart_rows(show(PAGE, study="odd", classes=["class 3", "class 5"]))
     assert rows.height == 100
     assert set(rows["colour"]) == {"class 3", "class 5", theme.OTHER}
+    first = [f"class {at}" for at in range(theme.COLOURED_CLASSES)]
+    assert set(chart_rows(show(PAGE, study="odd"))["colour"]) == {*first, theme.OTHER}, (
+        "some have a colour from the start"
+    )
+
+
+def test_maps_that_keep_few_neighbours_are_named() -> None:
+    def panel(layer: str, kept: float | None) -> maps.Panel:
+        return maps.Panel("a", "a", layer, 0, 0, {} if kept is None else {"knn_recall": kept})
+
+    said = maps.kept_little([panel("layer1", 0.13), panel("layer_2", 0.4), panel("layer3", 0.6), panel("pixels", None)])
+    assert r"In 2 of 3 panels (layer1, layer\_2) the map keeps 13% to 40%" in said
+    assert maps.kept_little([panel("layer3", 0.6)]) == maps.kept_little([]) == ""
+
+
+def test_the_warning_is_that_of_the_scores(root: Path) -> None:
+    panels = [cell["title"]["subtitle"] for row in spec_of(show(PAGE))["vconcat"] for cell in row["hconcat"]]
+    kept = [float(found[1]) for lines in panels if (found := re.search(r"kept (\d\.\d\d)", " ".join(lines)))]
+    few = sum(one < 0.5 for one in kept)
+    assert kept and (f"In {few} of {len(kept)} panels" in says(show(PAGE).caption)) == bool(few)
 
 
 @pytest.mark.parametrize("layers", [2, 3])

@@ -16,7 +16,8 @@ from streamlit.testing.v1 import AppTest
 from synthetic import LAYERS, MANY, Recipe, write_toy_study
 from visits import CHART, Visitor
 
-from kdpipe.store import Study, open_study
+from kdpipe.schema import TABLES
+from kdpipe.store import Study, open_study, write_study
 from kdpipe.views import catalog, charts, curves, evidence, focus, specification, tables, theme
 
 PAGE = "pages/3_Measures.py"
@@ -197,6 +198,8 @@ def test_words_say_when_an_interval_is_wide_crosses_zero_or_does_not_matter() ->
     assert "by how much is uncertain" in curves.area_in_words({**row, "low": 0.001}, 0.0)
     assert "plain is ahead" in curves.area_in_words({**row, "estimate": -0.02, "low": -0.03, "high": -0.015}, 0.0)
     assert "All of it lies within ±0.1" in curves.area_in_words(row, 0.1)
+    null = {**row, "null_estimate": -0.003, "null_ratio": 4.0}
+    assert "-0.0030 on average over the seeds, 0.0050 whatever the sign" in curves.area_in_words(null, 0.0)
     reached = {"estimate": 0.1, "per_seed": [0.3, None, -0.1], "never_reached": 1, "seeds": 3}
     pair = curves.Pair("kd", (0, 1), np.array([0.0, 1.0]), np.ones((2, 2)), np.zeros((2, 2)))
     words = curves.advance_in_words(reached, pair)
@@ -321,6 +324,16 @@ def test_factors_are_drawn_with_their_seeds_and_may_be_missing(root: Path) -> No
     assert means.filter(series="kd", layer="layer2")["mean"].item() == pytest.approx(expected)
     assert all("kd 0." in chart.proto.alt for chart in app.get("vega_lite_chart"))
     assert tables.factor_curves(study.factors.clear(), catalog.networks(study), study.layers, "explained").is_empty()
+
+
+def test_a_study_without_factors_offers_nothing_to_pick(root: Path) -> None:
+    study = open_study(root / "toy")
+    frames = {name: study.frame(name) for name in TABLES}
+    record = {name: value for name, value in study.record.items() if name not in ("files", "sha256")}
+    write_study(study.folder, record, frames | {"factors": study.factors.clear()}, study.timings)
+    app = show("pages/9_Factors.py")
+    assert not app.error and "did not ask for known factors" in says(app.info)
+    assert not app.main.selectbox and not app.segmented_control and not app.multiselect
 
 
 @pytest.mark.parametrize("page", [PAGE, "pages/5_Evidence.py", "pages/9_Factors.py"])

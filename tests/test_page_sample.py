@@ -14,7 +14,7 @@ from visits import Visitor
 from kdpipe.measures import prediction_depth
 from kdpipe.schema import TABLES
 from kdpipe.store import open_study, write_study
-from kdpipe.views import catalog, sample
+from kdpipe.views import beliefs, catalog, sample
 from kdpipe.views.words import verbatim
 
 SAMPLE = "pages/8_Sample.py"
@@ -97,6 +97,18 @@ def test_the_votes_are_those_of_the_table(root: Path) -> None:
     answers = study.frame("predictions", sample_id=7, network_id="teacher").row(0, named=True)
     last = rows.filter(label="teacher", layer="final answer")["text"].item()
     assert last.startswith(("✗", "✓")[answers["correct"]]) and str(answers["predicted"]) in last
+    drawn = rows.filter(label="teacher", layer="layer1")["silhouette"].item()
+    whole = {"network_id": "teacher", "layer": "layer1", "sample_id": 7, "view": "projection"}
+    assert drawn == study.frame("sample_measures", **whole)["silhouette"].item(), "the view that maps are of, at first"
+
+
+def test_where_layers_settle_is_told_apart_for_right_and_wrong_answers() -> None:
+    answers = pl.DataFrame({"label": ["a", "b"], "series": ["kd"] * 2, "predicted": [3, 5], "correct": [True, False]})
+    rows = pl.DataFrame(
+        {"label": ["a", "b"], "series": ["kd"] * 2, "settled": [True] * 2, "relative_depth": [0.5, 1.0]}
+    )
+    said = sample.in_words(rows, answers, "cat")
+    assert "kd at depth 50% (right answer, 1 of 2 networks), kd at depth 100% (wrong answer, 1 of 2 networks)" in said
 
 
 def test_layers_settle_where_the_prediction_depth_says(pristine: Path) -> None:
@@ -186,7 +198,7 @@ def test_it_begins_with_the_temperature_of_the_loss(root: Path) -> None:
 
 
 def test_a_class_name_cannot_end_an_expression() -> None:
-    assert sample._quoted("it's") == r"'it\'s'" and sample._quoted("a\\") == r"'a\\'"
+    assert beliefs._quoted("it's") == r"'it\'s'" and beliefs._quoted("a\\") == r"'a\\'"
 
 
 # ------------------------------------------------------------------------------- neighbours and heat-maps

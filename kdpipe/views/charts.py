@@ -23,7 +23,7 @@ LABEL = 340  # pixels of a method's name beside its row
 _PERCENT = ".1~%"  # a single dot makes its own value the tick, with all digits of a float
 
 
-# Holding every channel and chart against Vega-Lite's schema is a third of a page's time, so only tests do it.
+# Altair spends much of a page's time on holding channels and charts against Vega-Lite's schema, so only tests do it.
 CHECKED = bool(os.environ.get("KDPIPE_CHECK_CHARTS"))
 if not CHECKED:
     disable_debug_mode()
@@ -287,7 +287,7 @@ def class_dots(values: pl.DataFrame, colours: Mapping[str, str], order: list[str
     place = alt.X("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8))
     tooltip: list[Any] = [alt.Tooltip("class_name:N"), alt.Tooltip("series:N")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".3f") for name in ("value", "lowest", "highest")]
-    tooltip.append("seeds:Q")
+    tooltip.append(alt.Tooltip("seeds:Q"))
     colour = series_colour(colours, drawn["series"].to_list())
     span = base.mark_rule(strokeWidth=2, opacity=0.45).encode(
         y=y, x=alt.X("lowest:Q", title=title, axis=alt.Axis(tickCount=8)), x2=alt.X2("highest:Q"), color=colour

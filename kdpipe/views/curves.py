@@ -30,6 +30,22 @@ _CORRECTED = {
 
 # ------------------------------------------------------------------------------- difference to plain
 
+VALUES, DIFFERENCE = "values", "difference to plain"
+NO_PARTNER = "No network here has a plain student of its own seed, so there is no difference to show."
+
+
+def shown(
+    found: pl.DataFrame, start: pl.DataFrame, scope: pl.DataFrame, difference: bool
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]:
+    """What a chart of curves draws: rows, networks nobody trained, and what another start moves.
+
+    As differences to plain there are no untrained networks, as they have no plain one; as values no null.
+    """
+    if not difference:
+        return found, start, None
+    moved = differences(found, scope)
+    return moved, start.clear(), null_reach(moved, scope)
+
 
 def differences(curves: pl.DataFrame, scope: pl.DataFrame) -> pl.DataFrame:
     """Rows as of :func:`kdpipe.views.tables.by_depth` with the plain student of the same seed taken away.
@@ -56,7 +72,9 @@ def null_reach(moved: pl.DataFrame, scope: pl.DataFrame) -> pl.DataFrame:
     return reach.sort("relative_depth")
 
 
-def takeaway(curves: pl.DataFrame, colours: Mapping[str, str], what: str, ends: tuple[str, str]) -> str:
+def takeaway(
+    curves: pl.DataFrame, colours: Mapping[str, str], what: str, ends: tuple[str, str] = beside.BANDS["seeds"]
+) -> str:
     """A chart of curves in words: the last layer but one, and the last, of each series in colour."""
     means = depth_means(curves.filter(pl.col("series").is_in(list(colours)) & pl.col("value").is_not_null()))
     said = []

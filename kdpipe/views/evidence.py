@@ -38,7 +38,10 @@ ASKS = {
     "instead": "Does this in the place of distillation do as much?",
     "without": "Is anything gained over plain without what it withholds?",
 }
-_MATCHED = ("The plain student at the step of its training at which it is as accurate as the distilled one.", "without")
+_MATCHED = (
+    "Both students at the accuracy of the less accurate one: the other is stopped where it first was as accurate.",
+    "without",
+)
 LIMIT = 220  # pixels of a name beside its row: a phone has 340 in all
 # What a verdict means, in words that fit every claim; docs/EVIDENCE.md has the rules.
 MEANINGS: Mapping[str, str] = {

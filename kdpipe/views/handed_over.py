@@ -8,8 +8,6 @@ import streamlit as st
 from kdpipe.store import Study
 from kdpipe.views import beside, catalog, charts, credit, curves, page, pick, tables
 
-VALUES, DIFFERENCE = "values", "difference to plain"
-
 
 def credit_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
     st.header("Whose neighbours")
@@ -102,17 +100,14 @@ def dark_section(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view
         return
     measure = tables.measures_of(study, "layer", rows).row(0, named=True)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        difference = pick.one("Show", [VALUES, DIFFERENCE], "dark", look="segments") == DIFFERENCE
+        difference = pick.one("Show", [curves.VALUES, curves.DIFFERENCE], "dark", look="segments") == curves.DIFFERENCE
         band = pick.one("Band", list(beside.BANDS), "band", look="segments", help="Over seeds or over probe images.")
     found = tables.by_depth(rows, scope, study.layers)
     start = tables.baselines(study, networks, scope, view, "dark_knowledge")
-    shown, null = found, None
-    if difference:
-        shown, start = curves.differences(found, scope), start.clear()
-        null = curves.null_reach(shown, scope)
-        if shown.is_empty():
-            st.info("No network here has a plain student of its own seed, so there is no difference to show.")
-            return
+    shown, start, null = curves.shown(found, start, scope, difference)
+    if shown.is_empty():
+        st.info(curves.NO_PARTNER)
+        return
     stored = [measure["title"]] if rows["low"].drop_nulls().len() else []
     over_images = band == "images" and not difference and bool(stored)
     what = "rank correlation with the teacher's class similarity" + (", minus plain" if difference else "")

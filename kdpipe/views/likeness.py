@@ -11,9 +11,7 @@ from kdpipe.store import Study
 from kdpipe.views import beside, catalog, charts, curves, page, pick, similarity, tables
 from kdpipe.views.words import verbatim
 
-VALUES, DIFFERENCE = "values", "difference to plain"
 TEACHER, PLAIN = "the teacher", "plain of the same seed"
-SEEDS = ("lowest", "highest")
 
 
 @st.fragment
@@ -78,8 +76,8 @@ def depth_part(
     st.header("At the same depth")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         whom = pick.one("Alike to", [TEACHER, PLAIN], "whom", look="segments")
-        shows = [VALUES, DIFFERENCE] if whom == TEACHER else [VALUES]
-        difference = pick.one("Show", shows, "show", look="segments") == DIFFERENCE
+        shows = [curves.VALUES, curves.DIFFERENCE] if whom == TEACHER else [curves.VALUES]
+        difference = pick.one("Show", shows, "show", look="segments") == curves.DIFFERENCE
         each = pick.switch("One line for each seed", "each_seed")
     title = measure["title"]
     chosen = tables.to_teacher(pairs, scope) if whom == TEACHER else similarity.to_plain(pairs, scope)
@@ -87,18 +85,16 @@ def depth_part(
     if found.is_empty():
         st.info(f"This study has no pairs with {whom} here.")
         return
-    shown, start, null = found, found.clear(), None
+    start = found.clear()
     if whom == TEACHER:
         start = similarity.untrained(study, networks, scope, view, measure["measure"])
-    if difference:
-        shown, start = curves.differences(found, scope), start.clear()
-        null = curves.null_reach(shown, scope)
+    shown, start, null = curves.shown(found, start, scope, difference)
     if shown.is_empty():
-        st.info("No network here has a plain student of its own seed, so there is no difference to show.")
+        st.info(curves.NO_PARTNER)
         return
     what = f"{title} with {whom}" + (", minus that of plain" if difference else "")
     chart = charts.depth_curves(shown, colours, what, each, baselines=start, null=null)
-    page.chart(study, chart, "alike", curves.takeaway(shown, colours, what, SEEDS))
+    page.chart(study, chart, "alike", curves.takeaway(shown, colours, what))
     said = ["Each layer against the layer nearest in relative depth, the earlier of two as near."]
     said.append(beside.bands("seeds", each, measure, [], difference))
     said.append(beside.grey(shown, colours).strip())
@@ -113,11 +109,4 @@ def depth_part(
         said.append("Controls that learned from another teacher are held against the study's teacher all the same.")
     st.caption(" ".join(part for part in said if part))
     name = f"{study.name}-{measure['measure']}-{view}{'-minus-plain' * difference}"
-
-    def numbers() -> None:
-        st.caption("Mean over seeds (lowest to highest). The files hold each network.")
-        coloured = shown.filter(pl.col("series").is_in(list(colours)))
-        st.dataframe(tables.per_layer(coloured if coloured.height else shown), hide_index=True)
-        page.downloads(shown, name)
-
-    page.folded("The numbers", "numbers", numbers)
+    page.table_by_layer(shown, colours, name)

@@ -22,7 +22,7 @@ from streamlit.errors import StreamlitPageNotFoundError
 
 from kdpipe.errors import KdpipeError
 from kdpipe.store import ARTIFACTS, STUDY_FILE, Study, open_study, study_names
-from kdpipe.views import catalog, charts, figures, pick
+from kdpipe.views import catalog, charts, figures, pick, tables
 from kdpipe.views.images import PIXELS_CSS
 from kdpipe.views.pick import as_text
 from kdpipe.views.theme import GREY
@@ -255,6 +255,20 @@ def table_beside(frame: pl.DataFrame, name: str, at: str, label: str = "The numb
         downloads(frame, name)
 
     folded(label, at, show)
+
+
+def table_by_layer(
+    curves: pl.DataFrame, colours: Mapping[str, str], name: str, ends: tuple[str, str] = ("lowest", "highest")
+) -> None:
+    """The table of curves, folded away: a row a layer, a column a series in colour; the files hold each network."""
+
+    def show() -> None:
+        coloured = curves.filter(pl.col("series").is_in(list(colours)))
+        st.caption(f"Mean over seeds ({ends[0]} to {ends[1]} end of the band). The files hold each network.")
+        st.dataframe(tables.per_layer(coloured if coloured.height else curves, ends), hide_index=True)
+        downloads(curves, name)
+
+    folded("The numbers", "numbers", show)
 
 
 @st.fragment

@@ -12,8 +12,11 @@ from typing import Any
 import altair as alt
 import numpy as np
 import polars as pl
+import streamlit as st
 from numpy.typing import NDArray
 
+from kdpipe.store import Study
+from kdpipe.views import flips, page, pick
 from kdpipe.views.charts import CANVAS, Layered, fitting_columns
 from kdpipe.views.theme import GREY
 
@@ -262,3 +265,24 @@ def loss_ranges(parts: pl.DataFrame, whole: float, colour: str, title: Sequence[
         shape=alt.Shape("state:N", title=None, scale=shapes, legend=legend),
     )
     return alt.layer(rules, spread, dots).properties(height=160 + 23 * parts.height, usermeta=CANVAS)
+
+
+def section(study: Study, compared: flips.Comparison) -> None:
+    st.header("Slices you would lose", anchor="slices")
+    base = pick.one("If the student replaces", ["teacher", "plain"], "replaces", look="segments")
+    pairs = compared.own.select("network_id", base_id=f"{base}_id")
+    answers = flips.answers_of(study, {*pairs["network_id"], *pairs["base_id"]})
+    samples = study.scan("samples").drop("image").collect()
+    members = memberships(samples)
+    if base == "teacher":
+        members = members.filter(pl.col("kind") != CERTAINTY)
+    table = differences(answers, pairs, members)
+    largest, left_out = drawn(table)
+    colour = compared.colours[compared.series]
+    title = ("accuracy of the student less", f"that of {called(base)}, in points")  # two lines on the axis
+    words = in_words(table, base, compared.series)
+    st.text(words)
+    page.chart(study, loss_ranges(largest, table["difference"][0], colour, title), key="slices", alt=words)
+    missing = [name for name in factors_for(base) if name not in table["kind"].to_list()]
+    st.caption(about(base, table, left_out, missing))
+    page.table_beside(table, f"{study.name}-slices-{base}", "slices")

@@ -10,8 +10,9 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.store import Study
-from kdpipe.views import calibration, catalog
+from kdpipe.views import calibration, catalog, method_tables
 from kdpipe.views.flips import Comparison
+from kdpipe.views.words import verbatim
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def tiles(study: Study, networks: pl.DataFrame, compared: Comparison) -> list[Ti
     for column, name in (("macs", "Multiply-adds an image"), ("params", "Parameters")):
         if own[column].count() and teacher[column].count():
             mine, others = (float(np.mean(frame[column].drop_nulls().to_numpy())) for frame in (own, teacher))
-            found.append(Tile(name, short(mine), times(mine, others), short(others)))
+            found.append(Tile(name, method_tables.short(mine), times(mine, others), method_tables.short(others)))
     errors = {row["series"]: row for row in calibration.errors(study, calibration.named(compared)).rows(named=True)}
     row, alone = errors.get(compared.series), errors.get("teacher")
     if row and alone and None not in (row["mean"], alone["mean"]):
@@ -60,14 +61,6 @@ def in_words(found: list[Tile]) -> str:
     return " ".join(said)
 
 
-def short(number: float) -> str:
-    """``12.3 M``: a count with three digits."""
-    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:.3g}"
-
-
 def times(mine: float, other: float) -> str:
     """``6.2 times fewer``; of equal counts ``as many``."""
     if 0.99 < mine / other < 1.01:
@@ -78,14 +71,7 @@ def times(mine: float, other: float) -> str:
 def show(found: list[Tile]) -> None:
     """The tiles side by side."""
     for place, tile in zip(st.columns(len(found)), found, strict=True):
-        place.metric(
-            tile.name,
-            tile.value,
-            tile.beside,
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-        )
+        place.metric(tile.name, tile.value, tile.beside, delta_color="off", delta_arrow="off", border=True)
 
 
 def rivals(networks: pl.DataFrame, compared: Comparison) -> str:
@@ -115,3 +101,17 @@ def rivals(networks: pl.DataFrame, compared: Comparison) -> str:
 def _accuracy(row: dict[str, Any]) -> str:
     spread = f" ({100 * row['lowest']:.1f} to {100 * row['highest']:.1f})" if row["seeds"] > 1 else ""
     return f"{100 * row['mean']:.1f} %{spread}"
+
+
+def section(study: Study, compared: Comparison, networks: pl.DataFrame) -> None:
+    found = tiles(study, networks, compared)
+    if not found:
+        return
+    st.subheader("In the teacher's place", anchor="trade")
+    show(found)
+    st.caption(
+        f"{verbatim(compared.series)} on {compared.budget}, mean of {compared.seeds} "
+        f"seed{'s' * (compared.seeds != 1)}; below each number, how it differs from the teacher's. "
+        f"{in_words(found)} {verbatim(rivals(networks, compared))}"
+    )
+    st.markdown("Means can hide a class that suffers: see [the slices you would lose](#slices).")
