@@ -131,7 +131,7 @@ def speed_section(study: Study, networks: pl.DataFrame) -> None:
         "fastest": number(format="%.1f", width=70, help="steps/s of the fastest of these groups"),
         "at once": number(width=65), "groups": number(width=60), "steps": number(width=60),
     }  # fmt: skip
-    st.dataframe(table, hide_index=True, column_config=shown)
+    page.table(table, column_config=shown)
     page.downloads(found.drop("split"), f"{study.name}-speed")
 
 

@@ -33,7 +33,7 @@ def about_part(study: Study) -> None:
         networks = catalog.networks(study)
         rows = provenance.by_role(networks)
         page.lost_networks(networks)
-        st.dataframe(rows, hide_index=True, height="content" if rows.height < 16 else 400)
+        page.table(rows, height="content" if rows.height < 16 else 400)
         st.caption("; ".join(f"{role}: {what}" for role, what in provenance.ROLES.items()) + ".")
         page.downloads(rows, f"{study.name}-networks-by-role")
     with page.section("What is missing"):
@@ -95,7 +95,7 @@ def files_part(study: Study) -> None:
         "sha256": st.column_config.TextColumn(width="small"),
         "bytes": st.column_config.NumberColumn(format="bytes"),
     }
-    st.dataframe(rows, hide_index=True, column_config=look, height=420)
+    page.table(rows, column_config=look, height=420)
     with st.container(horizontal=True):
         page.downloads(rows, f"{study.name}-files")
     if weight <= provenance.MOST_ZIPPED:
@@ -131,10 +131,10 @@ def table_part(study: Study, names: list[str]) -> None:
                 key="table_csv", icon=":material/download:", on_click="ignore",
             )  # fmt: skip
         st.caption("Parquet: the file as it lies there. CSV: lists with spaces between, pictures as base64.")
-        st.dataframe(provenance.columns_of(name), hide_index=True)
+        page.table(provenance.columns_of(name))
         if first.height:
             st.caption(f"The first {first.height} rows, without pictures.")
-            st.dataframe(first, hide_index=True)
+            page.table(first)
         st.code(f"sha256 {entry['sha256']}", language=None)
 
 

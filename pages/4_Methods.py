@@ -33,7 +33,7 @@ def gain_section(
         st.markdown(gains.in_words(rows, headline))
     gains.few_seeds(rows)
     table = method_tables.of_gains_and_costs(study, networks, cell)
-    st.dataframe(table, hide_index=True, column_config=method_tables.COLUMNS, column_order=method_tables.shown(table))
+    page.table(table, column_config=method_tables.COLUMNS, column_order=method_tables.shown(table))
     st.caption(method_tables.about_costs(study, networks.filter(cell)))
     page.downloads(table, f"{study.name}-methods")
     page.data_note(study)

@@ -162,7 +162,7 @@ def measures_table(frame: pl.DataFrame) -> None:
         st.info("This study has no such measures.")
         return
     digits = st.column_config.NumberColumn(format="%.3f")
-    st.dataframe(frame, hide_index=True, column_config=dict.fromkeys(frame.columns[1:], digits))
+    page.table(frame, column_config=dict.fromkeys(frame.columns[1:], digits))
 
 
 def main() -> None:

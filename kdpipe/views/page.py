@@ -242,6 +242,15 @@ def downloads(frame: pl.DataFrame, name: str) -> None:
         )  # fmt: skip
 
 
+def table(frame: pl.DataFrame, **look: Any) -> None:
+    """A table without row numbers, in which a dash stands for what is not known.
+
+    Args:
+        look: further arguments of ``st.dataframe``.
+    """
+    st.dataframe(frame, hide_index=True, placeholder="–", **look)
+
+
 def table_beside(frame: pl.DataFrame, name: str, at: str, label: str = "The numbers") -> None:
     """A chart's table, folded away, with its downloads.
 
@@ -251,7 +260,7 @@ def table_beside(frame: pl.DataFrame, name: str, at: str, label: str = "The numb
     """
 
     def show() -> None:
-        st.dataframe(frame, hide_index=True)
+        table(frame)
         downloads(frame, name)
 
     folded(label, at, show)
@@ -265,7 +274,7 @@ def table_by_layer(
     def show() -> None:
         coloured = curves.filter(pl.col("series").is_in(list(colours)))
         st.caption(f"Mean over seeds ({ends[0]} to {ends[1]} end of the band). The files hold each network.")
-        st.dataframe(tables.per_layer(coloured if coloured.height else curves, ends), hide_index=True)
+        table(tables.per_layer(coloured if coloured.height else curves, ends))
         downloads(curves, name)
 
     folded("The numbers", "numbers", show)
