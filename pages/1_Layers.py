@@ -20,6 +20,8 @@ def grid(study: Study, choice: controls.MapChoice) -> None:
     spec = maps.small_multiples(
         table, panels, colouring, marked=controls.marked(), lit=choice.lit, titles=controls.row_titles(choice.networks)
     )
+    consensus = choice.setting["layout"] == "consensus"
+    shared = maps.shared_in_words(study, choice.networks, choice.view) if consensus else ""
     if thin := maps.kept_little(panels):
         st.caption(f":material/warning: {thin}")
     page.vega_chart(
@@ -36,8 +38,8 @@ def grid(study: Study, choice: controls.MapChoice) -> None:
         "drift, how far the map moves, in RMS radii, when only the projector's seed changes: panels that differ no "
         "more than that cannot be told apart from the projector's own noise. Where few neighbours are kept, a panel "
         "says little. "
-        f"{maps.layout_in_words(choice.setting)} Point at a dot to see its image, click it to ring it in all panels, "
-        "click a class in the legend to light it up. On a narrow screen the panels scroll sideways. "
+        f"{maps.layout_in_words(choice.setting)} {shared} Point at a dot to see its image, click it to ring it "
+        "in all panels, click a class in the legend to light it up. On a narrow screen the panels scroll sideways. "
         "The table has the scores' chance levels, and 95 % intervals over images where there are some."
     )
     controls.say_left_out(choice.without_map)

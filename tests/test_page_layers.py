@@ -34,8 +34,13 @@ def spec_of(app: AppTest) -> dict[str, Any]:
 def keep_maps(root: Path, kept: pl.Expr) -> None:
     """Write the made-up study again with a part of its maps."""
     study = open_study(root / "toy")
-    frames = {name: study.frame(name) for name in TABLES}
-    frames |= {name: frames[name].filter(kept) for name in ("maps", "map_measures")}
+    write_with(root, {name: study.frame(name).filter(kept) for name in ("maps", "map_measures")})
+
+
+def write_with(root: Path, changed: dict[str, pl.DataFrame]) -> None:
+    """Write the made-up study again with other tables."""
+    study = open_study(root / "toy")
+    frames = {name: study.frame(name) for name in TABLES} | changed
     record = {name: value for name, value in study.record.items() if name not in ("files", "sha256")}
     write_study(study.folder, record, frames, study.timings)
 
@@ -156,6 +161,26 @@ def test_the_warning_is_that_of_the_scores(root: Path) -> None:
     kept = [float(found[1]) for lines in panels if (found := re.search(r"kept (\d\.\d\d)", " ".join(lines)))]
     few = sum(one < 0.5 for one in kept)
     assert kept and (f"In {few} of {len(kept)} panels" in says(show(PAGE).caption)) == bool(few)
+
+
+def test_what_rows_share_with_the_teacher_is_said_where_maps_share_a_start(root: Path) -> None:
+    asked = "Rows differ because layers do"
+    study = open_study(root / "toy")
+    write_with(root, {"similarity": study.similarity.with_columns(view=pl.lit("projection"))})
+    assert asked not in says(show(PAGE).caption), "each map was made alone"
+    together = pl.lit("consensus").alias("layout")
+    write_with(root, {name: study.frame(name).with_columns(together) for name in ("maps", "map_measures")})
+    assert asked in says(show(PAGE).caption)
+    study = open_study(root / "toy")
+    networks = catalog.networks(study).filter("mapped")
+    said = maps.shared_in_words(study, networks, "projection")
+    pairs = study.frame("similarity", other_id="teacher", measure="mutual_knn")
+    students = networks.filter(pl.col("role") != "teacher")
+    assert students.height
+    for network, label in students.select("network_id", "label").rows():
+        shares = pairs.filter(network_id=network)["value"].to_list()
+        assert f"{label}: {min(shares):.0%} to {max(shares):.0%}" in said
+    assert maps.shared_in_words(study, students, "projection") == "", "the teacher is not shown"
 
 
 @pytest.mark.parametrize("layers", [2, 3])

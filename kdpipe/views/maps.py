@@ -157,6 +157,30 @@ def layout_in_words(setting: Mapping[str, object]) -> str:
     return "Each map was made alone and rotated onto a common one."
 
 
+def shared_in_words(study: Study, networks: pl.DataFrame, view: str) -> str:
+    """How many neighbours each row's layers share with the teacher's row: what maps that can be compared must move.
+
+    Args:
+        networks: network_id, label, role of the rows.
+    """
+    teachers = networks.filter(role="teacher")["network_id"].to_list()
+    students = dict(networks.filter(pl.col("role") != "teacher").select("network_id", "label").rows())
+    pairs = study.frame("similarity", network_id=list(students), other_id=teachers, measure="mutual_knn", view=view)
+    ends = pairs.group_by("network_id").agg(low=pl.col("value").min(), high=pl.col("value").max())
+    shares = {name: (low, high) for name, low, high in ends.select("network_id", "low", "high").rows()}
+    said = [f"{verbatim(label)}: {_share(*shares[name])}" for name, label in students.items() if name in shares]
+    if not said:
+        return ""
+    return (
+        "Rows differ because layers do: of the images nearest to one in a layer, so many are also the nearest in the "
+        f"teacher at that depth. {'; '.join(said)}."
+    )
+
+
+def _share(low: float, high: float) -> str:
+    return f"{low:.0%}" if f"{low:.0%}" == f"{high:.0%}" else f"{low:.0%} to {high:.0%}"
+
+
 def same_setting(setting: Mapping[str, object]) -> pl.Expr:
     """Rows made with one setting; an empty perplexity equals an empty one."""
     return pl.all_horizontal(pl.col(name).eq_missing(pl.lit(value)) for name, value in setting.items())
