@@ -431,10 +431,13 @@ def versions() -> dict[str, str]:
 
 
 def _timings(training: Training, analysis: Analysis, cache: Cache, hardware: dict[str, Any]) -> dict[str, Any]:
-    """Seconds by kind, as the manifests tell, and the speed of every training."""
+    """Seconds by kind, as the manifests tell, and the speed of every training.
+
+    Networks that train together have the time of their whole group, those of other studies included.
+    """
     seconds: dict[str, float] = {}
     stages = [training.data, training.probe, *(p.stage for p in training.networks), *analysis.stages]
-    for stage in stages:
+    for stage in {stage.key: stage for stage in stages}.values():  # checkpoints are of their student's stage
         if cache.has(stage):
             kind = stage.kind if stage.kind != "map" else f"map {stage.params['projector']}"
             seconds[kind] = seconds.get(kind, 0.0) + cache.manifest(stage)["seconds"]

@@ -260,7 +260,9 @@ def made(study: Study) -> str:
     hardware = study.timings.get("hardware", {})
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in stages.items())
     where = hardware.get("accelerator") or f"{hardware.get('threads')} threads of {hardware.get('processor')}"
-    return f"Artifacts: {size:.1f} MB. Wall time by stage on {where}: {seconds}; {sum(stages.values()):.0f} s in all."
+    total = f"{sum(stages.values()):.0f} s in all"
+    shared = "networks that train together count as their whole group, which other studies may share"
+    return f"Artifacts: {size:.1f} MB. Wall time by stage on {where}: {seconds}; {total} ({shared})."
 
 
 def section(study: Study) -> str:

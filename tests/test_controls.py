@@ -167,6 +167,11 @@ def test_named_terms_and_shares_of_time_are_kept(line):
     assert set(speed["shares"]) == {"data", "teacher", "student", "loss"}
     assert sum(speed["shares"].values()) == pytest.approx(1.0, abs=1e-3)
     assert speed["steps_per_second"] > 0 and speed["images_per_second"] > 0
+    manifests = [json.loads(path.read_text()) for path in line.cache.glob("stages/student/*/manifest.json")]
+    once = sum(one["seconds"] for one in manifests)
+    assert timings["stages"]["student"] == pytest.approx(once, abs=0.01), (
+        "a student's checkpoints take no time of their own"
+    )
 
 
 def test_adding_a_method_trains_nothing_else(line):
