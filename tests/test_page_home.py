@@ -44,7 +44,11 @@ def test_cards_say_effect_interval_seeds_and_controls(root: Path) -> None:
     assert f"{row['estimate']:+.3f} silhouette ({row['low']:+.3f} to {row['high']:+.3f}), 8 paired seeds." in said
     asked = len(row["controls_passed"]) + len(row["controls_failed"])
     assert f"Outlasts {len(row['controls_passed'])} of {asked} other explanations." in said or not asked
-    assert row["title"] in says(app.markdown)
+    verdict, _, unasked = row["title"].rpartition(", ")
+    assert unasked.endswith("not asked"), "a narrow card has room for the verdict or for this, so each has its badge"
+    shown = [badge.value for badge in app.markdown]
+    assert any(verdict in text and unasked not in text for text in shown)
+    assert any(unasked in text and verdict not in text for text in shown)
 
 
 def test_home_judges_nothing_on_two_seeds(root: Path) -> None:

@@ -70,11 +70,22 @@ def cell_name(row: Mapping[str, Any], several_students: bool) -> str:
 
 def card(verdict: Mapping[str, Any], claim: str) -> None:
     """One verdict: the claim, the verdict, the effect with its interval, seeds and controls, in words."""
-    icon, colour = LOOKS.get(verdict["verdict"], (":material/help:", "gray"))
     with st.container(border=True):
         st.markdown(f"**{claim}**")
-        st.badge(verdict["title"], icon=icon, color=colour)
+        badges(verdict)
         details(verdict)
+
+
+def badges(verdict: Mapping[str, Any]) -> None:
+    """The verdict and, in grey, how many controls were not asked: two badges, as a narrow card cuts off a long one."""
+    icon, colour = LOOKS.get(verdict["verdict"], (":material/help:", "gray"))
+    title, rest = verdict["title"], ""
+    if title.endswith("not asked"):
+        title, _, rest = title.rpartition(", ")
+    with st.container(horizontal=True, gap="small"):
+        st.badge(title, icon=icon, color=colour)
+        if rest:
+            st.badge(rest, color="gray")
 
 
 def details(verdict: Mapping[str, Any]) -> None:

@@ -37,10 +37,9 @@ def cards(study: Study) -> bool:
 
 
 def _card(verdict: Mapping[str, Any], claim: str) -> None:
-    icon, colour = evidence.LOOKS.get(verdict["verdict"], (":material/help:", "gray"))
     with st.container(border=True, height="stretch"):
         st.markdown(f"**{claim}**", help=verdict["sentence"])
-        st.badge(verdict["title"], icon=icon, color=colour)
+        evidence.badges(verdict)
         st.caption(effect_in_words(verdict))
 
 
