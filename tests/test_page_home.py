@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -57,10 +58,13 @@ def test_home_judges_nothing_on_two_seeds(root: Path) -> None:
     assert "supported" not in says(app.markdown)
 
 
-def test_a_study_with_a_verdict_is_shown_first(root: Path) -> None:
-    write_toy_study(root, Recipe(name="zz", samples=40, seeds=tuple(range(8)), fractions=(0.1,), maps=False))
+def test_a_study_with_a_verdict_and_maps_is_shown_first(root: Path) -> None:
+    judged = Recipe(name="yy", samples=40, seeds=tuple(range(8)), fractions=(0.1,), maps=False)
+    write_toy_study(root, judged)
     app = show(PAGE)
-    assert app.sidebar.selectbox[0].value == "zz" and "8 paired seeds" in says(app.caption)
+    assert app.sidebar.selectbox[0].value == "yy" and "8 paired seeds" in says(app.caption)
+    write_toy_study(root, replace(judged, name="zz", maps=True))
+    assert show(PAGE).sidebar.selectbox[0].options[:2] == ["zz", "yy"]
 
 
 @pytest.mark.parametrize(("points", "said"), [(9.75, "+9.8"), (2.15, "+2.2"), (-2.35, "-2.4"), (-0.04, "-0.0")])

@@ -68,7 +68,7 @@ def open_page(title: str, icon: str) -> Study:
         )
         st.stop()
     readable = [name for name in names if _opens(root, name)]
-    readable.sort(key=lambda name: not _judges(root, name))  # a verdict is what visitors come for
+    readable.sort(key=lambda name: _lacks(str(root), name, _fingerprint(root / name)))
     name = _pick_study(readable + [name for name in names if name not in readable])
     try:
         return _study(str(root), name, _fingerprint(root / name))
@@ -317,18 +317,15 @@ def _opens(root: Path, name: str) -> bool:
     return True
 
 
-def _judges(root: Path, name: str) -> bool:
-    return _has_verdict(str(root), name, _fingerprint(root / name))
-
-
 @st.cache_data(max_entries=256, show_spinner=False)
-def _has_verdict(root: str, name: str, fingerprint: tuple[tuple[str, int, int], ...]) -> bool:
-    """Whether the study has seeds enough for a verdict on its primary comparison."""
+def _lacks(root: str, name: str, fingerprint: tuple[tuple[str, int, int], ...]) -> tuple[bool, bool]:
+    """What visitors come for and a study lacks: seeds enough for a verdict on its primary comparison, and maps."""
+    study = _study(root, name, fingerprint)
     try:
-        rows = _study(root, name, fingerprint).frame("verdicts", primary=True)
+        seeds, mapped = study.frame("verdicts", primary=True)["seeds"], study.networks["mapped"]
+        return not (seeds >= catalog.FEW_SEEDS).any(), not mapped.any()
     except KdpipeError:
-        return False
-    return bool((rows["seeds"] >= catalog.FEW_SEEDS).any())
+        return True, True
 
 
 def _fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
