@@ -3,9 +3,11 @@
 import polars as pl
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import catalog, home, page
-from kdpipe.views.words import verbatim
+from kdpipe.app.home import overview as home
+from kdpipe.app.shared import catalog
+from kdpipe.app.shell import page
+from kdpipe.app.shell.words import verbatim
+from kdpipe.artifacts.store import Study
 
 WAYS = {
     "I study distillation": (

@@ -26,16 +26,17 @@ from openTSNE.affinity import PrecomputedAffinities
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from measures import replace as write_table  # noqa: E402
+from measures import replace as write_table
 
-from kdpipe.analysis_planning import plan_analysis  # noqa: E402
-from kdpipe.checks import examine  # noqa: E402
-from kdpipe.embedding_stages import read_vectors  # noqa: E402
-from kdpipe.engine import Cache  # noqa: E402
-from kdpipe.maps import MapJob, TsneOptions, affinities, consensus, prepare, tsne  # noqa: E402
-from kdpipe.measures import displacement, knn_recall, mutual_knn  # noqa: E402
-from kdpipe.planning import TEACHER, Planned, plan_training  # noqa: E402
-from kdpipe.study import StudyFile, read_study  # noqa: E402
+from kdpipe.config.preflight import examine
+from kdpipe.config.study_file import StudyFile, read_study
+from kdpipe.engine.cache import Cache
+from kdpipe.measures import displacement, knn_recall, mutual_knn
+from kdpipe.pipeline.analysis_plan import plan_analysis
+from kdpipe.pipeline.stages.embeddings import read_vectors
+from kdpipe.pipeline.training_plan import TEACHER, Planned, plan_training
+from kdpipe.representation.map_jobs import MapJob, TsneOptions, principal_components
+from kdpipe.representation.tsne import affinities, consensus, tsne
 
 Array = NDArray[Any]
 NEIGHBOURS, PULLS, STEPS, CHUNK = 15, (0.0, 0.05, 0.1, 0.2), 500, 5
@@ -79,7 +80,7 @@ class Embeddings:
 
 def drawn(vectors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     """Maps of each layer alone, and from the map that the layers share."""
-    jobs = [MapJob(prepare(X), TsneOptions()) for X in vectors]
+    jobs = [MapJob(principal_components(X), TsneOptions()) for X in vectors]
     shared = consensus(jobs)
     return [tsne(job) for job in jobs], [tsne(replace(job, start=shared)) for job in jobs]
 
@@ -116,7 +117,7 @@ def front(study: Embeddings) -> list[str]:
     lines = ["| layer | maps | apart | ratio | neighbours kept | fewer by |", "|---|---|--:|--:|--:|--:|"]
     for order in (0, len(study.layers) - 1):
         vectors = [study.of(network, order) for network in networks]
-        jobs = [MapJob(prepare(X), TsneOptions()) for X in vectors]
+        jobs = [MapJob(principal_components(X), TsneOptions()) for X in vectors]
         alone, shared = outcome(vectors, [tsne(job) for job in jobs]), consensus(jobs)
         layer = study.layers[order]
         lines.append(f"| {layer} | independent | {alone.apart:.3f} | 1.0 | {alone.kept:.3f} | – |")

@@ -28,13 +28,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
-from browser import find_chromium  # noqa: E402
-from measures import replace  # noqa: E402
-from playwright.sync_api import Page, sync_playwright  # noqa: E402
-from synthetic import Recipe, write_toy_study  # noqa: E402
-from visits import CHART, DOTS, FIND_VIEW, IDLE, QUIET, resident_megabytes, served  # noqa: E402
+from browser import find_chromium
+from measures import replace
+from playwright.sync_api import Page, sync_playwright
+from synthetic import Recipe, write_toy_study
+from visits import CHART, DOTS, FIND_VIEW, IDLE, QUIET, resident_megabytes, served
 
-from kdpipe.store import ARTIFACTS  # noqa: E402
+from kdpipe.artifacts.store import ARTIFACTS
 
 BLANK = 'import streamlit as st\n\nst.set_page_config(page_title="blank", layout="wide")\nst.write("blank")\n'
 VISITORS = 10

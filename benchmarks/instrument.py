@@ -23,10 +23,11 @@ from scipy.stats import binomtest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from measures import replace  # noqa: E402
+from measures import replace
 
-from kdpipe.evidence import ENDPOINTS, Cell, Components, Resamples, area_weights, judge, variance_components  # noqa: E402
-from kdpipe.evidence.simulation import (  # noqa: E402
+from kdpipe.artifacts.store import Study, open_study
+from kdpipe.evidence import ENDPOINTS, Cell, Components, Resamples, area_weights, judge, variance_components
+from kdpipe.evidence.simulation import (
     World,
     advance_of,
     advanced,
@@ -36,7 +37,6 @@ from kdpipe.evidence.simulation import (  # noqa: E402
     detectable_area,
     identical,
 )
-from kdpipe.store import Study, open_study  # noqa: E402
 
 NULLS, PLANTED, DESIGNS = 1000, 100, 1000
 WORLD = World()

@@ -19,12 +19,12 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from measures import layer, replace  # noqa: E402
+from measures import layer, replace
 
-from kdpipe.hardware import describe_hardware  # noqa: E402
-from kdpipe.judging import judge_study  # noqa: E402
-from kdpipe.measures import layer_pass  # noqa: E402
-from kdpipe.study import EvidenceSpec  # noqa: E402
+from kdpipe.config.sections import EvidenceSpec
+from kdpipe.engine.hardware import describe_hardware
+from kdpipe.evidence.tables.judge_study import judge_study
+from kdpipe.measures import layer_pass
 
 SEEDS, LAYERS, IMAGES, CLASSES = 8, 8, 2000, 10
 # label, registry entry, role, how far its curves run ahead of plain's
@@ -58,15 +58,17 @@ def frames() -> dict[str, pl.DataFrame]:
             ))  # fmt: skip
             for order in range(LAYERS):
                 for view in ("gap", "projection"):
-                    place = {"network_id": name, "layer": f"layer{order}", "view": view}
-                    layers.append(place | {"order": order, "relative_depth": order / (LAYERS - 1)})
+                    comparison = {"network_id": name, "layer": f"layer{order}", "view": view}
+                    layers.append(comparison | {"order": order, "relative_depth": order / (LAYERS - 1)})
                     height = 0.1 + 0.06 * order + ahead
                     values, votes = height + 0.2 * random.normal(size=IMAGES), random.random(IMAGES) < height
                     columns = {
                         "sample_id": np.arange(IMAGES), "silhouette": values, "silhouette_standardised": values,
                         "knn_correct": votes, "knn_correct_second": votes, "knn_correct_standardised": votes,
                     }  # fmt: skip
-                    samples.append(pl.DataFrame(columns).with_columns(pl.lit(v).alias(k) for k, v in place.items()))
+                    samples.append(
+                        pl.DataFrame(columns).with_columns(pl.lit(v).alias(k) for k, v in comparison.items())
+                    )
     methods = [{"method": m, "role": r, "explains": "instead" if "smooth" in m else None} for m, r, _ in KINDS]
     return {
         "networks": pl.DataFrame(networks, infer_schema_length=None),

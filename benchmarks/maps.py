@@ -20,11 +20,11 @@ import polars as pl
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from measures import replace  # noqa: E402
+from measures import replace
 
-from kdpipe.maps import align  # noqa: E402
-from kdpipe.measures import displacement  # noqa: E402
-from kdpipe.store import Study, open_study  # noqa: E402
+from kdpipe.artifacts.store import Study, open_study
+from kdpipe.measures import displacement
+from kdpipe.representation.alignment import align
 
 LAYOUTS = ("independent", "consensus")
 

@@ -23,9 +23,10 @@ from sklearn.neighbors import NearestNeighbors
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kdpipe.hardware import describe_hardware, resolve_device  # noqa: E402
-from kdpipe.maps import MapJob, Neighbours, TsneOptions, prepare, tsne  # noqa: E402
-from kdpipe.measures import MEASURES, layer_pass, map_pass, nearest_neighbours  # noqa: E402
+from kdpipe.engine.hardware import describe_hardware, resolve_device
+from kdpipe.measures import MEASURES, layer_pass, map_pass, nearest_neighbours
+from kdpipe.representation.map_jobs import MapJob, Neighbours, TsneOptions, principal_components
+from kdpipe.representation.tsne import tsne
 
 NEIGHBOURS, CLASSES = 50, 10
 WIDTHS, IMAGES = (64, 512, 2048), 10_000
@@ -147,7 +148,7 @@ def _works(n: int, device: str) -> dict[str, Callable[[], object]]:
 
 
 def map_of(X: np.ndarray) -> None:
-    points = prepare(X)
+    points = principal_components(X)
     job = MapJob(points, TsneOptions(), Neighbours(*nearest_neighbours(points, 90)))
     map_pass(X, tsne(job))
 

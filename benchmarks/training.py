@@ -27,14 +27,19 @@ from torchvision import transforms
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kdpipe.anatomy import dissect  # noqa: E402
-from kdpipe.data import AUGMENTATIONS, Batches  # noqa: E402
-from kdpipe.hardware import describe_hardware, resolve_device  # noqa: E402
-from kdpipe.methods import METHODS, Pair  # noqa: E402
-from kdpipe.networks import Network, build  # noqa: E402
-from kdpipe.sources import Split  # noqa: E402
-from kdpipe.study import ArchSpec, TrainingSpec, load_spec  # noqa: E402
-from kdpipe.train import Learner, train, use_half  # noqa: E402
+from kdpipe.config.sections import ArchSpec, TrainingSpec
+from kdpipe.config.study_file import load_spec
+from kdpipe.data.augmentation import AUGMENTATIONS
+from kdpipe.data.batches import Batches
+from kdpipe.data.sources.base import Split
+from kdpipe.engine.hardware import describe_hardware, resolve_device
+from kdpipe.methods import METHODS, Pair
+from kdpipe.models.build import build
+from kdpipe.models.network import Network
+from kdpipe.models.profile import profile_of
+from kdpipe.training.evaluation import use_half
+from kdpipe.training.learner import Learner
+from kdpipe.training.loop import train
 
 SHAPE, CLASSES, IMAGES = (3, 32, 32), 10, 2048
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
@@ -67,7 +72,7 @@ def stream(data: Split, device: torch.device) -> Batches:
 def learner(method: str, name: str, seed: int, teacher: Network) -> Learner:
     record, made = METHODS[method], student(seed)
     parameters = record.resolved({})
-    pair = Pair(dissect(made, SHAPE), dissect(teacher, SHAPE), CLASSES, tuple(i % CLASSES for i in range(IMAGES)))
+    pair = Pair(profile_of(made, SHAPE), profile_of(teacher, SHAPE), CLASSES, tuple(i % CLASSES for i in range(IMAGES)))
     extras = record.extras(pair, parameters) if record.needs_teacher else None
     return Learner(name, made, record, parameters, extras, name)
 

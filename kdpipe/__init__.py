@@ -5,7 +5,7 @@
 >>> study.layer_measures                  # doctest: +SKIP
 """
 
-from kdpipe.store import Study, load_study
+from kdpipe.artifacts.store import Study, load_study
 
 __version__ = "0.1.0"
 __all__ = ["Study", "__version__", "load_study"]

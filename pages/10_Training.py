@@ -3,8 +3,10 @@
 import polars as pl
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import catalog, page, pick, scope, training
+from kdpipe.app.shared import catalog, scope
+from kdpipe.app.shell import page, pick
+from kdpipe.app.training import curves as training
+from kdpipe.artifacts.store import Study
 
 ALL = "all, as their mean"
 

@@ -4,10 +4,12 @@ import json
 
 import streamlit as st
 
-from kdpipe.schema import TABLES
-from kdpipe.store import Study
-from kdpipe.views import catalog, glossary, page, pick, provenance
-from kdpipe.views.words import verbatim
+from kdpipe.app.shared import catalog
+from kdpipe.app.shell import page, pick
+from kdpipe.app.shell.words import verbatim
+from kdpipe.app.study import glossary, provenance
+from kdpipe.artifacts.schema import TABLES
+from kdpipe.artifacts.store import Study
 
 ABOUT, FILES, WORDS, CITE = "about the study", "tables and downloads", "glossary", "figures and citing"
 EVERYTHING = "everything"

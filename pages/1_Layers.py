@@ -2,9 +2,13 @@
 
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import blind, catalog, controls, maps, morph, page, pick
-from kdpipe.views.images import with_images
+from kdpipe.app.layers import blind_test as blind
+from kdpipe.app.layers import morph
+from kdpipe.app.layers import settings as controls
+from kdpipe.app.shared import catalog, maps
+from kdpipe.app.shell import page, pick
+from kdpipe.app.shell.images import with_images
+from kdpipe.artifacts.store import Study
 
 SHOWN = ("all panels", "one large map", "blind test")
 

@@ -5,9 +5,13 @@ from functools import partial
 import polars as pl
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import catalog, explore, linked, page, selection
-from kdpipe.views.words import verbatim
+from kdpipe.app.explore import linked_maps as linked
+from kdpipe.app.explore import selection
+from kdpipe.app.explore import settings as explore
+from kdpipe.app.shared import catalog
+from kdpipe.app.shell import page
+from kdpipe.app.shell.words import verbatim
+from kdpipe.artifacts.store import Study
 
 
 @st.fragment

@@ -5,9 +5,13 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import beside, catalog, charts, curves, evidence, focus, page, pick, specification, tables
-from kdpipe.views.scope import pick_scope
+from kdpipe.app.measures import specification
+from kdpipe.app.shared import catalog, charts, curves, focus, tables
+from kdpipe.app.shared import curve_notes as beside
+from kdpipe.app.shared import verdicts as evidence
+from kdpipe.app.shared.scope import pick_scope
+from kdpipe.app.shell import page, pick
+from kdpipe.artifacts.store import Study
 
 
 def depth_section(

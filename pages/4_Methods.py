@@ -5,9 +5,13 @@ from html import escape
 import polars as pl
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import catalog, charts, gain_charts, gains, method_tables, methods, page, pick, scope
-from kdpipe.views.words import verbatim
+from kdpipe.app.methods import charts as gain_charts
+from kdpipe.app.methods import differences as methods
+from kdpipe.app.methods import tables as method_tables
+from kdpipe.app.shared import catalog, charts, gains, scope
+from kdpipe.app.shell import page, pick
+from kdpipe.app.shell.words import verbatim
+from kdpipe.artifacts.store import Study
 
 MOST_TILES = 4  # side by side on a desk
 PRICES = {"macs": "MACs", "params": "parameters"}

@@ -5,8 +5,10 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import catalog, evidence, page, pick
+from kdpipe.app.shared import catalog
+from kdpipe.app.shared import verdicts as evidence
+from kdpipe.app.shell import page, pick
+from kdpipe.artifacts.store import Study
 
 MANY = 12  # more comparisons scroll inside their table
 

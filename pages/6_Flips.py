@@ -3,8 +3,12 @@
 import polars as pl
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import calibration, catalog, flips, images, page, pick, slices, tables, trade
+from kdpipe.app.flips import calibration, slices
+from kdpipe.app.flips import outcomes as flips
+from kdpipe.app.flips import replacement as trade
+from kdpipe.app.shared import catalog, tables
+from kdpipe.app.shell import images, page, pick
+from kdpipe.artifacts.store import Study
 
 
 def changed_section(study: Study, compared: flips.Comparison, counts: pl.DataFrame, networks: pl.DataFrame) -> None:

@@ -5,9 +5,12 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import catalog, handed_over, likeness, page, pick, tables
-from kdpipe.views.scope import pick_scope
+from kdpipe.app.shared import catalog, tables
+from kdpipe.app.shared.scope import pick_scope
+from kdpipe.app.shell import page, pick
+from kdpipe.app.similarity import inheritance as handed_over
+from kdpipe.app.similarity import layer_pairs as likeness
+from kdpipe.artifacts.store import Study
 
 
 def pick_measure(study: Study, scope: pl.DataFrame, view: str) -> tuple[pl.DataFrame, dict[str, Any], str] | None:

@@ -3,10 +3,12 @@
 import polars as pl
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import beliefs, catalog, charts, focus, images, page, pick, theme
-from kdpipe.views import sample as views
-from kdpipe.views.words import verbatim
+from kdpipe.app.sample import layers as views
+from kdpipe.app.sample import probabilities as beliefs
+from kdpipe.app.shared import catalog, charts, focus
+from kdpipe.app.shell import images, page, pick, theme
+from kdpipe.app.shell.words import verbatim
+from kdpipe.artifacts.store import Study
 
 
 def image_section(study: Study, networks: pl.DataFrame, row: dict[str, object]) -> None:

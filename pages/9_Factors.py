@@ -3,9 +3,10 @@
 import polars as pl
 import streamlit as st
 
-from kdpipe.store import Study
-from kdpipe.views import catalog, charts, curves, page, pick, tables
-from kdpipe.views.scope import pick_scope
+from kdpipe.app.shared import catalog, charts, curves, tables
+from kdpipe.app.shared.scope import pick_scope
+from kdpipe.app.shell import page, pick
+from kdpipe.artifacts.store import Study
 
 HALF = 380  # pixels of a legend in one of two columns
 PARTS = {"knn_whole": "the whole", "knn_explained": "the explained part", "knn_residual": "the rest"}

@@ -10,8 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kdpipe.checkpoints import convert_lite0, find_lite0  # noqa: E402
-from kdpipe.errors import KdpipeError  # noqa: E402
+from kdpipe.errors import KdpipeError
+from kdpipe.models.checkpoints import convert_lite0, find_lite0
 
 TARGET = ROOT / "weights" / "tf_efficientnet_lite0.safetensors"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kdpipe.claims import CLAIMS  # noqa: E402
-from kdpipe.evidence import MEANINGS, Rules  # noqa: E402
-from kdpipe.methods import METHODS  # noqa: E402
+from kdpipe.evidence import MEANINGS, Rules
+from kdpipe.evidence.claims import CLAIMS
+from kdpipe.methods import METHODS
 
 TARGET = ROOT / "docs" / "EVIDENCE.md"
 RULES = Rules()

@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kdpipe.measures import FACTORS, MEASURES  # noqa: E402
-from kdpipe.measures.registry import Measure  # noqa: E402
+from kdpipe.measures import FACTORS, MEASURES
+from kdpipe.measures.registry import Measure
 
 TARGET = ROOT / "docs" / "MEASURES.md"
 KINDS = {

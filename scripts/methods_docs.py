@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kdpipe.methods import METHODS  # noqa: E402
-from kdpipe.methods.base import Method  # noqa: E402
+from kdpipe.methods import METHODS
+from kdpipe.methods.base import Method
 
 TARGET = ROOT / "docs" / "METHODS.md"
 FAMILIES = {

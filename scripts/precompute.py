@@ -12,7 +12,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 try:
-    from kdpipe.cli import main
+    from kdpipe.cli.commands import main
 except KeyboardInterrupt:  # importing torch takes seconds
     sys.exit(130)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import polars as pl  # noqa: E402
+import polars as pl
 
-from kdpipe.store import ARTIFACTS, Study, open_study, study_names  # noqa: E402
+from kdpipe.artifacts.store import ARTIFACTS, Study, open_study, study_names
 
 STUDIES, TARGET = ROOT / "studies", ROOT / "docs" / "RESULTS.md"
 LAYERS = (

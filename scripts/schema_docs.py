@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kdpipe.schema import SCHEMA_VERSION, TABLES, Table  # noqa: E402
+from kdpipe.artifacts.schema import SCHEMA_VERSION, TABLES, Table
 
 TARGET = ROOT / "docs" / "ARTIFACTS.md"
 INTRODUCTION = f"""# Artifacts

@@ -28,18 +28,21 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: see scripts/pr
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import polars as pl  # noqa: E402
-import torch  # noqa: E402
-from rich.console import Console  # noqa: E402
+import polars as pl
+import torch
+from rich.console import Console
 
-from kdpipe.checks import examine  # noqa: E402
-from kdpipe.console import RichReporter  # noqa: E402
-from kdpipe.engine import Cache, Context  # noqa: E402
-from kdpipe.hardware import describe_hardware, resolve_device  # noqa: E402
-from kdpipe.methods import METHODS  # noqa: E402
-from kdpipe.pipeline import run_study  # noqa: E402
-from kdpipe.study import MethodSpec, StudyFile, StudySpec, read_study  # noqa: E402
-from kdpipe.training_stages import RESULT  # noqa: E402
+from kdpipe.cli.progress import RichReporter
+from kdpipe.config.preflight import run_preflight
+from kdpipe.config.sections import MethodSpec
+from kdpipe.config.study import StudySpec
+from kdpipe.config.study_file import StudyFile, read_study
+from kdpipe.engine.cache import Cache
+from kdpipe.engine.hardware import describe_hardware, resolve_device
+from kdpipe.engine.stage import Context
+from kdpipe.methods import METHODS
+from kdpipe.pipeline.run_study import run_study
+from kdpipe.pipeline.stages.outputs import RESULT
 
 WEIGHTS, RATES = (0.25, 1.0, 4.0), (0.5, 1.0, 2.0)
 # Controls that change one thing about another method, and so take its configuration.
@@ -116,10 +119,10 @@ def tuning_study(
 
 def train_all(study: StudyFile, spec: StudySpec, root: Path, cache: Cache, device: str) -> pl.DataFrame:
     """Validation accuracy of every configuration."""
-    facts = examine(StudyFile(study.path, study.text, (), spec), root)
+    preflight = run_preflight(StudyFile(study.path, study.text, (), spec), root)
     reporter = RichReporter(Console(stderr=True))
     context = Context(device, root, reporter, cache.root / "scratch", describe_hardware(device))
-    result = run_study(spec, facts, cache, context, only=["student"])
+    result = run_study(spec, preflight, cache, context, only=["student"])
     rows = []
     for planned in result.training.students:
         assert planned.method is not None

@@ -102,7 +102,7 @@ class CommandLine:
 
     def here(self, *more: str, command: str = "run") -> SimpleNamespace:
         """The same command in this process, where nothing long is to be done."""
-        from kdpipe.cli import main
+        from kdpipe.cli.commands import main
 
         out, err, code = io.StringIO(), io.StringIO(), 0
         with pytest.MonkeyPatch.context() as patch:

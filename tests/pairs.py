@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from kdpipe.anatomy import Anatomy, dissect
+from kdpipe.config.sections import ArchSpec
 from kdpipe.methods import METHODS, Pair, Step
 from kdpipe.methods.base import Method
-from kdpipe.networks import Network, build
-from kdpipe.study import ArchSpec
+from kdpipe.models.build import build
+from kdpipe.models.network import Network
+from kdpipe.models.profile import Profile, profile_of
 
 SHAPE, CLASSES = (3, 32, 32), 10
 VIT = {"img_size": 32, "patch_size": 8, "depth": 3, "num_heads": 2}
@@ -33,12 +34,12 @@ def network(kind: str, seed: int = 0) -> Network:
 
 
 @lru_cache
-def anatomy(kind: str) -> Anatomy:
-    return dissect(network(kind), SHAPE)
+def profile(kind: str) -> Profile:
+    return profile_of(network(kind), SHAPE)
 
 
 def pair(student: str, teacher: str, images: int = 64) -> Pair:
-    return Pair(anatomy(student), anatomy(teacher), CLASSES, tuple(i % CLASSES for i in range(images)))
+    return Pair(profile(student), profile(teacher), CLASSES, tuple(i % CLASSES for i in range(images)))
 
 
 def setting(name: str, student: str, teacher: str, **parameters) -> SimpleNamespace:

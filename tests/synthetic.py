@@ -20,10 +20,10 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from kdpipe.judging import judge_study
-from kdpipe.schema import TABLES
-from kdpipe.store import write_study
-from kdpipe.study import EvidenceSpec
+from kdpipe.artifacts.schema import TABLES
+from kdpipe.artifacts.store import write_study
+from kdpipe.config.sections import EvidenceSpec
+from kdpipe.evidence.tables.judge_study import judge_study
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 TITLES = {

@@ -15,9 +15,10 @@ from app_pages import ROOT, says, show
 from streamlit.testing.v1 import AppTest
 from synthetic import LAYERS, MANY, Recipe, write_toy_study
 
-from kdpipe.schema import TABLES
-from kdpipe.store import Study, open_study, sealed
-from kdpipe.views import catalog, charts, focus, images, theme
+from kdpipe.app.shared import catalog, charts, focus
+from kdpipe.app.shell import images, theme
+from kdpipe.artifacts.schema import TABLES
+from kdpipe.artifacts.store import Study, open_study, sealed
 
 PAGES = ("Home.py", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pages").glob("*.py")))
 HOME, LAYERS_PAGE, MEASURES = "Home.py", "pages/1_Layers.py", "pages/3_Measures.py"
@@ -303,11 +304,11 @@ def test_a_record_without_its_optional_parts_still_shows(root: Path) -> None:
 
 
 def test_depths_are_matched_as_the_pipeline_matches_them() -> None:
-    anatomy = pytest.importorskip("kdpipe.anatomy")
+    profile = pytest.importorskip("kdpipe.models.profile")
     for count, others in itertools.product(range(1, 13), repeat=2):
         student, teacher = ([SimpleNamespace(order=i) for i in range(n)] for n in (count, others))
         ours = [catalog.nearest_place(place, count, others) for place in range(count)]
-        assert ours == anatomy.pair_by_depth(student, teacher)
+        assert ours == profile.pair_by_depth(student, teacher)
     assert [catalog.nearest_place(place, 3, 4) for place in range(3)] == [0, 1, 3], "the earlier of two as near"
 
 

@@ -9,12 +9,14 @@ import polars as pl
 import pytest
 from conftest import TINY, CommandLine
 
-from kdpipe.checks import examine
-from kdpipe.data import Dataset, label_budget
-from kdpipe.networks import read_network
-from kdpipe.planning import plan_training
-from kdpipe.study import MethodSpec, read_study
-from kdpipe.train import accuracy
+from kdpipe.config.preflight import run_preflight
+from kdpipe.config.sections import MethodSpec
+from kdpipe.config.study_file import read_study
+from kdpipe.data.dataset import Dataset
+from kdpipe.data.splits import label_budget
+from kdpipe.models.saved import read_network
+from kdpipe.pipeline.training_plan import plan_training
+from kdpipe.training.evaluation import accuracy
 
 METHODS_LINE = 'methods = ["plain", "kd", "fitnet", "second-seed"]'
 CONTROLS = """
@@ -87,8 +89,8 @@ def test_roles(networks):
 
 def test_steps_are_equal_but_for_the_student_that_trains_longer(line, networks):
     study = read_study(line.study)
-    facts = examine(study, line.root)
-    longer = 1 + facts.teacher.macs / facts.students["small"].macs / 3
+    preflight = run_preflight(study, line.root)
+    longer = 1 + preflight.teacher.macs / preflight.students["small"].macs / 3
     for r in networks.filter(student="small").iter_rows(named=True):
         steps = {"plain-long": round(12 * longer), "untrained": 0}
         steps |= {f"{method}-at{step}": step for method in ("plain", "kd") for step in (3, 6)}
@@ -111,7 +113,7 @@ def test_supervised_on_the_same_images_had_all_labels_and_the_others_their_budge
 def test_the_own_budget_teacher_learned_from_the_students_own_images(line):
     """Same images, same number of steps: its plan says so, and its budget is drawn by the student's seed."""
     study = read_study(line.study)
-    plan = plan_training(study.spec, examine(study, line.root), line.root)
+    plan = plan_training(study.spec, run_preflight(study, line.root), line.root)
     for teacher in plan.others:
         if teacher.network_id == "teacher-untrained":
             continue

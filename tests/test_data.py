@@ -19,22 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kdpipe.data import (
-    AUGMENTATIONS,
-    Augmentation,
-    Batches,
-    Dataset,
-    augment,
-    derive_seed,
-    draw_views,
-    label_budget,
-    prepare,
-    probe_set,
-    stratified_order,
-)
+from kdpipe.data.augmentation import AUGMENTATIONS, Augmentation, augment, draw_views
+from kdpipe.data.batches import Batches
+from kdpipe.data.dataset import Dataset, probe_set, split_dataset
+from kdpipe.data.sources import SOURCES
+from kdpipe.data.sources.base import RawData, Split, fingerprint, no_tick, peek
+from kdpipe.data.sources.idx import DEBIAN_FASHION_MNIST
+from kdpipe.data.splits import label_budget, stratified_order
 from kdpipe.errors import DataError
-from kdpipe.sources import SOURCES, RawData, Split, fingerprint, no_tick, peek
-from kdpipe.sources.idx import DEBIAN_FASHION_MNIST
+from kdpipe.seeds import derive_seed
 
 SAMPLE = Path(__file__).parent / "data" / "cifar10-sample"
 CPU = torch.device("cpu")
@@ -119,7 +112,7 @@ def raw(count: int = 400, test: Split | None = None) -> RawData:
 
 
 def test_splits_are_disjoint_stratified_and_cover_everything():
-    data = prepare(raw(), validation_fraction=0.1, test_fraction=0.3, split_seed=0)
+    data = split_dataset(raw(), validation_fraction=0.1, test_fraction=0.3, split_seed=0)
     parts = [data.train, data.validation, data.test]
     assert [len(part.labels) for part in parts] == [252, 28, 120]
     assert sorted(number for part in parts for number in numbers(part)) == list(range(400))
@@ -131,13 +124,13 @@ def test_splits_are_disjoint_stratified_and_cover_everything():
 
 def test_a_sources_own_test_split_is_kept_as_it_is():
     own = numbered(40)
-    data = prepare(raw(test=own), validation_fraction=0.1, test_fraction=0.3, split_seed=0)
+    data = split_dataset(raw(test=own), validation_fraction=0.1, test_fraction=0.3, split_seed=0)
     assert (data.test.images == own.images).all() and (data.test.labels == own.labels).all()
     assert len(data.train.labels) + len(data.validation.labels) == 400
 
 
 def test_the_split_seed_moves_the_split_and_not_the_content_hash():
-    one, other = (prepare(raw(), validation_fraction=0.1, test_fraction=0.3, split_seed=seed) for seed in (0, 1))
+    one, other = (split_dataset(raw(), validation_fraction=0.1, test_fraction=0.3, split_seed=seed) for seed in (0, 1))
     assert set(numbers(one.test)) != set(numbers(other.test))
     assert one.content_hash == other.content_hash
 
@@ -147,11 +140,11 @@ def test_a_class_too_small_for_three_splits_is_named():
     labels = np.r_[np.arange(40) % 3, 3]
     data = RawData(Split(images.images, labels), None, ["a", "b", "c", "lonely"])
     with pytest.raises(DataError, match="class 'lonely' has no image in the training split"):
-        prepare(data, validation_fraction=0.1, test_fraction=0.3, split_seed=0)
+        split_dataset(data, validation_fraction=0.1, test_fraction=0.3, split_seed=0)
 
 
 def test_a_dataset_reads_back_as_it_was_written(tmp_path):
-    data = prepare(raw(), validation_fraction=0.1, test_fraction=0.3, split_seed=0)
+    data = split_dataset(raw(), validation_fraction=0.1, test_fraction=0.3, split_seed=0)
     data.write(tmp_path)
     back = Dataset.read(tmp_path)
     for name in ("train", "validation", "test"):
@@ -161,7 +154,7 @@ def test_a_dataset_reads_back_as_it_was_written(tmp_path):
 
 
 def test_probe_sets_are_nested_and_no_larger_than_the_test_set():
-    data = prepare(raw(), validation_fraction=0.1, test_fraction=0.3, split_seed=0)
+    data = split_dataset(raw(), validation_fraction=0.1, test_fraction=0.3, split_seed=0)
     assert (probe_set(data, 100, 0)[:20] == probe_set(data, 20, 0)).all()
     with pytest.raises(DataError, match="121 probe images are asked for, the test set has 120"):
         probe_set(data, 121, 0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdpipe.embed import gap, projection, read_embedding, write_embedding
 from kdpipe.errors import ArtifactError
+from kdpipe.representation.embed import gap, projection, read_embedding, write_embedding
 
 
 def test_gap_is_the_mean_over_positions():

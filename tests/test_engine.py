@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from kdpipe.console import Silent
-from kdpipe.engine import MANIFEST, Cache, Context, Stage, run, with_inputs
+from kdpipe.cli.progress import Silent
+from kdpipe.engine.cache import MANIFEST, Cache
+from kdpipe.engine.run import run, with_inputs
+from kdpipe.engine.stage import Context, Stage
 from kdpipe.errors import KdpipeError
 
 CALLS: list[str] = []

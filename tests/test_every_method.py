@@ -7,12 +7,14 @@ import pairs
 import pytest
 import torch
 
-from kdpipe import train as training
-from kdpipe.data import AUGMENTATIONS, Batches
+from kdpipe.config.sections import TrainingSpec
+from kdpipe.data.augmentation import AUGMENTATIONS
+from kdpipe.data.batches import Batches
+from kdpipe.data.sources.base import Split
 from kdpipe.methods import METHODS
-from kdpipe.sources import Split
-from kdpipe.study import TrainingSpec
-from kdpipe.train import Learner, Resume, snapshot, train
+from kdpipe.training import loop
+from kdpipe.training.learner import Learner, Resume, snapshot
+from kdpipe.training.loop import train
 
 STEPS, CPU = 5, torch.device("cpu")
 RANDOM = np.random.default_rng(0)
@@ -97,7 +99,7 @@ def test_a_method_gets_the_same_bits_alone_and_among_all_others(name, company):
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_resumes_to_the_same_bits(name, tmp_path, monkeypatch):
     """Banks of negatives, regressors, log-scales and reused heads are put back as they were."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     (whole,) = fit([learner(name, "cnn", "wide-cnn")], "wide-cnn")
 
     class StoppedError(Exception):

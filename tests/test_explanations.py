@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from kdpipe.explanation_stages import _small, explain, map_cosine
-from kdpipe.networks import ReusedHead, SavedArchitecture, build, give_head
+from kdpipe.models.build import build
+from kdpipe.models.network import ReusedHead
+from kdpipe.models.saved import SavedArchitecture
+from kdpipe.models.weights import give_head
+from kdpipe.pipeline.stages.explanations import _small, explain, map_cosine
 
 SPEC = SavedArchitecture("resnet18", {"channels": [8, 8, 8, 16], "layers": [1, 1, 1, 1]}, "small", 1, "stages")
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from kdpipe.cli import main
-from kdpipe.store import open_study
+from kdpipe.artifacts.store import open_study
+from kdpipe.cli.commands import main
 
 
 def typed(*words: object) -> SimpleNamespace:

@@ -8,11 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kdpipe.cells import MATCHED, Matched, Values, matched_accuracy, places
 from kdpipe.evidence import Contrast, holm
-from kdpipe.judging import judge_study
+from kdpipe.evidence.tables.comparisons import comparisons_of
+from kdpipe.evidence.tables.judge_study import judge_study
+from kdpipe.evidence.tables.matched_accuracy import MATCHED, Matched, matched_accuracy
+from kdpipe.evidence.tables.values import Values
+from kdpipe.evidence.tables.verdicts import single_verdict
 from kdpipe.methods import METHODS
-from kdpipe.verdicts import single_verdict
 
 LAYERS, IMAGES, CLASSES = 4, 60, 3
 DEPTH = [order / (LAYERS - 1) for order in range(LAYERS)]
@@ -69,12 +71,12 @@ class Made:
             }))  # fmt: skip
             for order in range(LAYERS):
                 for view in ("gap", "projection"):
-                    place = {"network_id": name, "layer": f"layer{order}", "view": view}
-                    layers.append(place | {"order": order, "relative_depth": DEPTH[order]})
+                    comparison = {"network_id": name, "layer": f"layer{order}", "view": view}
+                    layers.append(comparison | {"order": order, "relative_depth": DEPTH[order]})
                     values = curve[order] + jitter[order] + 0.05 * self.random.normal(size=IMAGES)
                     votes = ease < curve[order] + jitter[order]
                     samples.append(pl.DataFrame({
-                        **place, "sample_id": np.arange(IMAGES), "silhouette": values, "knn_correct": votes,
+                        **comparison, "sample_id": np.arange(IMAGES), "silhouette": values, "knn_correct": votes,
                         "knn_correct_second": votes, "silhouette_standardised": values,
                         "knn_correct_standardised": votes,
                     }))  # fmt: skip
@@ -205,8 +207,8 @@ def test_only_the_primary_cell_is_corrected_by_holm():
 def test_a_seed_without_its_plain_companion_is_in_no_pair():
     study = Made(9).teacher().add("plain", RISING, role="plain", seeds=range(8))
     study.add("kd", EARLIER, role="distilled", teacher_id="teacher")
-    (place,) = places(study.frames(), {"student": "small", "method": "kd", "label_fraction": 0.1})
-    assert place.seeds == tuple(range(8)) and place.primary
+    (comparison,) = comparisons_of(study.frames(), {"student": "small", "method": "kd", "label_fraction": 0.1})
+    assert comparison.seeds == tuple(range(8)) and comparison.primary
 
 
 def test_diverged_networks_are_in_no_cell():
@@ -214,16 +216,20 @@ def test_diverged_networks_are_in_no_cell():
     study.rows[-20]["status"] = "diverged"
     frames = study.frames()
     lost = frames["networks"].filter(status="diverged").row(0, named=True)
-    (place,) = places(frames, {"student": "small", "method": "kd", "label_fraction": 0.1})
-    assert lost["seed"] not in place.seeds or lost["method_label"] not in ("plain", "kd")
+    (comparison,) = comparisons_of(frames, {"student": "small", "method": "kd", "label_fraction": 0.1})
+    assert lost["seed"] not in comparison.seeds or lost["method_label"] not in ("plain", "kd")
 
 
 def test_without_a_second_seed_the_null_is_plain_of_the_next_one():
     study = (
         Made().teacher().add("plain", RISING, role="plain").add("kd", EARLIER, role="distilled", teacher_id="teacher")
     )
-    (place,) = places(study.frames(), {"student": "small", "method": "kd", "label_fraction": 0.1})
-    assert place.null is not None and place.null[0] == "small-plain-l0.1-s1" and place.null[7] == "small-plain-l0.1-s0"
+    (comparison,) = comparisons_of(study.frames(), {"student": "small", "method": "kd", "label_fraction": 0.1})
+    assert (
+        comparison.null is not None
+        and comparison.null[0] == "small-plain-l0.1-s1"
+        and comparison.null[7] == "small-plain-l0.1-s0"
+    )
 
 
 def checkpoints(study: Made, method: str, accuracies, curve, **more) -> Made:
@@ -235,8 +241,8 @@ def checkpoints(study: Made, method: str, accuracies, curve, **more) -> Made:
 def test_matched_accuracy_stops_the_better_student_where_plain_ends():
     study = checkpoints(made(), "kd", (0.5, 0.6, 0.75), EARLIER, teacher_id="teacher")
     frames = study.frames()
-    (place,) = places(frames, {"student": "small", "method": "kd", "label_fraction": 0.1})
-    found = matched_accuracy(frames, place)
+    (comparison,) = comparisons_of(frames, {"student": "small", "method": "kd", "label_fraction": 0.1})
+    found = matched_accuracy(frames, comparison)
     assert isinstance(found, Matched)
     stopped, end = found.pairs[3]
     assert (stopped.before, stopped.after) == ("small-kd-at60-l0.1-s3", "small-kd-at80-l0.1-s3")

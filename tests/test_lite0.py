@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdpipe import checkpoints
-from kdpipe.checkpoints import convert_lite0, find_lite0, rename_lite0
 from kdpipe.errors import NetworkError
-from kdpipe.networks import Network, SavedArchitecture, build, read_header, read_network
+from kdpipe.models import checkpoints
+from kdpipe.models.build import build
+from kdpipe.models.checkpoints import convert_lite0, find_lite0, rename_lite0
+from kdpipe.models.network import Network
+from kdpipe.models.saved import SavedArchitecture, read_network
+from kdpipe.models.weights import read_header
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "convert_lite0.py"
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
-from kdpipe.maps import align
 from kdpipe.measures import distances, map_quality
 from kdpipe.measures.map_quality import (
     MEASURES,
@@ -21,6 +20,7 @@ from kdpipe.measures.map_quality import (
     triplet_accuracy,
     trustworthiness,
 )
+from kdpipe.representation.alignment import align
 
 
 def cloud(n: int = 120, d: int = 6, seed: int = 0):

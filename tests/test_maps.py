@@ -15,12 +15,17 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from kdpipe import ivis_worker, maps
 from kdpipe.errors import MapError
-from kdpipe.maps import PROJECTORS, IvisOptions, MapJob, PcaOptions, TsneOptions, align, prepare, tsne
 from kdpipe.measures import displacement, knn_recall, map_pass, nearest_neighbours, trustworthiness
+from kdpipe.representation import ivis, ivis_worker
+from kdpipe.representation import tsne as t_sne
+from kdpipe.representation.alignment import align
+from kdpipe.representation.ivis_worker import IvisOptions
+from kdpipe.representation.map_jobs import MapJob, PcaOptions, TsneOptions, principal_components
+from kdpipe.representation.projectors import PROJECTORS, pca
+from kdpipe.representation.tsne import tsne
 
-ROOT = Path(maps.__file__).parent.parent
+ROOT = Path(ivis.__file__).parents[2]
 
 
 def blobs(n: int = 200, d: int = 30, classes: int = 4, seed: int = 0):
@@ -35,7 +40,7 @@ def blobs(n: int = 200, d: int = 30, classes: int = 4, seed: int = 0):
 @pytest.mark.parametrize("shape", [(100, 20), (20, 100), (100, 80)])
 def test_prepared_points_are_scikit_learns_pca_up_to_sign(shape):
     X = np.random.default_rng(0).normal(size=shape) * np.linspace(1, 3, shape[1])
-    ours = prepare(X, 10)
+    ours = principal_components(X, 10)
     theirs = PCA(10, svd_solver="full").fit_transform(X)
     assert ours.dtype == np.float32
     assert np.abs(ours) == pytest.approx(np.abs(theirs), abs=1e-4)
@@ -44,16 +49,16 @@ def test_prepared_points_are_scikit_learns_pca_up_to_sign(shape):
 def test_signs_do_not_depend_on_the_order_of_the_images_and_follow_the_largest_loading():
     X, _ = blobs()
     order = np.random.default_rng(0).permutation(len(X))
-    assert prepare(X[order]) == pytest.approx(prepare(X)[order], abs=1e-4)
+    assert principal_components(X[order]) == pytest.approx(principal_components(X)[order], abs=1e-4)
     line = np.linspace(-1, 1, 30)[:, None] * [1.0, -3.0]
-    assert prepare(line)[:, 0] == pytest.approx(-np.sqrt(10) * np.linspace(-1, 1, 30), abs=1e-6)
+    assert principal_components(line)[:, 0] == pytest.approx(-np.sqrt(10) * np.linspace(-1, 1, 30), abs=1e-6)
 
 
 def test_prepared_points_keep_at_most_fifty_dimensions_and_no_empty_ones():
     X, _ = blobs(d=80)
-    assert prepare(X).shape == (200, 50)
-    assert prepare(X[:, :3] @ np.ones((3, 9))).shape == (200, 1)
-    assert maps.pca(MapJob(X[:, :1], PcaOptions())).shape == (200, 2)
+    assert principal_components(X).shape == (200, 50)
+    assert principal_components(X[:, :3] @ np.ones((3, 9))).shape == (200, 1)
+    assert pca(MapJob(X[:, :1], PcaOptions())).shape == (200, 2)
 
 
 # ------------------------------------------------------------------------------------------ t-SNE
@@ -61,7 +66,7 @@ def test_prepared_points_keep_at_most_fifty_dimensions_and_no_empty_ones():
 
 def test_tsne_keeps_the_neighbours_of_blobs():
     X, y = blobs()
-    points = prepare(X)
+    points = principal_components(X)
     layout = tsne(MapJob(points, TsneOptions(perplexity=15)))
     kept = map_pass(X, layout)
     assert kept.trustworthiness > 0.9
@@ -70,7 +75,7 @@ def test_tsne_keeps_the_neighbours_of_blobs():
 
 
 def test_tsne_is_settled_by_its_seed_and_takes_known_neighbours():
-    points = prepare(blobs()[0])
+    points = principal_components(blobs()[0])
     options = TsneOptions(perplexity=10)
     known = nearest_neighbours(points, 60)
     first = tsne(MapJob(points, options))
@@ -81,7 +86,7 @@ def test_tsne_is_settled_by_its_seed_and_takes_known_neighbours():
 def test_tsne_survives_many_duplicates():
     X, _ = blobs()
     X[:80] = 0
-    assert np.isfinite(tsne(MapJob(prepare(X), TsneOptions(perplexity=10)))).all()
+    assert np.isfinite(tsne(MapJob(principal_components(X), TsneOptions(perplexity=10)))).all()
 
 
 def relatives(count: int = 3):
@@ -99,8 +104,8 @@ def relatives(count: int = 3):
 def test_maps_from_a_shared_start_lie_nearer_and_keep_as_many_neighbours():
     options = TsneOptions(perplexity=10)
     layers = relatives()
-    jobs = [MapJob(prepare(X), options) for X in layers]
-    shared = maps.consensus(jobs)
+    jobs = [MapJob(principal_components(X), options) for X in layers]
+    shared = t_sne.consensus(jobs)
     alone = [tsne(job) for job in jobs]
     together = [tsne(replace(job, start=shared)) for job in jobs]
     pairs = list(itertools.combinations(range(len(jobs)), 2))
@@ -113,12 +118,12 @@ def test_maps_from_a_shared_start_lie_nearer_and_keep_as_many_neighbours():
 def test_every_layer_counts_the_same_in_the_shared_map_whatever_its_scale():
     options = TsneOptions(perplexity=10)
     X = relatives(1)[0]
-    one, other = (maps.affinities(MapJob(prepare(scale * X), options)) for scale in (1, 1000))
+    one, other = (t_sne.affinities(MapJob(principal_components(scale * X), options)) for scale in (1, 1000))
     assert abs(one - other).max() < 1e-4 * one.max()
 
 
 def test_a_shared_start_is_settled_by_its_seed_and_other_seeds_move_it_little():
-    job = MapJob(prepare(relatives(1)[0]), TsneOptions(perplexity=10))
+    job = MapJob(principal_components(relatives(1)[0]), TsneOptions(perplexity=10))
     start = tsne(job)
     first = tsne(replace(job, start=start))
     assert np.array_equal(first, tsne(replace(job, start=start)))
@@ -128,7 +133,7 @@ def test_a_shared_start_is_settled_by_its_seed_and_other_seeds_move_it_little():
 
 
 def test_affinities_are_a_symmetric_distribution():
-    found = maps.affinities(MapJob(prepare(blobs()[0]), TsneOptions(perplexity=10)))
+    found = t_sne.affinities(MapJob(principal_components(blobs()[0]), TsneOptions(perplexity=10)))
     assert found.sum() == pytest.approx(1)
     assert abs(found - found.T).max() < 1e-12
 
@@ -172,8 +177,8 @@ def test_alignment_does_not_change_who_is_near_whom():
             lambda: tsne(MapJob(blobs()[0], TsneOptions(), nearest_neighbours(blobs()[0], 10))),
             "needs 90 neighbours",
         ),
-        (lambda: prepare(np.full((50, 5), 0.1)), "same vector"),
-        (lambda: prepare(np.full((50, 5), np.nan)), "NaN"),
+        (lambda: principal_components(np.full((50, 5), 0.1)), "same vector"),
+        (lambda: principal_components(np.full((50, 5), np.nan)), "NaN"),
         (lambda: align(np.ones((5, 2)), np.ones((6, 2))), "same points"),
         (lambda: align(np.ones((5, 2)), np.eye(5)[:, :2]), "all in one place"),
         (lambda: align(np.full((5, 2), np.nan), np.eye(5)[:, :2]), "NaN"),
@@ -199,18 +204,18 @@ def test_a_projector_draws_many_and_reports_the_one_that_fails(tmp_path):
 
 
 def test_a_missing_ivis_is_named_with_the_extra_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(maps, "find_spec", lambda name: None if name == "ivis" else object())
+    monkeypatch.setattr(ivis, "find_spec", lambda name: None if name == "ivis" else object())
     with pytest.raises(MapError, match=r"need ivis: pip install 'kdpipe\[precompute\]'"):
-        maps.ivis_layouts({}, tmp_path)
+        ivis.ivis_layouts({}, tmp_path)
 
 
 def worker_that(monkeypatch, code: str) -> None:
     """Put a script in the place of the worker."""
     run = subprocess.Popen
     monkeypatch.setattr(
-        maps.subprocess, "Popen", lambda command, **rest: run([sys.executable, "-c", code, command[-1]], **rest)
+        ivis.subprocess, "Popen", lambda command, **rest: run([sys.executable, "-c", code, command[-1]], **rest)
     )
-    monkeypatch.setattr(maps, "find_spec", lambda name: object())
+    monkeypatch.setattr(ivis, "find_spec", lambda name: object())
 
 
 def test_a_killed_worker_keeps_what_was_drawn_and_names_what_was_not(monkeypatch, tmp_path):
@@ -220,7 +225,7 @@ def test_a_killed_worker_keeps_what_was_drawn_and_names_what_was_not(monkeypatch
         'print(\'noise\'); print(\'{"name": "a", "layout": "a.npy"}\', flush=True); os.kill(os.getpid(), 9)',
     )
     job = MapJob(blobs(n=60)[0], IvisOptions())
-    layouts = maps.ivis_layouts({"a": job, "b": job}, tmp_path)
+    layouts = ivis.ivis_layouts({"a": job, "b": job}, tmp_path)
     assert layouts["a"].shape == (9, 2)
     assert f"'b' was not drawn: its process was killed by signal {signal.SIGKILL.value}" in str(layouts["b"])
     assert not list(tmp_path.iterdir())
@@ -228,19 +233,22 @@ def test_a_killed_worker_keeps_what_was_drawn_and_names_what_was_not(monkeypatch
 
 def test_a_crashed_worker_is_reported_with_its_last_words(monkeypatch, tmp_path):
     worker_that(monkeypatch, "import sys; sys.exit('no such wheel')")
-    layouts = maps.ivis_layouts({"a": MapJob(blobs(n=60)[0], IvisOptions())}, tmp_path)
+    layouts = ivis.ivis_layouts({"a": MapJob(blobs(n=60)[0], IvisOptions())}, tmp_path)
     assert "exit code 1; its last words: no such wheel" in str(layouts["a"])
 
 
 def test_jobs_that_cannot_be_written_do_not_start_a_worker(monkeypatch, tmp_path):
     worker_that(monkeypatch, "raise SystemExit('started')")
     X, _ = blobs(n=12)
-    layouts = maps.ivis_layouts({"few": MapJob(X, IvisOptions()), "wrong": MapJob(X, PcaOptions())}, tmp_path)
+    layouts = ivis.ivis_layouts({"few": MapJob(X, IvisOptions()), "wrong": MapJob(X, PcaOptions())}, tmp_path)
     assert "k is 15 and there are 12 rows" in str(layouts["few"])
     assert "not IvisOptions" in str(layouts["wrong"])
 
 
-@pytest.mark.parametrize(("module", "without"), [("kdpipe.maps", "tensorflow"), ("kdpipe.ivis_worker", "torch")])
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [("kdpipe.representation.projectors", "tensorflow"), ("kdpipe.representation.ivis_worker", "torch")],
+)
 def test_torch_and_tensorflow_stay_apart(module, without):
     code = f"import sys, {module}; sys.exit({without!r} in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -256,12 +264,12 @@ def drawn(tmp_path_factory):
     if find_spec("ivis") is None:
         pytest.skip("needs ivis")
     X, _ = blobs(n=150)
-    points, order = prepare(X), []
+    points, order = principal_components(X), []
     known = nearest_neighbours(points, 20)
     same = MapJob(points, IvisOptions(epochs=30, batch_size=32), known)
     jobs = {"same vectors": MapJob(np.ones_like(points), IvisOptions(), known), "a/1": same, "a/2": same}
     folder = tmp_path_factory.mktemp("ivis")
-    layouts = maps.ivis_layouts(jobs, folder, lambda name, result: order.append(name))
+    layouts = ivis.ivis_layouts(jobs, folder, lambda name, result: order.append(name))
     assert not list(folder.iterdir())
     return X, layouts, order
 

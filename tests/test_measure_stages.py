@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import silhouette_samples as sklearn_silhouette
 from sklearn.preprocessing import StandardScaler
 
-from kdpipe.console import Silent
-from kdpipe.embed import read_embedding, write_embedding
-from kdpipe.embedding_stages import embedding_file, reference_file
-from kdpipe.engine import Cache, Context, Stage, run
-from kdpipe.measure_stages import make_measures, make_teacher_measures
+from kdpipe.cli.progress import Silent
+from kdpipe.engine.cache import Cache
+from kdpipe.engine.run import run
+from kdpipe.engine.stage import Context, Stage
 from kdpipe.measures import dark_knowledge, knn_vote, nearest_neighbours, soft_labels, standardise
+from kdpipe.pipeline.stages.embeddings import embedding_file, reference_file
+from kdpipe.pipeline.stages.layer_measures import make_measures
+from kdpipe.pipeline.stages.teacher_measures import make_teacher_measures
+from kdpipe.representation.embed import read_embedding, write_embedding
 
 N, K, D = 80, 5, 6
 LABELS = np.arange(N) % K

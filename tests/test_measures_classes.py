@@ -20,13 +20,7 @@ from kdpipe.measures.probes import (
     ncc_accuracy,
     ncc_predictions,
 )
-from kdpipe.measures.separation import (
-    class_scatter,
-    davies_bouldin,
-    fisher,
-    silhouette_sq,
-    silhouette_sq_samples,
-)
+from kdpipe.measures.separation import class_scatter, davies_bouldin, fisher, silhouette_sq, silhouette_sq_samples
 
 LABELS = np.array([0, 0, 1, 1])
 PAIRS = np.array([[0.0], [1.0], [10.0], [11.0]])

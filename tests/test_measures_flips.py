@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from kdpipe.artifacts.schema import TABLES
 from kdpipe.measures import flip_ledger, flip_outcomes, flips, inherited
 from kdpipe.measures.ledger import COMBINATIONS
-from kdpipe.schema import TABLES
 
 # Teacher, plain, own and label of each image; few classes, so that shared errors happen.
 answered = st.lists(st.tuples(*[st.integers(0, 3)] * 4), min_size=1, max_size=60).map(lambda rows: np.array(rows).T)

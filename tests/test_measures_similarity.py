@@ -17,7 +17,7 @@ from kdpipe.measures.similarity import (
     cka_rbf_table,
     cka_table,
     mutual_knn,
-    prepare,
+    prepare_layer,
     procrustes,
     rsa,
     similarity_table,
@@ -94,14 +94,14 @@ def test_svcca_is_the_mean_cosine_of_the_angles_between_the_main_subspaces(n, p,
         share = np.cumsum(s**2) / np.square(s).sum()
         return U[:, : int(np.argmax(share >= 0.99)) + 1]
 
-    assert prepare(X).basis.shape == main(X).shape
+    assert prepare_layer(X).basis.shape == main(X).shape
     assert svcca(X, Y) == pytest.approx(np.cos(subspace_angles(main(X), main(Y))).mean(), abs=1e-9)
 
 
 def test_svcca_drops_the_directions_that_hold_the_last_percent():
     X = noise(100, 3) * [10, 1, 0.1]
-    assert prepare(X).basis.shape == (100, 1 if np.var(X[:, 0]) / np.var(X, axis=0).sum() >= 0.99 else 2)
-    assert prepare(noise(100, 3)).basis.shape == (100, 3)
+    assert prepare_layer(X).basis.shape == (100, 1 if np.var(X[:, 0]) / np.var(X, axis=0).sum() >= 0.99 else 2)
+    assert prepare_layer(noise(100, 3)).basis.shape == (100, 3)
     assert svcca(np.c_[X[:, :2], 1e-3 * noise(100, 1, 5)], X) == pytest.approx(1)
 
 
@@ -177,7 +177,7 @@ def test_the_local_kernel_sees_what_the_linear_one_does_not():
 def test_a_known_chance_is_the_mean_over_shuffled_images(name):
     record = next(m for m in similarity.MEASURES if m.name == name)
     X, Y = related(n=40, p=30, q=30)
-    a, b = prepare(X), Y
+    a, b = prepare_layer(X), Y
     values = [ALL[name](a, np.random.default_rng(seed).permutation(b)) for seed in range(200)]
     chance = record.known_chance(np.zeros(40, int))
     assert chance == (10 / 39 if name == "mutual_knn" else 0)
@@ -223,11 +223,11 @@ def test_empty_tables_have_a_shape():
 
 def test_known_neighbours_are_used_and_a_longer_list_serves_a_smaller_k():
     X = noise(50, 4)
-    layer = prepare(X)
+    layer = prepare_layer(X)
     known = layer.neighbours(20)
-    assert (prepare(X, known).neighbours(5) == prepare(X).neighbours(5)).all()
-    wrong = prepare(X, (known + 25) % 50)
-    assert mutual_knn(wrong, X, 10) < mutual_knn(prepare(X, known), X, 10) == 1
+    assert (prepare_layer(X, known).neighbours(5) == prepare_layer(X).neighbours(5)).all()
+    wrong = prepare_layer(X, (known + 25) % 50)
+    assert mutual_knn(wrong, X, 10) < mutual_knn(prepare_layer(X, known), X, 10) == 1
     assert wrong.neighbours(30).shape == (50, 30)
 
 
@@ -235,7 +235,7 @@ def test_beyond_two_thousand_images_distances_are_those_of_a_fixed_sample(monkey
     X, Y = related(n=300)
     whole = rsa(X, Y)
     monkeypatch.setattr(similarity, "PAIRS_OF_IMAGES", 100)
-    assert prepare(X).pair_distances.shape == (4950,)
+    assert prepare_layer(X).pair_distances.shape == (4950,)
     assert rsa(X, Y) == rsa(X, Y) != whole
     assert rsa(X, Y) == pytest.approx(whole, abs=0.1)
     assert rsa(X, X @ rotation(6) + 1) == pytest.approx(1, abs=1e-5)
@@ -247,7 +247,7 @@ def test_the_bandwidth_of_a_sample_is_in_the_units_of_all_rows(monkeypatch):
     X = noise(200, 3)
     chosen = np.random.default_rng(0).choice(200, 20, replace=False)
     X[np.setdiff1d(np.arange(200), chosen)[0]] = 1000
-    layer = prepare(X)
+    layer = prepare_layer(X)
     assert layer.bandwidth * layer.of.scale == pytest.approx(0.4 * np.median(pdist(X[chosen])), rel=1e-6)
 
 
@@ -337,4 +337,4 @@ def test_wrong_neighbours_and_k_are_refused():
     with pytest.raises(ValueError, match="between 1 and N - 1"):
         mutual_knn(np.zeros((30, 3)), X, k=0)
     with pytest.raises(ValueError, match="table of 30 rows"):
-        prepare(X, np.zeros((29, 5), int))
+        prepare_layer(X, np.zeros((29, 5), int))

@@ -14,7 +14,7 @@ from torch import nn
 
 from kdpipe.methods import METHODS, Step
 from kdpipe.methods.classifiers import catkd_loss, class_activation_maps, ofa_loss, simkd_loss
-from kdpipe.networks import Outputs
+from kdpipe.models.network import Outputs
 
 NAMES = ["simkd", "catkd", "ofa"]
 TARGET = torch.tensor([0, 2])

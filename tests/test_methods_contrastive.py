@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from pairs import PAIRS, anatomy, pair, setting, terms
+from pairs import PAIRS, pair, profile, setting, terms
 from pydantic import ValidationError
 
 from kdpipe.methods import METHODS
@@ -223,7 +223,7 @@ def test_a_few_steps_lower_the_contrastive_term():
 
 
 def test_validation_asks_with_shapes_alone():
-    method, shapes = METHODS["crd"], Pair(anatomy("cnn"), anatomy("vit"), 10)
+    method, shapes = METHODS["crd"], Pair(profile("cnn"), profile("vit"), 10)
     parameters = method.resolved({})
     assert method.refuse(shapes, parameters) is None
     assert method.extras(shapes, parameters).memory.images == 2

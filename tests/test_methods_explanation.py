@@ -15,7 +15,7 @@ from pairs import PAIRS, SHAPE, network, pair, setting, terms
 from kdpipe.methods import METHODS, kd_loss
 from kdpipe.methods.classifiers import class_activation_maps
 from kdpipe.methods.explanation import e2kd_loss, grad_cam
-from kdpipe.networks import Outputs
+from kdpipe.models.network import Outputs
 
 SERVED = [("cnn", "wide-cnn"), ("vit-mean", "wide-cnn")]
 

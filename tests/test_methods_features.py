@@ -13,13 +13,13 @@ from pairs import PAIRS, pair, setting, terms
 from pydantic import ValidationError
 from torch import nn
 
-from kdpipe.anatomy import Anatomy, Tap
 from kdpipe.methods import METHODS, Pair, Step
 from kdpipe.methods.features import Regressor, at_loss, fitnet_loss, vid_loss
 from kdpipe.methods.layers import meet, refuse_points
 from kdpipe.methods.numerics import unit
 from kdpipe.methods.pyramids import reviewkd_loss
-from kdpipe.networks import Outputs
+from kdpipe.models.network import Outputs
+from kdpipe.models.profile import Profile, Tap
 
 HERE = {"fitnet": "hint", "at": "at", "vid": "vid", "reviewkd": "reviewkd"}
 
@@ -32,12 +32,12 @@ def tap(channels: int, side: int, order: int = 0, depth: float = 0.0) -> Tap:
     return Tap(f"layer{order}", order, depth, None, (channels, side, side))
 
 
-def anatomy(taps: list[Tap]) -> Anatomy:
-    return Anatomy(taps, 0, 0, taps[-1].shape[0], taps[-1].shape, True, True)
+def profile(taps: list[Tap]) -> Profile:
+    return Profile(taps, 0, 0, taps[-1].shape[0], taps[-1].shape, True, True)
 
 
 def of(student: list[Tap], teacher: list[Tap]) -> Pair:
-    return Pair(anatomy(student), anatomy(teacher), 10)
+    return Pair(profile(student), profile(teacher), 10)
 
 
 def fixed(loss):
@@ -325,8 +325,8 @@ def test_vids_log_scales_are_trained_saved_and_spared_from_weight_decay():
 def test_every_row_learns_from_the_teacher_and_the_teacher_from_nobody(name):
     made = setting(name, "cnn", "wide-cnn")
 
-    def outputs(anatomy, seed):
-        layers = [maps(8, *t.shape, seed=seed, dtype=torch.float32).requires_grad_() for t in anatomy.taps]
+    def outputs(profile, seed):
+        layers = [maps(8, *t.shape, seed=seed, dtype=torch.float32).requires_grad_() for t in profile.taps]
         logits = maps(8, 10, seed=seed, dtype=torch.float32).requires_grad_()
         return Outputs(logits, layers, layers[-1].mean((2, 3)), layers[-1])
 

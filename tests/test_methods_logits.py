@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pairs import anatomy, setting, terms
+from pairs import profile, setting, terms
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from kdpipe.methods import METHODS, Pair, Step
 from kdpipe.methods.logits import dkd_loss, kd_loss, lskd_loss, nkd_loss, wttm_loss
 from kdpipe.methods.logits_relational import dist_loss, mlkd_loss
 from kdpipe.methods.numerics import unit_deviation
-from kdpipe.networks import Outputs
+from kdpipe.models.network import Outputs
 
 NAMES = ["kd", "dkd", "nkd", "lskd", "wttm", "dist", "mlkd"]
 LOSSES = dict(zip(NAMES, (kd_loss, dkd_loss, nkd_loss, lskd_loss, wttm_loss, dist_loss, mlkd_loss), strict=True))
@@ -253,7 +253,7 @@ def test_lskd_sees_a_negative_scale():
 
 def test_lskd_refuses_two_classes_whose_z_scores_have_no_gradient():
     method = METHODS["lskd"]
-    shapes = anatomy("cnn")
+    shapes = profile("cnn")
     assert "2 classes" in method.refuse(Pair(shapes, shapes, 2), method.resolved({}))
     assert method.refuse(Pair(shapes, shapes, 3), method.resolved({})) is None
     student = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)

@@ -12,10 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdpipe.anatomy import Tap, dissect, pair_by_depth
+from kdpipe.config.sections import TeacherSpec, TrainingSpec
 from kdpipe.errors import NetworkError
-from kdpipe.networks import Network, build, load_weights, read_network, write_network
-from kdpipe.study import TeacherSpec, TrainingSpec
+from kdpipe.models.build import build
+from kdpipe.models.network import Network
+from kdpipe.models.profile import Tap, pair_by_depth, profile_of
+from kdpipe.models.saved import read_network, write_network
+from kdpipe.models.weights import load_weights
 
 TINY = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 
@@ -90,7 +93,7 @@ def test_logits_are_those_of_the_plain_model(family):
 
 def test_depth_and_cost_grow_along_the_taps(family):
     network, side = family
-    found = dissect(network, (3, side, side))
+    found = profile_of(network, (3, side, side))
     taps, macs = found.taps, found.macs
     assert [tap.relative_depth for tap in taps] == [i / (len(taps) - 1) for i in range(len(taps))]
     shares = [tap.mac_share for tap in taps]
@@ -109,7 +112,7 @@ def test_maps_and_logits_are_differentiable_in_train_mode(family):
 def test_macs_of_a_small_network_by_hand():
     """Stem 3x3 to timm's 64 channels, then four basic blocks with 1x1 shortcuts; later stages halve the side."""
     network = tiny(layers="all")
-    found = dissect(network, (3, 32, 32))
+    found = profile_of(network, (3, 32, 32))
     taps, macs = found.taps, found.macs
     stem = 3 * 64 * 9 * 16 * 16
     first = (64 * 8 * 9 + 8 * 8 * 9 + 64 * 8) * 16 * 16
@@ -131,7 +134,7 @@ def test_macs_of_a_transformer_count_attention():
     tokens, d = 17, 32
     block = tokens * (3 * d * d + d * d + 8 * d * d) + 2 * tokens * tokens * d
     patches = 16 * 3 * 64 * d
-    assert dissect(network, (3, 32, 32)).macs == patches + 2 * block + d * 10
+    assert profile_of(network, (3, 32, 32)).macs == patches + 2 * block + d * 10
 
 
 @pytest.mark.parametrize(("stride", "sides"), [(2, [16, 8, 4, 2]), (1, [32, 16, 8, 4])])
@@ -185,8 +188,8 @@ def test_tapping_more_layers_does_not_change_a_bit():
 
 
 def test_layers_are_paired_by_depth():
-    student = dissect(tiny(), (3, 32, 32)).taps
-    teacher = dissect(tiny(layers="all"), (3, 32, 32)).taps
+    student = profile_of(tiny(), (3, 32, 32)).taps
+    teacher = profile_of(tiny(layers="all"), (3, 32, 32)).taps
     assert pair_by_depth(student, teacher) == [0, 1, 3, 4]
     assert pair_by_depth(student, student) == [0, 1, 2, 3]
 

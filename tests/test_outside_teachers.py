@@ -13,18 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from kdpipe.checkpoints import complete
-from kdpipe.checks import examine
+from kdpipe.config.preflight import run_preflight
+from kdpipe.config.study_file import load_spec, read_study
 from kdpipe.errors import StudyError
-from kdpipe.networks import (
-    ReusedHead,
-    SavedArchitecture,
-    build,
-    give_head,
-    read_network,
-    write_network,
-)
-from kdpipe.study import load_spec, read_study
+from kdpipe.models.build import build
+from kdpipe.models.checkpoints import complete
+from kdpipe.models.network import ReusedHead
+from kdpipe.models.saved import SavedArchitecture, read_network, write_network
+from kdpipe.models.weights import give_head
 
 ARCHITECTURE = {
     "arch": "resnet18",
@@ -89,7 +85,7 @@ def test_a_teacher_as_it_comes_is_the_network_of_its_file(teacher):
 def test_a_student_can_start_from_a_file_too(teacher):
     spec = load_spec(study(teacher, student=f'checkpoint = "{teacher}"'))
     assert spec.students[0].arguments == ARCHITECTURE["arguments"]
-    assert examine(read_study(study(teacher, student=f'checkpoint = "{teacher}"')), Path())
+    assert run_preflight(read_study(study(teacher, student=f'checkpoint = "{teacher}"')), Path())
 
 
 def test_a_checkpoint_may_come_from_the_command_line(teacher):
@@ -107,7 +103,7 @@ def test_what_the_study_says_of_layers_and_regularisation_stands(teacher):
 
 def complaint(path: Path, root: Path = Path()) -> str:
     with pytest.raises(StudyError) as error:
-        examine(read_study(path), root)
+        run_preflight(read_study(path), root)
     said = str(error.value)
     assert len(said.splitlines()) == 1 and f"{path}, line " in said
     return said.partition(", line ")[2].partition(": ")[2]
@@ -169,7 +165,7 @@ def test_headers_that_do_not_help(teacher, header, said):
 def test_a_plain_state_dict_needs_its_architecture_written(teacher):
     path = rewritten(teacher, None)
     body = 'arch = "resnet18"\narguments = { channels = [8, 8, 16, 16], layers = [1, 1, 1, 1] }\nstem = "small"'
-    assert examine(read_study(study(path, body)), Path()).teacher.pooled == 16
+    assert run_preflight(read_study(study(path, body)), Path()).teacher.pooled == 16
 
 
 def test_files_that_are_none(teacher):
@@ -208,9 +204,9 @@ def test_other_classes_make_a_new_head_which_somebody_must_train(tmp_path):
     written = 'arch = "resnet18"\narguments = { channels = [8, 8, 16, 16], layers = [1, 1, 1, 1] }\nstem = "small"'
     assert "lacks fc.weight, so the classifier would be new" in complaint(study(bare, f"{written}\ntraining.steps = 0"))
     for trained in (study(path, "training = { steps = 1 }"), study(bare, written)):
-        assert examine(read_study(trained), Path()).teacher.pooled == 16
+        assert run_preflight(read_study(trained), Path()).teacher.pooled == 16
     student = study(a_network(tmp_path / "ten.safetensors"), "training.steps = 0", f'checkpoint = "{path}"')
-    assert examine(read_study(student), Path())  # students always train
+    assert run_preflight(read_study(student), Path())  # students always train
 
 
 def test_a_student_with_another_networks_classifier_starts_nothing(tmp_path):

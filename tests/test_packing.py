@@ -9,10 +9,12 @@ import tarfile
 import pytest
 from test_engine import CALLS, stage, value
 
-from kdpipe.console import Silent
-from kdpipe.engine import MANIFEST, Cache, Context, run
+from kdpipe.cli.progress import Silent
+from kdpipe.engine.archive import pack, unpack
+from kdpipe.engine.cache import MANIFEST, Cache
+from kdpipe.engine.run import run
+from kdpipe.engine.stage import Context
 from kdpipe.errors import KdpipeError
-from kdpipe.packing import pack, unpack
 
 
 def heavy(tasks, context) -> None:

@@ -10,8 +10,9 @@ from app_pages import says, show
 from synthetic import LAYERS, Recipe, write_toy_study
 from visits import CHART, Visitor
 
-from kdpipe.store import open_study
-from kdpipe.views import catalog, evidence
+from kdpipe.app.shared import catalog
+from kdpipe.app.shared import verdicts as evidence
+from kdpipe.artifacts.store import open_study
 
 PAGE = "pages/5_Evidence.py"
 

@@ -16,8 +16,11 @@ from streamlit.testing.v1 import AppTest
 from synthetic import Recipe, write_toy_study
 from visits import CHART, Visitor
 
-from kdpipe.store import Study, load_study
-from kdpipe.views import explore, linked, quantities, selection
+from kdpipe.app.explore import colouring as quantities
+from kdpipe.app.explore import linked_maps as linked
+from kdpipe.app.explore import selection
+from kdpipe.app.explore import settings as explore
+from kdpipe.artifacts.store import Study, load_study
 
 PAGE = "pages/2_Explore.py"
 PLAIN, KD = "plain, 10% of labels, seed 0", "kd, 10% of labels, seed 0"

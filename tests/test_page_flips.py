@@ -13,10 +13,13 @@ from app_pages import chart_rows, says, show
 from synthetic import Recipe, write_toy_study
 from visits import Visitor
 
+from kdpipe.app.flips import calibration, slices
+from kdpipe.app.flips import outcomes as flips
+from kdpipe.app.flips import replacement as trade
+from kdpipe.app.shell import images
+from kdpipe.artifacts.schema import TABLES
+from kdpipe.artifacts.store import Study, open_study, write_study
 from kdpipe.measures import ece
-from kdpipe.schema import TABLES
-from kdpipe.store import Study, open_study, write_study
-from kdpipe.views import calibration, flips, images, slices, trade
 
 FLIPS = "pages/6_Flips.py"
 KD = ("small-kd-f0.1-s0", "small-kd-f0.1-s1")

@@ -13,8 +13,8 @@ from app_pages import chart_rows, says, show
 from synthetic import LAYERS, MANY, Recipe, write_toy_study
 from visits import CHART, Visitor
 
-from kdpipe.store import open_study, sealed
-from kdpipe.views import home
+from kdpipe.app.home import overview as home
+from kdpipe.artifacts.store import open_study, sealed
 
 PAGE = "Home.py"
 

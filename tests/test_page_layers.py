@@ -20,9 +20,12 @@ from streamlit.testing.v1 import AppTest
 from synthetic import LAYERS, Recipe, write_toy_study
 from visits import CHART, Visitor
 
-from kdpipe.schema import TABLES
-from kdpipe.store import open_study, write_study
-from kdpipe.views import blind, catalog, charts, maps, morph, theme
+from kdpipe.app.layers import blind_test as blind
+from kdpipe.app.layers import morph
+from kdpipe.app.shared import catalog, charts, maps
+from kdpipe.app.shell import theme
+from kdpipe.artifacts.schema import TABLES
+from kdpipe.artifacts.store import open_study, write_study
 
 PAGE = "pages/1_Layers.py"
 

@@ -16,9 +16,12 @@ from streamlit.testing.v1 import AppTest
 from synthetic import LAYERS, MANY, Recipe, write_toy_study
 from visits import CHART, Visitor
 
-from kdpipe.schema import TABLES
-from kdpipe.store import Study, open_study, write_study
-from kdpipe.views import catalog, charts, curves, evidence, focus, specification, tables, theme
+from kdpipe.app.measures import specification
+from kdpipe.app.shared import catalog, charts, curves, focus, tables
+from kdpipe.app.shared import verdicts as evidence
+from kdpipe.app.shell import theme
+from kdpipe.artifacts.schema import TABLES
+from kdpipe.artifacts.store import Study, open_study, write_study
 
 PAGE = "pages/3_Measures.py"
 BASE = ["teacher", "plain", "plain, second initialisation"]
@@ -147,7 +150,7 @@ def test_the_advance_is_that_of_the_evidence() -> None:
     rng = np.random.default_rng(3)
     depth = np.linspace(0, 1, 5)
     method, plain = rng.normal(size=(2, 200, 5)).cumsum(axis=2)
-    pair = curves.Pair("kd", tuple(range(200)), depth, method, plain)
+    pair = curves.CurvePair("kd", tuple(range(200)), depth, method, plain)
     found = np.array([there[2] - there[1] for there in pair.advances])
     np.testing.assert_allclose(found, module.advance(depth, method, plain), equal_nan=True)
     assert np.isnan(found).any() and not np.isnan(found).all()
@@ -201,11 +204,11 @@ def test_words_say_when_an_interval_is_wide_crosses_zero_or_does_not_matter() ->
     null = {**row, "null_estimate": -0.003, "null_ratio": 4.0}
     assert "-0.0030 on average over the seeds, 0.0050 whatever the sign" in curves.area_in_words(null, 0.0)
     reached = {"estimate": 0.1, "per_seed": [0.3, None, -0.1], "never_reached": 1, "seeds": 3}
-    pair = curves.Pair("kd", (0, 1), np.array([0.0, 1.0]), np.ones((2, 2)), np.zeros((2, 2)))
+    pair = curves.CurvePair("kd", (0, 1), np.array([0.0, 1.0]), np.ones((2, 2)), np.zeros((2, 2)))
     words = curves.advance_in_words(reached, pair)
     assert "mean over 2 seeds (seeds from -0.10 to +0.30" in words and "disagree in sign" in words
     assert "At 1 seed distilled never reaches that value" in words
-    low = curves.Pair("kd", (0, 1), np.array([0.0, 1.0]), np.zeros((2, 2)), np.ones((2, 2)))
+    low = curves.CurvePair("kd", (0, 1), np.array([0.0, 1.0]), np.zeros((2, 2)), np.ones((2, 2)))
     assert "at none of 2 seeds" in curves.advance_in_words(None, low) and curves.arrows(low).is_empty()
     assert "no advance" in curves.advance_in_words(None, pair) and "no area" in curves.area_in_words(None, 0.0)
 

@@ -15,8 +15,11 @@ from app_pages import chart_rows, says, show
 from synthetic import MANY, Recipe, write_toy_study
 from visits import CHART, Visitor
 
-from kdpipe.store import Study, open_study
-from kdpipe.views import catalog, gain_charts, gains, method_tables, methods
+from kdpipe.app.methods import charts as gain_charts
+from kdpipe.app.methods import differences as methods
+from kdpipe.app.methods import tables as method_tables
+from kdpipe.app.shared import catalog, gains
+from kdpipe.artifacts.store import Study, open_study
 
 PAGE = "pages/4_Methods.py"
 EARLY = methods.QUANTITIES[1]

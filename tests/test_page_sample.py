@@ -11,11 +11,13 @@ from app_pages import chart_rows, says, show
 from synthetic import LAYERS, MANY, Recipe, write_toy_study
 from visits import Visitor
 
+from kdpipe.app.sample import layers as sample
+from kdpipe.app.sample import probabilities as beliefs
+from kdpipe.app.shared import catalog
+from kdpipe.app.shell.words import verbatim
+from kdpipe.artifacts.schema import TABLES
+from kdpipe.artifacts.store import open_study, write_study
 from kdpipe.measures import prediction_depth
-from kdpipe.schema import TABLES
-from kdpipe.store import open_study, write_study
-from kdpipe.views import beliefs, catalog, sample
-from kdpipe.views.words import verbatim
 
 SAMPLE = "pages/8_Sample.py"
 HEADLINE = [

@@ -14,8 +14,9 @@ from streamlit.testing.v1 import AppTest
 from synthetic import LAYERS, MANY, Recipe, write_toy_study
 from visits import CHART, Visitor
 
-from kdpipe.store import Study, open_study
-from kdpipe.views import catalog, charts, credit, similarity, tables
+from kdpipe.app.shared import catalog, charts, credit, tables
+from kdpipe.app.similarity import pairings as similarity
+from kdpipe.artifacts.store import Study, open_study
 
 PAGE = "pages/7_Similarity.py"
 FRAME = '[data-testid="stFullScreenFrame"]'

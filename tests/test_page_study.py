@@ -14,9 +14,10 @@ from app_pages import chart_rows, says, show
 from synthetic import MANY, Recipe, write_toy_study
 from visits import Visitor
 
-from kdpipe.schema import TABLES
-from kdpipe.store import load_study, open_study
-from kdpipe.views import catalog, glossary, provenance
+from kdpipe.app.shared import catalog
+from kdpipe.app.study import glossary, provenance
+from kdpipe.artifacts.schema import TABLES
+from kdpipe.artifacts.store import load_study, open_study
 
 PAGE = "pages/11_Study.py"
 FILES, WORDS, CITE = "tables and downloads", "glossary", "figures and citing"
@@ -146,7 +147,7 @@ def test_the_glossary_has_the_words_of_the_pages_in_order(root: Path) -> None:
 
 
 def test_verdicts_in_the_glossary_are_those_that_a_study_can_give() -> None:
-    claims = pytest.importorskip("kdpipe.verdicts")
+    claims = pytest.importorskip("kdpipe.evidence.tables.verdicts")
     assert set(VERDICTS) >= set(claims.POSITIVE)
 
 
@@ -181,7 +182,7 @@ def test_the_citation_names_the_software_the_study_and_the_paper(root: Path) -> 
 
 
 def test_the_code_to_open_a_study_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdpipe.store.ARTIFACTS", root)
+    monkeypatch.setattr("kdpipe.artifacts.store.ARTIFACTS", root)
     monkeypatch.chdir(root.parent)
     for what, code in provenance.in_python(open_study(root / "toy")).items():
         if what.startswith("pandas"):

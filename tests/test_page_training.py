@@ -11,8 +11,9 @@ from app_pages import chart_rows, says, show
 from synthetic import Recipe, write_toy_study
 from visits import Visitor
 
-from kdpipe.store import open_study
-from kdpipe.views import catalog, training
+from kdpipe.app.shared import catalog
+from kdpipe.app.training import curves as training
+from kdpipe.artifacts.store import open_study
 
 PAGE = "pages/10_Training.py"
 
@@ -102,7 +103,7 @@ def test_a_term_below_zero_is_neither_stacked_nor_given_a_logarithm(root: Path) 
 
 def _replace(folder: Path, history: pl.DataFrame) -> None:
     """Put another history into a study, with its catalog put right."""
-    from kdpipe.store import sealed, write_table
+    from kdpipe.artifacts.store import sealed, write_table
 
     path = folder / "study.json"
     record = json.loads(path.read_text())

@@ -15,10 +15,10 @@ import polars as pl
 import pytest
 from conftest import CommandLine
 
-from kdpipe.data import Dataset
-from kdpipe.schema import TABLES, disagreement
-from kdpipe.store import load_study
-from kdpipe.train import predict
+from kdpipe.artifacts.schema import TABLES, disagreement
+from kdpipe.artifacts.store import load_study
+from kdpipe.data.dataset import Dataset
+from kdpipe.training.evaluation import predict
 
 BASELINES = ["small-untrained", "pixels"]
 NAMES = [f"small-{method}-l0.2-s{seed}" for seed in (0, 1) for method in ("plain", "kd", "fitnet", "second-seed")]
@@ -216,7 +216,7 @@ def test_plain_and_distilled_of_a_seed_start_alike_and_the_second_seed_does_not(
 
 
 def test_weights_load_in_two_lines_and_give_the_published_predictions(finished, study):
-    from kdpipe.networks import read_network
+    from kdpipe.models.saved import read_network
 
     probe = next((finished.cache / "stages" / "probe").glob("[!.]*"))
     images = np.load(probe / "images.npy")
@@ -227,7 +227,7 @@ def test_weights_load_in_two_lines_and_give_the_published_predictions(finished, 
 
 
 def test_published_accuracy_is_that_of_the_published_weights_on_the_whole_test_set(finished, study):
-    from kdpipe.networks import read_network
+    from kdpipe.models.saved import read_network
 
     data = Dataset.read(next((finished.cache / "stages" / "data").glob("[!.]*")))
     for name, published in study.networks.select("network_id", "test_accuracy").head(3).iter_rows():
@@ -379,8 +379,8 @@ def test_study_json_says_nothing_of_where_and_when(finished):
 
 def layers_of(tasks, context):
     """An embedding of one layer of noise, or of nothing but zeros."""
-    from kdpipe.embed import write_embedding
-    from kdpipe.embedding_stages import embedding_file
+    from kdpipe.pipeline.stages.embeddings import embedding_file
+    from kdpipe.representation.embed import write_embedding
 
     for task in tasks:
         scale, sample_id = task.stage.params["scale"], np.arange(60, dtype=np.int32)
@@ -390,9 +390,11 @@ def layers_of(tasks, context):
 
 
 def test_a_layer_without_a_map_does_not_cost_the_others_theirs(tmp_path):
-    from kdpipe.console import Silent
-    from kdpipe.engine import Cache, Context, Stage, run
-    from kdpipe.map_stages import make_maps
+    from kdpipe.cli.progress import Silent
+    from kdpipe.engine.cache import Cache
+    from kdpipe.engine.run import run
+    from kdpipe.engine.stage import Context, Stage
+    from kdpipe.pipeline.stages.maps import make_maps
 
     params = {"projector": "pca", "options": {}, "order": 0, "view": "gap", "neighbours": 15}
     embeddings = [Stage("embedding", f"e{scale}", layers_of, {"scale": scale}) for scale in (0.0, 1.0)]
@@ -405,10 +407,13 @@ def test_a_layer_without_a_map_does_not_cost_the_others_theirs(tmp_path):
 def test_a_network_beyond_all_numbers_does_not_cost_the_others_their_embeddings(tmp_path):
     import torch
 
-    from kdpipe.console import Silent
-    from kdpipe.embedding_stages import make_embeddings
-    from kdpipe.engine import Cache, Context, Stage, run
-    from kdpipe.networks import SavedArchitecture, build, write_network
+    from kdpipe.cli.progress import Silent
+    from kdpipe.engine.cache import Cache
+    from kdpipe.engine.run import run
+    from kdpipe.engine.stage import Context, Stage
+    from kdpipe.models.build import build
+    from kdpipe.models.saved import SavedArchitecture, write_network
+    from kdpipe.pipeline.stages.embeddings import make_embeddings
 
     arguments = {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}
     spec = SavedArchitecture("resnet18", arguments, "small", 1, "stages")

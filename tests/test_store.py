@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from kdpipe.artifacts.schema import SCHEMA_VERSION, TABLES
+from kdpipe.artifacts.store import load_study, open_study, sealed, study_hash, study_names, write_study, write_table
 from kdpipe.errors import ArtifactError
 from kdpipe.files import new_folder, recover_folder, write_atomic
-from kdpipe.schema import SCHEMA_VERSION, TABLES
-from kdpipe.store import load_study, open_study, sealed, study_hash, study_names, write_study, write_table
 
 SAMPLES = {pl.String(): "x", pl.Boolean(): True, pl.Float32(): 0.5, pl.Binary(): b"x"}
 SAMPLES |= dict.fromkeys((pl.UInt8(), pl.Int32(), pl.Int64()), 1)

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from kdpipe.checks import examine
+from kdpipe.config.preflight import run_preflight
+from kdpipe.config.study import StudySpec
+from kdpipe.config.study_file import load_spec, read_study
 from kdpipe.errors import StudyError
-from kdpipe.study import StudySpec, load_spec, read_study
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +25,7 @@ def study(tmp_path: Path) -> Path:
 
 def complaint(path: Path, *overrides: str) -> str:
     with pytest.raises(StudyError) as error:
-        examine(read_study(path, overrides), Path())
+        run_preflight(read_study(path, overrides), Path())
     return str(error.value)
 
 
@@ -122,7 +123,7 @@ def test_any_value_in_any_field_is_explained_not_raised(value: object) -> None:
     """Whatever a field holds, the error is a list of sentences."""
     from pydantic import ValidationError
 
-    from kdpipe.spec_errors import explain
+    from kdpipe.config.diagnostics import explain
 
     for field in StudySpec.model_fields:
         try:

@@ -14,14 +14,20 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch._dynamo.utils import counters
 
-from kdpipe import train as training
-from kdpipe.anatomy import dissect
-from kdpipe.data import AUGMENTATIONS, Batches
-from kdpipe.lessons import Lessons, StepClock, TeacherLogits, frozen, mixup
+from kdpipe.data.augmentation import AUGMENTATIONS
+from kdpipe.data.batches import Batches
+from kdpipe.data.sources.base import Split
 from kdpipe.methods import METHODS, Pair
-from kdpipe.networks import build
-from kdpipe.sources import Split
-from kdpipe.train import Learner, Resume, accuracy, learning_rate, predict, snapshot, train, use_half
+from kdpipe.models.build import build
+from kdpipe.models.profile import profile_of
+from kdpipe.training import learner as learner_module
+from kdpipe.training import loop
+from kdpipe.training.clock import StepClock
+from kdpipe.training.evaluation import accuracy, predict, use_half
+from kdpipe.training.learner import Learner, Resume, snapshot
+from kdpipe.training.loop import train
+from kdpipe.training.schedules import SCHEDULES, learning_rate
+from kdpipe.training.teacher_batches import TeacherBatches, TeacherLogits, frozen, mixup
 
 SHAPE, STEPS, CPU = (1, 8, 8), 12, torch.device("cpu")
 DIGITS = load_digits()
@@ -90,7 +96,7 @@ def learner(name: str, teacher, parameters=None, drop: float = 0.2, student=None
     if method.needs_teacher:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            pair = Pair(dissect(made, SHAPE), dissect(teacher, SHAPE), 10, labels)
+            pair = Pair(profile_of(made, SHAPE), profile_of(teacher, SHAPE), 10, labels)
             extras = method.extras(pair, resolved)
             method.adapt(made, teacher, pair, resolved)
     return Learner(name, made, method, resolved, extras, f"stream of {name}", unlabelled, **more)
@@ -249,7 +255,7 @@ def interrupted(learners, teacher, resume, at: int) -> None:
 
 @pytest.mark.parametrize("at", [1, 5, 11])
 def test_resumed_training_ends_with_the_same_bits(tmp_path, monkeypatch, group, teacher, at):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     resume = Resume(tmp_path / "resume", {name: name for name in STUDENTS})
     interrupted([learner(name, teacher) for name in STUDENTS], teacher, resume, at)
     assert resume.load("fitnet")["step"] == at
@@ -262,7 +268,7 @@ def test_resumed_training_ends_with_the_same_bits(tmp_path, monkeypatch, group, 
 
 def test_a_student_that_comes_late_meets_every_step_once(tmp_path, monkeypatch, group, teacher):
     """One has a checkpoint, the other starts from nothing, in one call."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     resume = Resume(tmp_path, {name: name for name in STUDENTS})
     interrupted([learner("kd", teacher)], teacher, resume, 7)
     told = []
@@ -297,7 +303,7 @@ def test_a_damaged_checkpoint_counts_as_none_and_pickles_are_not_run(tmp_path):
 
 @pytest.mark.parametrize("name", ["onecycle", "cosine"])
 def test_schedules_at_known_points(name):
-    schedule = training.SCHEDULES[name]
+    schedule = SCHEDULES[name]
     start, end = {"onecycle": (1 / 25, 1e-4), "cosine": (0.0, 0.0)}[name]
     assert schedule(0.0, 0.2) == pytest.approx(start)
     assert schedule(0.1, 0.2) == pytest.approx({"onecycle": (1 + 1 / 25) / 2, "cosine": 0.5}[name])
@@ -312,7 +318,7 @@ def test_schedules_at_known_points(name):
 
 def test_weight_decay_spares_norms_and_biases(teacher):
     made = learner("fitnet", teacher)
-    made.prepare(recipe(), CPU)
+    made.set_up(recipe(), CPU)
     groups = {group["weight_decay"]: group["params"] for group in made.optimizer.param_groups}
     spared = {id(p) for p in groups[0.0]}
     for module in [*made.network.modules(), *made.extras.modules()]:
@@ -329,9 +335,9 @@ def test_extras_are_trained(group, teacher):
 def test_the_selected_weights_are_those_of_the_best_validation_the_earliest_on_ties(teacher):
     made = learner("plain", teacher)
     scores = iter([0.3, 0.7, 0.7, 0.5])
-    made.prepare(recipe(), CPU)
+    made.set_up(recipe(), CPU)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "accuracy", lambda *arguments: next(scores))
+        patch.setattr(learner_module, "accuracy", lambda *arguments: next(scores))
         for step in (1, 2, 3, 4):
             with torch.no_grad():
                 made.network.model.fc.bias.fill_(step)
@@ -376,7 +382,7 @@ def test_weights_on_the_way_are_those_of_a_shorter_look(teacher):
 
 
 def test_kept_weights_survive_a_resume(tmp_path, monkeypatch, teacher):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
     resume = Resume(tmp_path, {"plain": "plain"})
     interrupted([learner("plain", teacher, keep_at=(4, 9))], teacher, resume, 7)
     (again,) = fit([learner("plain", teacher, keep_at=(4, 9))], teacher, resume=resume)
@@ -429,8 +435,8 @@ def test_what_is_taught_is_about_the_images_that_are_shown(teacher, name, unlabe
     ]
     teacher.eval()
     cache = TeacherLogits(teacher, streams[0], half=False)
-    lessons = Lessons(*streams, teacher, method.views, False, True, StepClock(CPU), cache=cache)
-    shown = lessons.at(3).shown(method, unlabelled, recall=True)
+    teacher_batches = TeacherBatches(*streams, teacher, method.views, False, True, StepClock(CPU), cache=cache)
+    shown = teacher_batches.at(3).shown(method, unlabelled, recall=True)
     said = frozen(teacher, shown.images, half=False)
     torch.testing.assert_close(shown.teacher.logits, said.logits, rtol=1e-4, atol=1e-4)
     assert bool(shown.teacher.maps) == (name != "kd")

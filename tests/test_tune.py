@@ -13,10 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import tune  # noqa: E402
+import tune
 
-from kdpipe.methods import METHODS  # noqa: E402
-from kdpipe.study import MethodSpec, read_study  # noqa: E402
+from kdpipe.config.sections import MethodSpec
+from kdpipe.config.study_file import read_study
+from kdpipe.methods import METHODS
 
 STUDY = ROOT / "studies" / "methods.toml"
 TABLE = STUDY.with_name("methods-tuning.csv")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as strat
 from markdown_it import MarkdownIt
 
-from kdpipe.views.words import verbatim
+from kdpipe.app.shell.words import verbatim
 
 SHOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 

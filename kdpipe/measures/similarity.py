@@ -109,7 +109,7 @@ class PreparedLayer:
 Layer = Array | PreparedLayer
 
 
-def prepare(X: Layer, neighbours: Array | None = None) -> PreparedLayer:
+def prepare_layer(X: Layer, neighbours: Array | None = None) -> PreparedLayer:
     """``X`` (N, d) checked and ready for many comparisons; a prepared layer stays as it is.
 
     ``neighbours`` (N, >= k) are the nearest others, where they are known already.
@@ -131,7 +131,7 @@ def similarity_table(
     measure: Callable[[PreparedLayer, PreparedLayer], float], layers: Sequence[Layer], others: Sequence[Layer]
 ) -> Array:
     """``measure`` (L, M) of every one of ``layers`` with every one of ``others``, each prepared once."""
-    rows, columns = [prepare(layer) for layer in layers], [prepare(layer) for layer in others]
+    rows, columns = [prepare_layer(layer) for layer in layers], [prepare_layer(layer) for layer in others]
     return np.array([[measure(a, b) for b in columns] for a in rows]).reshape(len(rows), len(columns))
 
 
@@ -190,7 +190,7 @@ def cka_rbf_table(layers: Sequence[Layer], others: Sequence[Layer]) -> Array:
 
     Each layer's kernel is worked out once, a tile at a time; one tile for each layer is in memory.
     """
-    every = [prepare(layer) for layer in (*layers, *others)]
+    every = [prepare_layer(layer) for layer in (*layers, *others)]
     rows, columns = every[: len(layers)], every[len(layers) :]
     for layer in every[1:]:
         _same_images(every[0], layer)
@@ -276,7 +276,7 @@ def svcca(X: Layer, Y: Layer) -> float:
 
 
 def _same_images(X: Layer, Y: Layer) -> tuple[PreparedLayer, PreparedLayer]:
-    a, b = prepare(X), prepare(Y)
+    a, b = prepare_layer(X), prepare_layer(Y)
     if len(a) != len(b):
         raise ValueError(f"Two layers are compared on the same images: X has {len(a)} rows, Y has {len(b)}.")
     return a, b

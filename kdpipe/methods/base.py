@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from kdpipe.anatomy import Anatomy
-from kdpipe.networks import Network, Outputs
+from kdpipe.models.network import Network, Outputs
+from kdpipe.models.profile import Profile
 
 Terms = dict[str, Tensor]
 Need = Literal["logits", "maps", "pooled", "classifier", "index", "second-order gradients"]
@@ -34,8 +34,8 @@ class Pair:
             an image's place here is its ``index`` in a :class:`Step`. Empty while only shapes are known.
     """
 
-    student: Anatomy
-    teacher: Anatomy
+    student: Profile
+    teacher: Profile
     classes: int
     labels: tuple[int, ...] = ()
 

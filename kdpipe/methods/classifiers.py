@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
 from kdpipe.methods.layers import meet, refuse_final_points
 from kdpipe.methods.numerics import full_precision, unit, wide
-from kdpipe.networks import Network, Outputs, ReusedHead, give_head
+from kdpipe.models.network import Network, Outputs, ReusedHead
+from kdpipe.models.weights import give_head
 
 
 def _last_map(network: Network | None, outputs: Outputs) -> Tensor:
@@ -127,8 +128,8 @@ class CatKdParameters(Parameters):
 
 
 def _catkd_refuse(pair: Pair, parameters: CatKdParameters) -> str | None:
-    for anatomy, whose in ((pair.student, "student"), (pair.teacher, "teacher")):
-        if not anatomy.linear_head:
+    for profile, whose in ((pair.student, "student"), (pair.teacher, "teacher")):
+        if not profile.linear_head:
             return (
                 f"the {whose}'s logits are not one linear layer on the mean of its last map, "
                 "so it has no class-activation maps"

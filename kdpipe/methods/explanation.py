@@ -10,7 +10,7 @@ from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
 from kdpipe.methods.layers import meet, refuse_final_points
 from kdpipe.methods.logits import kd_loss
 from kdpipe.methods.numerics import full_precision, unit, wide
-from kdpipe.networks import Network, Outputs
+from kdpipe.models.network import Network, Outputs
 
 
 @full_precision
@@ -63,8 +63,8 @@ class E2KdParameters(Parameters):
 
 
 def _e2kd_refuse(pair: Pair, parameters: E2KdParameters) -> str | None:
-    for anatomy, whose in ((pair.student, "student"), (pair.teacher, "teacher")):
-        if not anatomy.spatial_head:
+    for profile, whose in ((pair.student, "student"), (pair.teacher, "teacher")):
+        if not profile.spatial_head:
             return f"not every position of the {whose}'s last map reaches its logits, so it has no Grad-CAM"
     return refuse_final_points(pair)
 

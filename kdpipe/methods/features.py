@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdpipe.anatomy import Tap, pair_by_depth
 from kdpipe.methods.base import Method, Pair, Step, Terms
 from kdpipe.methods.layers import (
     LayerParameters,
@@ -23,6 +22,7 @@ from kdpipe.methods.layers import (
     refuse_points,
 )
 from kdpipe.methods.numerics import full_precision, unit, wide
+from kdpipe.models.profile import Tap, pair_by_depth
 
 # ----------------------------------------------------------------------------------------- fitnet
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdpipe.anatomy import Tap, pair_by_depth
+from kdpipe.config.diagnostics import closest
 from kdpipe.methods.base import Pair, Parameters
-from kdpipe.spec_errors import closest
+from kdpipe.models.profile import Tap, pair_by_depth
 
 
 class LayerParameters(Parameters):
@@ -25,7 +25,7 @@ def paired_layers(pair: Pair, parameters: LayerParameters) -> list[tuple[int, in
     """Indices (student tap, teacher tap): those that ``pairs`` names, or every student tap by relative depth."""
     if parameters.pairs is None:
         return list(enumerate(pair_by_depth(pair.student.taps, pair.teacher.taps)))
-    student, teacher = ([tap.layer for tap in anatomy.taps] for anatomy in (pair.student, pair.teacher))
+    student, teacher = ([tap.layer for tap in profile.taps] for profile in (pair.student, pair.teacher))
     return [(student.index(own), teacher.index(other)) for own, other in parameters.pairs]
 
 
@@ -35,8 +35,8 @@ def refuse_names(pair: Pair, parameters: LayerParameters) -> str | None:
     if repeated := [names for names in named if named.count(names) > 1]:
         return f"parameters.pairs names {list(repeated[0])} twice"
     for own, other in parameters.pairs or ():
-        for name, anatomy, whose in ((own, pair.student, "student"), (other, pair.teacher, "teacher")):
-            known = [tap.layer for tap in anatomy.taps]
+        for name, profile, whose in ((own, pair.student, "student"), (other, pair.teacher, "teacher")):
+            known = [tap.layer for tap in profile.taps]
             if name not in known:
                 hint = closest(name, known)
                 return f"parameters.pairs names layer {name!r}{hint}; the {whose}'s layers are {', '.join(known)}"
@@ -64,8 +64,8 @@ def refuse_layers(pair: Pair, parameters: LayerParameters) -> str | None:
 
 def refuse_final_points(pair: Pair) -> str | None:
     """Why a spatial method cannot use the last maps: one under 2x2 has no space left in it."""
-    for anatomy, whose in ((pair.student, "student"), (pair.teacher, "teacher")):
-        _, height, width = anatomy.final
+    for profile, whose in ((pair.student, "student"), (pair.teacher, "teacher")):
+        _, height, width = profile.final
         if min(height, width) < 2:
             return (
                 f"the {whose}'s last map is {height}x{width}, on which a spatial method means nothing; "

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdpipe.anatomy import Tap
 from kdpipe.methods.base import Method, Pair, Step, Terms
 from kdpipe.methods.layers import LayerParameters, meet, paired_layers, refuse_layers
 from kdpipe.methods.numerics import full_precision, wide
+from kdpipe.models.profile import Tap
 
 LEVELS = (4, 2, 1)
 _WIDEST = 512

@@ -1,0 +1,161 @@
+"""The answer at a glance: the question, verdicts small enough to stand side by side, and the picture that shows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+import polars as pl
+import streamlit as st
+
+from kdpipe.app.shared import catalog, charts, focus, maps, tables
+from kdpipe.app.shared import verdicts as evidence
+from kdpipe.app.shell import page, theme
+from kdpipe.artifacts.store import Study
+
+CLAIMED = ("earlier", "compact", "accurate")
+POINTS = 400  # more are not told apart at this size
+_UNITS = {"accurate": (100, "points of accuracy on the probe images", "0.1")}  # scale, unit, least digit
+_SILHOUETTE = (1, "silhouette", "0.001")
+_ENDPOINT = {"silhouette": ("projection", "silhouette"), "knn_accuracy": ("gap", "kNN accuracy")}
+_HEIGHT = 280  # pixels, legend and axis included
+
+
+def cards(study: Study) -> bool:
+    """The study's one comparison that is not exploratory, a card a claim; False if there is none."""
+    main = evidence.primary(study)
+    if main is None:
+        return False
+    same = study.frame("verdicts", student=main["student"], method_label=main["method_label"])
+    same = same.filter((pl.col("label_fraction") - main["label_fraction"]).abs() < 1e-6)
+    titles = dict(study.claims.select("claim", "title").iter_rows())
+    rows = [row for name in CLAIMED for row in same.filter(claim=name).rows(named=True)]
+    for column, row in zip(st.columns(len(rows)), rows, strict=True):
+        with column:
+            _card(row, titles[row["claim"]])
+    return True
+
+
+def _card(verdict: Mapping[str, Any], claim: str) -> None:
+    with st.container(border=True, height="stretch"):
+        st.markdown(f"**{claim}**", help=verdict["sentence"])
+        evidence.badges(verdict)
+        st.caption(effect_in_words(verdict))
+
+
+def effect_in_words(verdict: Mapping[str, Any]) -> str:
+    """Effect, interval, seeds and controls of a verdict, without its sentence."""
+    said = []
+    if verdict["estimate"] is not None:
+        unit = _UNITS.get(verdict["claim"], _SILHOUETTE)
+        number = f"{_rounded(verdict['estimate'], unit)} {unit[1]}"
+        if verdict["low"] is not None:
+            number += f" ({_rounded(verdict['low'], unit)} to {_rounded(verdict['high'], unit)})"
+        said.append(f"{number}, {verdict['seeds']} paired seeds.")
+    rests = json.loads(verdict.get("rests_on") or "{}")
+    asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
+    if asked:
+        said.append(
+            f"Outlasts {len(verdict['controls_passed'])} of {asked} other explanations{evidence.on_knn(rests)}."
+        )
+    said += _caveats(rests.get("silhouette") or {})
+    missing = len(verdict["controls_missing"])
+    if missing:
+        said.append(f"{missing} explanation{'s' * (missing != 1)} could not be asked.")
+    if verdict["takes"]:
+        said.append(f"A decision takes {verdict['takes']}.")
+    return " ".join(said)
+
+
+def _caveats(rests: Mapping[str, Any]) -> list[str]:
+    """What a reader of the effect alone would miss: how little a control leaves, the band, and the curves' shape."""
+    said = []
+    left = [control for control in rests.get("controls") or [] if control["estimate"] is not None]
+    if left:
+        least = min(left, key=lambda control: control["estimate"])
+        said.append(f"Least is left with {least['name']}: {_rounded(least['estimate'], _SILHOUETTE)}.")
+    effect, epsilon = rests.get("early_abc") or {}, rests.get("epsilon")
+    if epsilon and effect.get("low") is not None and -epsilon < effect["low"] <= effect["high"] < epsilon:
+        said.append(f"All of it lies within ±{epsilon:g}, which was said beforehand not to matter.")
+    shape = rests.get("shape_abc") or {}
+    if shape.get("high") is not None and shape["high"] < 0:
+        said.append("Brought to one height, the curve rises later than plain's, not earlier.")
+    return said
+
+
+def _rounded(value: float, unit: tuple[int, str, str]) -> str:
+    """A stored 32-bit number in its unit; halves are rounded up, as the verdict's own sentence shows them."""
+    scale, _, step = unit
+    exact = Decimal(f"{value:.6g}") * scale
+    return f"{exact.quantize(Decimal(step), ROUND_HALF_UP):+}"
+
+
+def picture(study: Study, networks: pl.DataFrame) -> None:
+    """Curves of the headline's networks by depth and, where there are maps, plain and distilled layer by layer."""
+    shown = catalog.headline(study, networks).filter(pl.col("role").is_in(["teacher", "plain", "distilled"]))
+    colours = {name: colour for name, colour in focus.colours(study, networks).items() if name in set(shown["series"])}
+    drawn = [name for name in _ENDPOINT if curves(study, shown, name).height]
+    rows = catalog.headline_rows(shown).unique("role", keep="first", maintain_order=True)
+    rows = rows.filter(pl.col("role") != "teacher")
+    has_maps = rows.height > 1
+    if not drawn and not has_maps:
+        st.info(page.no_measures("layers"))
+        return
+    places = st.columns([2, 3]) if has_maps else st.columns(max(len(drawn), 1))
+    for place, name in zip(places, drawn[: 1 if has_maps else 2], strict=False):
+        with place:
+            _curve(study, shown, name, colours)
+    if has_maps:
+        with places[1]:
+            _maps(study, rows)
+
+
+def curves(study: Study, networks: pl.DataFrame, endpoint: str) -> pl.DataFrame:
+    """One endpoint of the verdicts by depth, in its own view."""
+    view = _ENDPOINT[endpoint][0]
+    rows = study.frame("layer_measures", network_id=networks["network_id"].to_list(), view=view, measure=endpoint)
+    return tables.by_depth(rows, networks, study.layers)
+
+
+def _curve(study: Study, networks: pl.DataFrame, endpoint: str, colours: dict[str, str]) -> None:
+    rows, title = curves(study, networks, endpoint), _ENDPOINT[endpoint][1]
+    chart = charts.depth_curves(rows, colours, title, width=300).properties(height=_HEIGHT)
+    page.chart(study, chart, key=f"curve_{endpoint}", alt=curve_in_words(rows, title))
+    seeds = networks.filter(catalog.STUDENT)["seed"].n_unique()
+    vectors = catalog.VIEWS[_ENDPOINT[endpoint][0]].split(" (")[0]
+    st.caption(
+        f"**How well classes stand apart in each layer** ({title}; vectors: {vectors}). "
+        + (f"Line: mean of {seeds} seed{'s' * (seeds != 1)}; band: lowest to highest. " if seeds else "")
+        + "If distillation compacts *earlier*, its curve rises before the last layer too."
+    )
+
+
+def curve_in_words(rows: pl.DataFrame, title: str) -> str:
+    """Where each curve starts and ends, for those who cannot see it."""
+    means = charts.depth_means(rows)
+    ends = means.group_by("series", maintain_order=True).agg(first=pl.col("mean").first(), last=pl.col("mean").last())
+    said = "; ".join(f"{name} from {first:.2f} to {last:.2f}" for name, first, last in ends.rows())
+    return f"{title} from the first layer to the last: {said}"
+
+
+def _maps(study: Study, rows: pl.DataFrame) -> None:
+    """Two rows of small maps: the same images in plain and in the distilled student."""
+    projector = maps.projectors_of(study)[0]
+    setting = maps.settings_of(study, projector).row(0, named=True)
+    chosen = rows["network_id"].to_list()
+    layers = study.frame("layers", network_id=chosen, view=setting["view"])
+    points = study.frame("maps", network_id=chosen, projector=projector).filter(maps.same_setting(setting))
+    panels = maps.panels_of(rows, layers, catalog.columns_of(layers, chosen), points, study.map_measures.clear())
+    samples = study.samples.drop("image").filter(pl.col("display_rank") < POINTS)
+    names = study.record["data"]["class_names"]
+    colouring = maps.Colouring("class", theme.class_colours(names, names))
+    table = maps.wide_table(panels, points, samples, study.frame("predictions", network_id=chosen), names, colouring)
+    spec = maps.small_multiples(table, panels, colouring, scores=[], clickable=False, width=480)
+    alt = f"{maps.PROJECTORS.get(projector, projector)} maps of each layer: {' and '.join(rows['label'])}"
+    page.vega_chart(study, table, spec, key="maps", width="content", alt=alt)
+    st.caption(
+        f"**The same {table.height} test images, layer by layer**; a colour is a class here, not a method. Groups that "
+        "come apart further left came apart earlier. Sizes and gaps are the map's own doing."
+    )

@@ -1,0 +1,106 @@
+"""Every way in which the area before the last layer could have been measured, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import polars as pl
+import streamlit as st
+
+from kdpipe.app.shared import verdicts as evidence
+from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns
+from kdpipe.app.shell import page, pick
+from kdpipe.app.shell.theme import PETROFF
+from kdpipe.artifacts.store import Study
+
+
+@st.fragment
+def section(study: Study, cell: Mapping[str, Any]) -> None:
+    """Every way in which the area could have been measured; another control reruns this part alone."""
+    with page.section("The specifications"):
+        st.header("Every way to measure it")
+        rows = evidence.of_cell(study.specification, cell)
+        if rows.is_empty():
+            st.info("This study kept no other ways to measure: set `specifications = true` under `[measures]`.")
+            return
+        others = [name for name in rows["against"].unique(maintain_order=True) if name != "plain"]
+        against = pick.several("Against", ["plain", *others], "against", first=["plain"])
+        shown = rows_of(rows, against or ["plain"])
+        parts = shown.partition_by("measure", maintain_order=True)
+        for column, part in zip(st.columns(2), parts, strict=False):
+            endpoint, above = part["measure"][0], part.filter(pl.col("low") > 0).height
+            estimates = part["estimate"].to_list()  # from the smallest
+            with column:
+                st.subheader(evidence.ENDPOINTS[endpoint].split(" (")[0])
+                page.chart(
+                    study, curve(part, evidence.epsilon_of(study, endpoint)), f"spec_{endpoint}",
+                    f"Area before the last layer measured in {part.height} ways, from {estimates[0]:+.3f} to "
+                    f"{estimates[-1]:+.3f}; the interval of {above} lies above 0.",
+                )  # fmt: skip
+        positive = shown.filter(pl.col("low") > 0).height
+        st.caption(
+            f"{shown.height} specifications: the views of a layer, as it is or with each column at deviation 1 "
+            "(std), and the numbers of neighbours (k) that the study has. The interval (over seeds and "
+            f"images) of {positive} lies above 0. Grey band: a difference that was said beforehand not to matter, for "
+            "the way fixed in advance. A claim that holds in one of them alone is about that way of measuring."
+        )
+        page.table_beside(shown.drop("place", "kind"), f"{study.name}-{cell['method_label']}-specification", "ways")
+
+
+def rows_of(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame:
+    """Every way to measure the early area, the smallest first within an endpoint, each with a name."""
+    way = pl.concat_str(
+        pl.col("view").replace({"gap": "channel means", "projection": "whole map"}),
+        pl.when(pl.col("k").is_not_null()).then(pl.format(", k = {}", "k")).otherwise(pl.lit("")),
+        pl.when("standardised").then(pl.lit(", std")).otherwise(pl.lit("")),
+    )
+    several = pl.lit(len(against) > 1)
+    rows = specification.filter(pl.col("against").is_in(list(against))).with_columns(
+        way=pl.when(several).then(pl.concat_str("against", pl.lit(": "), way)).otherwise(way),
+        kind=pl.when("fixed_in_advance").then(pl.lit("fixed in advance")).otherwise(pl.lit("another way")),
+    )
+    first = pl.col("measure").replace_strict(
+        {name: at for at, name in enumerate(evidence.ENDPOINTS)}, default=len(evidence.ENDPOINTS)
+    )
+    return rows.sort(first, "estimate").with_columns(
+        place=pl.int_range(pl.len()).over("measure"),
+        endpoint=pl.col("measure").replace(evidence.ENDPOINTS),
+    )
+
+
+def curve(rows: pl.DataFrame, epsilon: float) -> Layered:
+    """The estimates of every specification of one endpoint in rising order, named; bold what was fixed in advance.
+
+    Args:
+        rows: of :func:`rows_of`, of one measure.
+        epsilon: half the width of the band of what would not matter.
+    """
+    tooltip: list[Any] = [
+        alt.Tooltip("against:N"),
+        alt.Tooltip("way:N"),
+        *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("estimate", "low", "high")),
+        alt.Tooltip("kind:N"),
+    ]
+    kinds = ["fixed in advance", "another way"]
+    legend = alt.Legend(orient="top", columns=fitting_columns(kinds, 320))
+    base = alt.Chart(rows.select("against", "way", "estimate", "low", "high", "kind", "place")).encode(
+        y=alt.Y(
+            "way:N",
+            sort=rows["way"].to_list(),
+            title=None,
+            axis=alt.Axis(labelLimit=evidence.LIMIT, labelOverlap=False),
+        ),
+        color=alt.Color(
+            "kind:N", title=None, scale=alt.Scale(domain=kinds, range=[PETROFF[2], PETROFF[8]]), legend=legend
+        ),
+        tooltip=tooltip,
+    )
+    x: dict[str, Any] = {"title": "area before the last layer", "scale": alt.Scale(zero=True)}
+    x["axis"] = alt.Axis(tickCount=5)
+    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2=alt.X2("high:Q"))
+    shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=kinds, range=["diamond", "circle"]), legend=legend)
+    dots = base.mark_point(filled=True, opacity=1, size=100).encode(x=alt.X("estimate:Q", **x), shape=shape)
+    height = 190 + 26 * max(rows.height, 2)  # the legend, the axis and the signature take their part
+    return alt.layer(*evidence.zero(epsilon, x), bars, dots).properties(height=height, usermeta=CANVAS)

@@ -1,0 +1,1 @@
+"""What several pages share: tables, charts, and what networks are called."""

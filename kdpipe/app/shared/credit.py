@@ -1,0 +1,214 @@
+"""Whose neighbours an image has in a layer: the teacher's, plain's, both or neither, and what another start would have.
+
+Frames in, frames and charts out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from kdpipe.app.shared import catalog, tables
+from kdpipe.app.shared.charts import CANVAS, Layered
+from kdpipe.app.shell.theme import GREY, PETROFF, SAME
+from kdpipe.artifacts.store import Study
+
+KINDS = ("kept", "gained", "lost", "invented")
+SAME_CLASS, OTHER_CLASS = "same class", "other class"
+_NULL = "#92dadd"  # of the control, as in every legend
+_LINE = PETROFF[8]
+_CREDIT_ROWS = {
+    "series": pl.String, "layer": pl.String, "credit": pl.String, "same": pl.Float64, "other": pl.Float64,
+    "neighbours": pl.Float64, "lowest": pl.Float64, "highest": pl.Float64, "seeds": pl.UInt32,
+}  # fmt: skip
+
+
+def of_networks(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFrame:
+    """Mean neighbours an image of each kind, by network and layer; the big table is averaged where it lies."""
+    kinds = [f"{kind}_{whose}" for kind in KINDS for whose in ("same", "other")]
+    wanted = study.scan("neighbour_credit").filter(
+        pl.col("network_id").is_in(scope["network_id"].to_list()) & (pl.col("view") == view)
+    )
+    return wanted.group_by("network_id", "layer").agg(pl.col(kinds).mean()).collect()
+
+
+def of_another_seed(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFrame:
+    """The same bookkeeping of plain of another seed beside plain, counted from the stored neighbours.
+
+    Labels, batches and initial weights differ, so it moves more than initial weights alone would.
+
+    Returns:
+        Rows as of :func:`of_networks`, of the second plain student that has neighbours; none where fewer than two
+        have, or the teacher has not.
+    """
+    teacher = scope.filter(pl.col("role") == "teacher")["network_id"].to_list()
+    plain = scope.filter(pl.col("role") == "plain").sort("seed")["network_id"].to_list()
+    found = study.frame("neighbours", network_id=[*teacher, *plain], view=view)
+    stored = set(found["network_id"].unique().to_list())
+    teacher, plain = ([name for name in names if name in stored] for names in (teacher, plain))
+    kinds = {f"{kind}_{whose}": pl.Float64 for kind in KINDS for whose in ("same", "other")}
+    nothing = pl.DataFrame(schema={"network_id": pl.String, "layer": pl.String, **kinds})
+    if not teacher or len(plain) < 2:
+        return nothing
+    samples = study.samples.select("sample_id", "label")
+    labels = np.full(int(samples["sample_id"].max()) + 1, -1)  # type: ignore[arg-type]
+    labels[samples["sample_id"].to_numpy()] = samples["label"].to_numpy()
+    ordered = catalog.layers_in_order(study.layers)
+    theirs, first, second = ordered[teacher[0]], plain[0], plain[1]
+    rows = []
+    for i, layer in enumerate(ordered[second]):
+        near = theirs[catalog.nearest_place(i, len(ordered[second]), len(theirs))]
+        places = [(second, layer), (first, layer), (teacher[0], near)]
+        ids = [found.filter(network_id=name, layer=at).sort("sample_id") for name, at in places]
+        if any(one.is_empty() for one in ids):
+            return nothing
+        own = labels[ids[0]["sample_id"].to_numpy()]
+        mine, its, given = (np.array(one["ids"].to_list(), dtype=np.int64) for one in ids)
+        rows.append({"network_id": second, "layer": layer, **counted(mine, its, given, labels, own)})
+    return pl.DataFrame(rows, schema=nothing.schema)
+
+
+def counted(
+    mine: NDArray[np.int64], plain: NDArray[np.int64], teacher: NDArray[np.int64],
+    labels: NDArray[np.int64], own: NDArray[np.int64],
+) -> dict[str, float]:  # fmt: skip
+    """Mean neighbours an image that are kept, gained, lost and invented, as of neighbour_credit.parquet.
+
+    Args:
+        mine, plain, teacher: neighbours (N, k) of each image.
+        labels: class of each image, by its id.
+        own: (N,) class of the images themselves.
+    """
+
+    def has(these: NDArray[np.int64], those: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.asarray((these[:, :, None] == those[:, None, :]).any(axis=2))
+
+    by_teacher, by_plain = has(mine, teacher), has(mine, plain)
+    told = {
+        "kept": (mine, by_teacher & by_plain),
+        "gained": (mine, by_teacher & ~by_plain),
+        "lost": (plain, has(plain, teacher) & ~has(plain, mine)),
+        "invented": (mine, ~by_teacher & ~by_plain),
+    }
+    found: dict[str, float] = {}
+    for kind, (ids, which) in told.items():
+        same = labels[ids] == own[:, None]
+        found[f"{kind}_same"] = float((which & same).sum(axis=1).mean())
+        found[f"{kind}_other"] = float((which & ~same).sum(axis=1).mean())
+    return found
+
+
+def net(means: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
+    """The teacher's neighbours gained less those lost, by network and layer, as curves by depth."""
+    gained, lost = (pl.col(f"{kind}_same") + pl.col(f"{kind}_other") for kind in ("gained", "lost"))
+    rows = means.select("network_id", "layer", value=gained - lost, chance=pl.lit(None, pl.Float32))
+    return tables.by_depth(rows, scope, layers)
+
+
+def by_kind(means: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
+    """A row a series, layer and kind: mean over seeds of the same and the other class, and the seeds' range of both."""
+    if means.is_empty():
+        return pl.DataFrame(schema=_CREDIT_ROWS)
+    kinds = [f"{kind}_{whose}" for kind in KINDS for whose in ("same", "other")]
+    long = means.unpivot(kinds, index=["network_id", "layer"], variable_name="kind", value_name="neighbours")
+    long = long.with_columns(
+        credit=pl.col("kind").str.split("_").list.first(), whose=pl.col("kind").str.split("_").list.last()
+    )
+    wide = long.pivot(on="whose", index=["network_id", "layer", "credit"], values="neighbours")
+    wide = wide.with_columns(total=pl.col("same") + pl.col("other"))
+    order = layers.select("network_id", "layer", "order").unique()
+    place = pl.col("credit").replace_strict({kind: i for i, kind in enumerate(KINDS)}, return_dtype=pl.Int32)
+    return (
+        wide.join(scope.select("network_id", "series", "rank"), on="network_id")
+        .join(order, on=["network_id", "layer"])
+        .group_by("rank", "series", "layer", "order", "credit")
+        .agg(pl.col("same").mean(), pl.col("other").mean(), neighbours=pl.col("total").mean(),
+             lowest=pl.col("total").min(), highest=pl.col("total").max(), seeds=pl.len())
+        .sort("rank", "series", "order", place)
+        .drop("rank", "order")
+    )  # fmt: skip
+
+
+def bars(rows: pl.DataFrame, null: pl.DataFrame, layers: Sequence[str]) -> Layered:
+    """Neighbours an image, a bar a kind and layer, split by class; a line over seeds; a diamond for another start.
+
+    Args:
+        rows: of :func:`by_kind` for one series.
+        null: the same for another plain start, or none.
+        layers: from top to bottom.
+    """
+    order = [f"{layer}\n{part}" for layer in layers for part in (*KINDS, "")][:-1]
+    at = pl.concat_str("layer", pl.lit("\n"), "credit")
+    shown, other = (frame.filter(pl.col("layer").is_in(list(layers))).with_columns(row=at) for frame in (rows, null))
+    parts = pl.concat([
+        shown.with_columns(start=pl.lit(0.0), end="same", of=pl.lit(SAME_CLASS)),
+        shown.with_columns(start="same", end="neighbours", of=pl.lit(OTHER_CLASS)),
+    ])  # fmt: skip
+    first = "split(datum.value, '\\n')[1] === 'kept' ? split(datum.value, '\\n')[0] + '  ' : ''"
+    label = f"({first}) + split(datum.value, '\\n')[1]"
+    axis = alt.Axis(labelExpr=label, labelOverlap=False, labelFlush=False, ticks=False, labelLimit=180, title=None)
+    y = alt.Y("row:N", sort=None, axis=axis, scale=alt.Scale(domain=order, paddingInner=0.15))
+    title = "neighbours of an image, of 15"
+    tooltip = [alt.Tooltip("layer:N"), alt.Tooltip("credit:N", title="kind"), *(
+        alt.Tooltip(f"{name}:Q", title=words, format=".2f")
+        for name, words in {"same": "of the same class", "other": "of another class", "neighbours": "both",
+                            "lowest": "both, lowest seed", "highest": "both, highest seed"}.items()
+    ), alt.Tooltip("seeds:Q")]  # fmt: skip
+    colour = alt.Color(
+        "of:N", title=None, scale=alt.Scale(domain=[SAME_CLASS, OTHER_CLASS], range=[SAME, GREY]),
+        legend=alt.Legend(orient="top"),
+    )  # fmt: skip
+    x = alt.X("start:Q", title=title, axis=alt.Axis(tickCount=alt.ExprRef("width < 400 ? 5 : 12")))
+    drawn = alt.Chart(parts).mark_bar().encode(y=y, x=x, x2=alt.X2("end:Q"), color=colour, tooltip=tooltip)
+    line = alt.Chart(shown).mark_rule(strokeWidth=2, color=_LINE)
+    marks: list[Any] = [
+        drawn,
+        line.encode(y=y, x=alt.X("lowest:Q", title=title), x2=alt.X2("highest:Q"), tooltip=tooltip),
+    ]
+    if other.height:
+        dots = alt.Chart(other).mark_point(
+            shape="diamond", size=75, filled=True, fill=_NULL, stroke="#333333", strokeWidth=1.2, opacity=1
+        )
+        named = [alt.Tooltip("series:N", title="beside it"), *tooltip]
+        marks.append(dots.encode(y=y, x=alt.X("neighbours:Q", title=title), tooltip=named))
+    return alt.layer(*marks).properties(height=60 + 18 * len(order), usermeta=CANVAS)
+
+
+def some_of(layers: Sequence[str], most: int = 6) -> list[str]:
+    """At most ``most`` layers, the first and the last among them, evenly spread."""
+    if len(layers) <= most:
+        return list(layers)
+    return [layers[round(i * (len(layers) - 1) / (most - 1))] for i in range(most)]
+
+
+def net_in_words(curves: pl.DataFrame, colours: Mapping[str, str]) -> str:
+    """Of each series in colour the layer where it gains most, with the seeds' range: for those who cannot see it."""
+    said = []
+    for name in colours:
+        rows = curves.filter(series=name).group_by("layer", maintain_order=True).agg(
+            mean=pl.col("value").mean(), low=pl.col("value").min(), high=pl.col("value").max()
+        )  # fmt: skip
+        if rows.height:
+            top = rows.sort("mean", descending=True).row(0, named=True)
+            said.append(f"{name} {top['mean']:+.2f} ({top['low']:+.2f} to {top['high']:+.2f}) at {top['layer']}")
+    return f"At most: {'; '.join(said)}." if said else "No values."
+
+
+def of_another_start(study: Study, scope: pl.DataFrame, view: str) -> tuple[pl.DataFrame, str]:
+    """What another plain start alone gains and loses, and what that start is (or why there is none)."""
+    again = scope.filter("null")["network_id"].to_list()
+    stored = of_networks(study, scope.filter("null"), view)
+    if stored.height:
+        return stored, f"plain from other initial weights ({len(again)} seed{'s' * (len(again) != 1)})"
+    found = of_another_seed(study, scope, view)
+    if found.height:
+        return found, "plain of another seed (labels, batches and initial weights differ; one pair of students)"
+    return found, (
+        "What another plain start gains and loses is not stored here: that takes neighbours of two plain students, "
+        "which studies with maps keep (`projectors` under `[maps]`)."
+    )

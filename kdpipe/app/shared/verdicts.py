@@ -1,0 +1,278 @@
+"""Verdicts on a page: cards, the table of claims, what an effect outlasts, and every way it could be measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import polars as pl
+import streamlit as st
+
+from kdpipe.app.shared import catalog
+from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns
+from kdpipe.app.shell import page, pick
+from kdpipe.app.shell.theme import GREY, PETROFF
+from kdpipe.app.shell.words import verbatim
+from kdpipe.artifacts.store import Study
+
+# Icon and Streamlit badge colour of each verdict; what is not named here is neutral.
+LOOKS: Mapping[str, tuple[str, Any]] = {
+    "supported": (":material/check_circle:", "green"),
+    "supported for compactness only": (":material/rule:", "orange"),
+    "better but not earlier": (":material/trending_up:", "orange"),
+    "explained": (":material/call_split:", "orange"),
+    "reversed": (":material/undo:", "red"),
+    "no difference": (":material/drag_handle:", "gray"),
+    "not supported by all": (":material/stacks:", "orange"),
+    "inconclusive": (":material/question_mark:", "gray"),
+    "estimate only": (":material/straighten:", "gray"),
+    "not computable": (":material/block:", "gray"),
+}
+ENDPOINTS = {"silhouette": "silhouette (projection)", "knn_accuracy": "kNN accuracy (channel means)"}
+ENDPOINT_VIEWS = {"silhouette": "projection", "knn_accuracy": "gap"}
+NUMBERS = ("seeds", "estimate", "low", "high", "p", "p_corrected", "correction", "d_z", "null_ratio")
+PASSED, FAILED, PLAIN = "outlasts it", "does not outlast it", "against plain"
+_OUTCOMES = {PLAIN: (PETROFF[0], "diamond"), PASSED: (PETROFF[3], "circle"), FAILED: (PETROFF[2], "cross")}
+ASKS = {
+    "instead": "Does this in the place of distillation do as much?",
+    "without": "Is anything gained over plain without what it withholds?",
+}
+_MATCHED = (
+    "Both students at the accuracy of the less accurate one: the other is stopped where it first was as accurate.",
+    "without",
+)
+LIMIT = 220  # pixels of a name beside its row: a phone has 340 in all
+# What a verdict means, in words that fit every claim; docs/EVIDENCE.md has the rules.
+MEANINGS: Mapping[str, str] = {
+    "supported": "The effect is there, on all that it is judged by, and no control that was asked gains as much.",
+    "supported for compactness only": "Classes are tighter earlier, but neighbours are not shown to agree more.",
+    "better but not earlier": "The curve is higher, but its shape over depth is not shown to be an earlier one.",
+    "explained": (
+        "The effect is there, but not shown to outlast a control: one that takes distillation's place gains as much, "
+        "or the effect goes with what the control withholds, such as the teacher's extra labels."
+    ),
+    "reversed": "The effect is there with the other sign than the claim says.",
+    "no difference": "The whole interval lies within what was said beforehand not to matter.",
+    "not supported by all": "It holds for some of what it should hold for, not for all.",
+    "inconclusive": "The data neither shows a difference nor rules one out.",
+    "estimate only": "Too few seeds for a verdict: the numbers stand as estimates.",
+    "not computable": "Something that it takes is missing: a curve that rises, or a second architecture or method.",
+}
+
+
+def cell_name(row: Mapping[str, Any], several_students: bool) -> str:
+    """What a cell is called: method, budget, and the student where there are several."""
+    method, student = row["method_label"] or "all methods", row["student"] or "all students"
+    named = f"{method}, {catalog.budget(row['label_fraction'])}"
+    return f"{named}, {student}" if several_students else named
+
+
+def card(verdict: Mapping[str, Any], claim: str) -> None:
+    """One verdict: the claim, the verdict, the effect with its interval, seeds and controls, in words."""
+    with st.container(border=True):
+        st.markdown(f"**{claim}**")
+        badges(verdict)
+        details(verdict)
+
+
+def badges(verdict: Mapping[str, Any]) -> None:
+    """The verdict and, in grey, how many controls were not asked: two badges, as a narrow card cuts off a long one."""
+    icon, colour = LOOKS.get(verdict["verdict"], (":material/help:", "gray"))
+    title, rest = verdict["title"], ""
+    if title.endswith("not asked"):
+        title, _, rest = title.rpartition(", ")
+    with st.container(horizontal=True, gap="small"):
+        st.badge(title, icon=icon, color=colour)
+        if rest:
+            st.badge(rest, color="gray")
+
+
+def details(verdict: Mapping[str, Any]) -> None:
+    """What a verdict rests on: its sentence with the numbers, the reason, what a decision takes, and controls."""
+    st.text(verdict["sentence"])
+    if verdict["because"] and verdict["verdict"] != "supported":
+        st.caption(f"Why: {verbatim(verdict['because'])}.")
+    if verdict["takes"]:
+        st.caption(f"What a decision would take: {verbatim(verdict['takes'])}.")
+    asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
+    missing = len(verdict["controls_missing"])
+    left = f" {missing} more could not be asked." if missing else ""
+    both = on_knn(json.loads(verdict.get("rests_on") or "{}"))
+    said = [f"Outlasts {len(verdict['controls_passed'])} of {asked} controls{both}.{left}"] if asked else []
+    if verdict["null_ratio"] is not None:
+        said.append(f"{verdict['null_ratio']:.1f} times what another start alone moves.")
+    if said:
+        st.caption(" ".join(said))
+
+
+def on_knn(rests: Mapping[str, Any]) -> str:
+    """How many controls the second endpoint outlasts, where the claim is judged by both; ``rests`` as in the table."""
+    controls = (rests.get("knn_accuracy") or {}).get("controls") or []
+    kept = sum(bool(control["survived"]) for control in controls)
+    return f" on silhouette, {kept} of {len(controls)} on kNN accuracy" if controls else ""
+
+
+def link_to_measures(study: Study, cell: Mapping[str, Any], verdicts: pl.DataFrame) -> None:
+    """To the same comparison on the page of measures, where its curves and every other way to measure it are."""
+    several = verdicts.filter(claim="earlier")["student"].n_unique() > 1
+    about = "Curves, advance, every way to measure"
+    asked = {} if cell["primary"] else {"comparison": cell_name(cell, several)}  # a default stays out of addresses
+    page.link("pages/3_Measures.py", about, study=study, **asked)
+
+
+def pick_cell(verdicts: pl.DataFrame, key: str = "cell") -> dict[str, Any]:
+    """The comparison in the address, or the study's primary one: a row of verdicts on being compact earlier.
+
+    Pages that link to each other need keys of their own: a link drops what its page keeps in the address itself.
+    """
+    cells = verdicts.filter(claim="earlier").rows(named=True)
+    students = len({row["student"] for row in cells}) > 1
+    names = [cell_name(row, students) for row in cells]
+    first = next((at for at, row in enumerate(cells) if row["primary"]), 0)
+    return cells[names.index(pick.one("Comparison", names, key, first=names[first], width=420))]
+
+
+def of_cell(frame: pl.DataFrame, cell: Mapping[str, Any]) -> pl.DataFrame:
+    """The rows of a comparison, in any table that has its student, method_label and label_fraction."""
+    same = (pl.col("student") == cell["student"]) & (pl.col("method_label") == cell["method_label"])
+    return frame.filter(same & ((pl.col("label_fraction") - cell["label_fraction"]).abs() < 1e-6))
+
+
+def least_p(verdict: Mapping[str, Any] | None) -> str:
+    """The smallest p that so few seeds can give: all of one sign, in an exact two-sided test."""
+    if verdict is None or verdict["p"] is None:
+        return ""
+    least = 2.0 ** (1 - verdict["seeds"])
+    return (
+        f" {verdict['seeds']} seeds of one sign give p = {least:.2g} and no less, {2 * least:.2g} once corrected over "
+        "the two endpoints: more seeds, not a larger effect, would make it smaller."
+    )
+
+
+def controls_in_words(study: Study, rows: pl.DataFrame, missing: Sequence[str]) -> pl.DataFrame:
+    """What stands behind the names of controls: control, in words, what it rules out; as Markdown without any."""
+    known = {row["method"]: row for row in study.methods.rows(named=True)}
+    said = []
+    for against in [*rows.filter(pl.col("outcome") != PLAIN)["against"].to_list(), *missing]:
+        name = against.removesuffix(" - plain")
+        # a control of one method's own is called by that method before its own name
+        row = known.get(name) or next((known[one] for one in known if name.endswith(f"-{one}")), None)
+        what, kind = (row["summary"], row["explains"]) if row else _MATCHED if name == "matched-accuracy" else ("", "")
+        said.append({"control": against, "what it is": what, "what it asks": ASKS.get(kind or "", "")})
+    schema = {"control": pl.String, "what it is": pl.String, "what it asks": pl.String}
+    return pl.DataFrame(said, schema=schema).select(pl.all().map_elements(verbatim, pl.String))
+
+
+def epsilon_of(study: Study, endpoint: str) -> float:
+    """The area that was said beforehand not to matter, in the endpoint's unit times depth; 0 if nothing was said."""
+    said = study.record["study"].get("evidence") or {}
+    return float((said.get("epsilon") or {}).get(endpoint, 0.0))
+
+
+def flat(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of comparisons or verdicts with lists as text, as CSV holds none."""
+    lists = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.List)]
+    return rows.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join("; ") for name in lists)
+
+
+def in_words(verdict: Mapping[str, Any]) -> str:
+    """A verdict for a table that reads Markdown: its icon, which differs in shape and colour, and its title."""
+    icon, colour = LOOKS.get(verdict["verdict"], (":material/help:", "gray"))
+    return f":{colour}[{icon}] {verbatim(verdict['title'])}"
+
+
+def in_table(verdicts: pl.DataFrame) -> pl.DataFrame:
+    """A row a cell and a column a claim by its short name, holding the verdict as Markdown."""
+    several = verdicts.filter(pl.col("student") != "")["student"].n_unique() > 1
+    rows: dict[str, dict[str, str]] = {}
+    for row in verdicts.iter_rows(named=True):
+        if row["student"] and row["method_label"]:
+            name = cell_name(row, several)
+            mine = rows.setdefault(name, {"comparison": verbatim(name)})
+            mine[row["claim"].replace("-", " ")] = in_words(row)
+    return pl.DataFrame(list(rows.values()), infer_schema_length=None).fill_null("not asked")
+
+
+def meanings(verdicts: pl.DataFrame) -> str:
+    """The verdicts that occur, each with its icon and what it means, as a Markdown list."""
+    present = set(verdicts["verdict"].to_list())
+    lines = (f"- :{LOOKS[name][1]}[{LOOKS[name][0]}] **{name}**: {said}" for name, said in MEANINGS.items())
+    return "\n".join(line for name, line in zip(MEANINGS, lines, strict=True) if name in present)
+
+
+def outlasted(comparisons: pl.DataFrame, endpoint: str) -> pl.DataFrame:
+    """The early area against plain and against each control, with what became of it."""
+    mine = comparisons.filter(measure=endpoint, quantity="early_abc")
+    kept = pl.when(pl.col("low") > 0).then(pl.lit(PASSED)).otherwise(pl.lit(FAILED))
+    return mine.with_columns(outcome=pl.when(pl.col("against") == "plain").then(pl.lit(PLAIN)).otherwise(kept))
+
+
+def forest_in_words(rows: pl.DataFrame) -> str:
+    """The rows of :func:`outlasted` in a sentence, with the numbers."""
+    said = [
+        f"{row['against']} {row['estimate']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        for row in rows.drop_nulls(["low", "high"]).rows(named=True)
+    ]
+    controls = rows.filter(pl.col("outcome") != PLAIN)
+    passed = controls.filter(outcome=PASSED).height
+    outlasts = f"It outlasts {passed} of {controls.height} controls." if controls.height else "No control was asked."
+    return f"Area before the last layer held against: {'; '.join(said)}. {outlasts}"
+
+
+def forest(rows: pl.DataFrame, epsilon: float, title: str) -> Layered:
+    """A row a contrast: its estimate, its interval and each seed, before the band of what would not matter.
+
+    Args:
+        rows: of :func:`outlasted`, in order.
+        epsilon: half the width of the band.
+    """
+    order = rows["against"].to_list()
+    y = alt.Y("against:N", sort=order, title=None, axis=alt.Axis(labelLimit=LIMIT, labelOverlap=False))
+    x: dict[str, Any] = {"title": title, "scale": alt.Scale(zero=True, nice=True), "axis": alt.Axis(tickCount=6)}
+    present = [name for name in _OUTCOMES if name in rows["outcome"].to_list()]
+    legend = alt.Legend(orient="top", columns=fitting_columns(present, 500))
+    colours, shapes = zip(*(_OUTCOMES[name] for name in present), strict=True)
+    colour = alt.Color("outcome:N", title=None, scale=alt.Scale(domain=present, range=list(colours)), legend=legend)
+    shape = alt.Shape("outcome:N", title=None, scale=alt.Scale(domain=present, range=list(shapes)), legend=legend)
+    tooltip: list[Any] = [
+        alt.Tooltip("against:N"),
+        *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("estimate", "low", "high")),
+    ]
+    shown = rows.select("against", "outcome", "estimate", "low", "high")
+    base = alt.Chart(shown).encode(y=y, color=colour, tooltip=tooltip)
+    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2=alt.X2("high:Q"))
+    dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("estimate:Q", **x), shape=shape)
+    each = rows.select("against", "outcome", value="per_seed").explode("value")
+    seeds = alt.Chart(each).mark_tick(thickness=1.5, size=9, opacity=0.7).encode(
+        y=y, x=alt.X("value:Q", **x), color=colour,
+        tooltip=[alt.Tooltip("against:N"), alt.Tooltip("value:Q", format="+.4f")]
+    )  # fmt: skip
+    return alt.layer(*zero(epsilon, x), bars, seeds, dots).properties(
+        height=170 + 28 * max(len(order), 2), usermeta=CANVAS
+    )
+
+
+def within_band(rows: pl.DataFrame, epsilon: float) -> str:
+    """Which controls are outlasted by an amount that may not matter: their intervals reach into the band."""
+    reaching = rows.filter((pl.col("outcome") == PASSED) & (pl.col("low") < epsilon))["against"].to_list()
+    if not reaching or not epsilon:
+        return ""
+    return (
+        f" Outlasted, but perhaps by no more than ±{epsilon:g}, which was said beforehand not to matter: "
+        f"{verbatim(', '.join(reaching))}."
+    )
+
+
+def zero(epsilon: float, x: dict[str, Any]) -> list[Any]:
+    """The line at 0 inside the band of what would not matter."""
+    band = alt.Chart(pl.DataFrame({"low": [-epsilon], "high": [epsilon]})).mark_rect(color=GREY, opacity=0.22)
+    line = alt.Chart(pl.DataFrame({"at": [0.0]})).mark_rule(color=GREY).encode(x=alt.X("at:Q", **x))
+    return [band.encode(x=alt.X("low:Q", **x), x2=alt.X2("high:Q")), line]
+
+
+def primary(study: Study) -> dict[str, Any] | None:
+    """The verdict on the study's one cell that is not exploratory, on being compact earlier."""
+    rows = study.frame("verdicts", primary=True)
+    return rows.row(0, named=True) if rows.height else None

@@ -1,0 +1,1 @@
+"""The shell of every page: set-up, address, theme, words, images."""

@@ -1,0 +1,99 @@
+"""Probe images for tooltips and strips, as data URIs that we build ourselves and from WebP only."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import polars as pl
+
+from kdpipe.app.shell.theme import GREY, HEAT
+
+# Small images are enlarged without smoothing, so that their pixels stay what the network saw.
+PIXELS_CSS = """<style>
+#vg-tooltip-element img, .kd-strip img { image-rendering: pixelated; width: 96px; height: 96px; object-fit: contain; }
+.kd-strip { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-end; }
+.kd-strip figure { margin: 0; text-align: center; font-size: .75rem; }
+.kd-strip img { width: 48px; height: 48px; display: block; border: 3px solid; border-radius: 4px; }
+.kd-strip figure.large img, .kd-strip figure.heat img { width: 112px; height: 112px; }
+.kd-strip figure.heat { width: 118px; overflow-wrap: anywhere; align-self: flex-start; }
+.kd-heat img { border-color: GREY; }
+.kd-heat { position: relative; width: 112px; }
+.kd-cells { position: absolute; left: 3px; top: 3px; width: 106px; height: 106px; display: grid; }
+.kd-cells span { background: HEAT; }
+.kd-gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(124px, 1fr)); gap: 14px 10px; }
+.kd-gallery figure { margin: 0; font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere; }
+.kd-gallery img { width: 96px; height: 96px; display: block; margin-bottom: 4px; border: 3px solid; border-radius: 4px;
+  object-fit: contain; image-rendering: pixelated; }
+.kd-gallery a { color: inherit; text-decoration: none; display: block; }
+.kd-gallery a:hover figcaption, .kd-gallery a:focus-visible figcaption { text-decoration: underline; }
+</style>""".replace("HEAT", HEAT).replace("GREY", GREY)
+_NO_IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+
+
+def data_uri(image: bytes) -> str:
+    """A data URI of WebP bytes; anything else becomes an empty pixel, as a browser would sniff its type."""
+    if image[:4] != b"RIFF" or image[8:12] != b"WEBP":
+        return _NO_IMAGE
+    return "data:image/webp;base64," + base64.b64encode(image).decode()
+
+
+def with_images(samples: pl.DataFrame) -> pl.DataFrame:
+    """``samples`` with their bytes replaced by data URIs (the tooltip wants the column named ``image``)."""
+    return samples.with_columns(image=pl.col("image").map_elements(data_uri, pl.String))
+
+
+def heat_strip(figures: Iterable[tuple[bytes, bytes, int, str]]) -> str:
+    """HTML of images under their heat-maps. Each figure is (WebP bytes, side² heat bytes, side, caption)."""
+    cells = (
+        f'<figure class="heat"><div class="kd-heat"><img src="{data_uri(image)}" alt="{escape(caption, quote=True)}">'
+        f"{_heat_cells(heat, side)}</div>{escape(caption)}</figure>"
+        for image, heat, side, caption in figures
+    )
+    return f'<div class="kd-strip">{"".join(cells)}</div>'
+
+
+def _heat_cells(heat: bytes, side: int) -> str:
+    """A grid of squares, the more opaque the hotter; Streamlit strips SVG out of HTML."""
+    squares = "".join(f'<span style="opacity:{value / 255 * 0.75:.2f}"></span>' for value in heat[: side * side])
+    return f'<div class="kd-cells" style="grid-template-columns:repeat({side},1fr)">{squares}</div>'
+
+
+def strip(figures: Iterable[tuple[bytes, str, str]], large: bool = False) -> str:
+    """HTML of images in a row. Each figure is (WebP bytes, caption, colour of its border)."""
+    size = ' class="large"' if large else ""
+    cells = (
+        f'<figure{size}><img src="{data_uri(image)}" alt="{escape(caption, quote=True)}" '
+        f'style="border-color:{escape(colour, quote=True)}">{escape(caption)}</figure>'
+        for image, caption, colour in figures
+    )
+    return f'<div class="kd-strip">{"".join(cells)}</div>'
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An image with lines of words below it (the first one stands out), a coloured border, and where a click leads."""
+
+    image: bytes
+    lines: Sequence[str]
+    border: str
+    link: str = ""
+
+
+def gallery(figures: Iterable[Figure]) -> str:
+    """HTML of images in as many columns as fit; every word in it is shown as it is, never read as HTML."""
+    return f'<div class="kd-gallery">{"".join(map(_figure, figures))}</div>'
+
+
+def _figure(figure: Figure) -> str:
+    first, *rest = (escape(line) for line in figure.lines)
+    words = "<br>".join([f"<b>{first}</b>", *rest])
+    # The words below say all that there is to say, so a screen reader need not hear them twice.
+    shown = (
+        f'<img src="{data_uri(figure.image)}" alt="" style="border-color:{escape(figure.border, quote=True)}">'
+        f"<figcaption>{words}</figcaption>"
+    )
+    link = f'<a href="{escape(figure.link, quote=True)}">{shown}</a>' if figure.link else shown
+    return f"<figure>{link}</figure>"

@@ -1,0 +1,176 @@
+"""What only the data and the networks can say about a study, asked before anything is trained.
+
+The study file alone may be in order and the study still impossible: an architecture that timm does
+not have, a layer that does not exist, a method that cannot serve the pair, a budget below one image
+a class. All of it is found here, from shapes, and reported at once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from kdpipe.config.diagnostics import Where
+from kdpipe.config.sections import ArchSpec, StudentSpec, TrainingSpec
+from kdpipe.config.study import StudySpec
+from kdpipe.config.study_file import StudyFile
+from kdpipe.data.augmentation import AUGMENTATIONS
+from kdpipe.data.sources import SOURCES
+from kdpipe.data.sources.base import Peek, peek
+from kdpipe.errors import NetworkError, StudyError
+from kdpipe.methods import METHODS, Pair
+from kdpipe.models.build import build
+from kdpipe.models.network import Network
+from kdpipe.models.profile import Profile, profile_of
+
+Problem = tuple[Where, str]
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The data and the networks of a study, seen from outside."""
+
+    data: Peek
+    teacher: Profile
+    students: dict[str, Profile]
+
+    def shape(self, student: StudentSpec | None) -> Profile:
+        """Of a student, or of the teacher for None."""
+        return self.teacher if student is None else self.students[student.name]
+
+    def layers(self, student: StudentSpec | None) -> list[str]:
+        return [tap.layer for tap in self.shape(student).taps]
+
+
+def run_preflight(study: StudyFile, root: Path) -> Preflight:
+    """Look at the data and build every architecture once.
+
+    Raises:
+        StudyError: all that is impossible, one line each.
+        DataError: data that cannot be read.
+    """
+    spec = study.spec
+    source = SOURCES[spec.data.dataset]
+    if source.needs_path and not spec.data.path:
+        raise StudyError(f"{study.place('data', 'path')}: dataset {source.name!r} needs the folder that holds it.")
+    seen = peek(source, spec.data, root)
+    problems = list(_data_problems(spec, seen))
+    shapes: dict[str, Profile] = {}
+    sections: list[tuple[Where, str, ArchSpec]] = [(("teacher",), "teacher", spec.teacher)]
+    sections += [(("students", i), f"student {s.name}", s) for i, s in enumerate(spec.students)]
+    for place, key, architecture in sections:
+        try:
+            shapes[key] = _shape(architecture, seen)
+        except NetworkError as error:
+            field, _, reason = str(error).partition(": ")
+            problems.append(((*place, field), reason))
+    problems += _refusals(spec, shapes, len(seen.class_names))
+    if problems:
+        raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
+    return Preflight(seen, shapes["teacher"], {s.name: shapes[f"student {s.name}"] for s in spec.students})
+
+
+def _shape(architecture: ArchSpec, seen: Peek) -> Profile:
+    channels = seen.image_shape[0]
+    network = build(
+        architecture,
+        image_shape=seen.image_shape,
+        classes=len(seen.class_names),
+        mean=[0.5] * channels,
+        std=[0.5] * channels,
+        seed=0,
+        weights=architecture.checkpoint is not None,  # a local file is read now, a hub asked when it is needed
+    )
+    if narrow := _dangerous_convolution(network):
+        raise NetworkError(
+            f"arguments: {narrow} is a strided 1x1 convolution of fewer than 8 channels, whose backward pass corrupts "
+            "memory on some CPUs (seen with torch 2.14.1); use 8 channels or more."
+        )
+    return profile_of(network, seen.image_shape)
+
+
+def _dangerous_convolution(network: Network) -> str | None:
+    """Name of a convolution that crashes torch's CPU kernels in training (heap corruption, not an exception)."""
+    for name, module in network.model.named_modules():
+        if not isinstance(module, nn.Conv2d) or module.groups != 1:
+            continue
+        if module.kernel_size == (1, 1) and module.stride != (1, 1) and module.in_channels < 8:
+            return name
+    return None
+
+
+def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
+    test = seen.test if seen.test is not None else round(spec.data.test_fraction * seen.train)
+    rest = seen.train if seen.test is not None else seen.train - test
+    train = rest - max(round(spec.data.validation_fraction * rest), 1)
+    classes = len(seen.class_names)
+    if spec.data.probe_size > test:
+        yield (
+            ("data", "probe_size"),
+            f"{spec.data.probe_size} probe images are asked for, but the test set has {test}.",
+        )
+    fractions: list[tuple[Where, float]] = [(("teacher", "label_fraction"), spec.teacher.label_fraction)]
+    fractions += [(("label_fractions", i), fraction) for i, fraction in enumerate(spec.label_fractions)]
+    for place, fraction in fractions:
+        if round(fraction * train) < classes:
+            yield (
+                place,
+                f"{fraction:g} of {train} training images is less than one label for each of "
+                f"{classes} classes; take at least {classes / train:.4g}.",
+            )
+    wider = next((method.name for method in spec.methods if method.sees_unlabelled), None)
+    if wider and round(max(spec.label_fractions) * train) >= train:
+        yield ("label_fractions",), f"with all labels no unlabelled image is left for method {wider!r}."
+    yield from _cache_problems(spec, train)
+    if spec.training.compile and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        yield (
+            ("training", "compile"),
+            "torch.compile needs a C++ compiler, and there is none; install g++ or leave it out.",
+        )
+    for field in ("k", "second_k"):
+        k = getattr(spec.measures, field)
+        if k >= spec.data.probe_size:
+            yield ("measures", field), f"{k} neighbours need more than {spec.data.probe_size} probe images."
+    if "tsne" in spec.maps.projectors and 3 * spec.maps.perplexity >= spec.data.probe_size:
+        yield (
+            ("maps", "perplexity"),
+            f"{spec.maps.perplexity:g} needs more than {3 * spec.maps.perplexity:g} probe images, "
+            f"there are {spec.data.probe_size}.",
+        )
+    if spec.maps.projectors and spec.data.probe_size < 50:
+        yield ("data", "probe_size"), f"maps need at least 50 probe images, not {spec.data.probe_size}."
+
+
+def _cache_problems(spec: StudySpec, train: int) -> Iterator[Problem]:
+    """A cache of all views that is larger than what the training draws would cost more than it saves."""
+    policy = AUGMENTATIONS[spec.data.augmentation or SOURCES[spec.data.dataset].augmentation]
+    views = round(max(spec.label_fractions) * train) * policy.views
+    places: dict[Where, TrainingSpec] = {("training", "teacher_cache"): spec.training}
+    places |= {("methods", i): m.recipe(spec.training) for i, m in enumerate(spec.methods) if m.training}
+    for place, recipe in places.items():
+        drawn = recipe.steps * recipe.batch_size
+        if recipe.teacher_cache and views > drawn:
+            yield (
+                place,
+                f"teacher_cache: {max(spec.label_fractions):g} of the labels with augmentation {policy.name!r} have "
+                f"{views:,} views, but the training draws {drawn:,}; the cache would cost more than it saves.",
+            )
+
+
+def _refusals(spec: StudySpec, shapes: dict[str, Profile], classes: int) -> Iterator[Problem]:
+    """Why methods cannot serve the study's pairs."""
+    for i, method in enumerate(spec.methods):
+        record = METHODS[method.method]
+        if not record.needs_teacher:
+            continue
+        for student in spec.students:
+            shape = shapes.get(f"student {student.name}")
+            teacher = shape if method.teacher_kind == "self" else shapes.get("teacher")
+            if shape is None or teacher is None:
+                continue
+            if reason := record.refuse(Pair(shape, teacher, classes), record.resolved(method.parameters)):
+                yield ("methods", i), f"{method.method!r} cannot distil into {student.name!r}: {reason}."

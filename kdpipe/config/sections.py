@@ -1,0 +1,289 @@
+"""The sections of a study file: data, networks, training, methods, maps, measures, evidence.
+
+Every field is typed, limited and checked against its registry at the edge; inside, everything is known to be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kdpipe.config.diagnostics import explain, unknown_name
+from kdpipe.data.augmentation import AUGMENTATIONS
+from kdpipe.data.sources import SOURCES
+from kdpipe.measures import MEASURES
+from kdpipe.methods import METHODS
+from kdpipe.representation.projectors import PROJECTORS
+
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class Spec(BaseModel):
+    """Base of all parts: unknown fields are errors, types are not coerced, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    def keyed(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """JSON values for a stage's key.
+
+        Fields named in ``later`` came after networks had been trained; at their default they stay out,
+        so that those networks are still known.
+        """
+        fields = type(self).model_fields
+        same = {name for name in self.later if getattr(self, name) == fields[name].default}
+        described = self.model_dump(mode="json", exclude={*exclude, *same})
+        parts = ((name, getattr(self, name)) for name in described)
+        return described | {name: part.keyed() for name, part in parts if isinstance(part, Spec)}
+
+
+class DataSpec(Spec):
+    """What is learned and on which images it is looked at."""
+
+    dataset: str = "digits"
+    path: str | None = Field(default=None, exclude=True, description="folder, relative to the data root")
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    channels: Literal[1, 3] | None = None
+    augmentation: str | None = None
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.3
+    probe_size: Annotated[int, Field(ge=20, le=65_535)] = 2000
+    reference_size: Annotated[int, Field(ge=20)] = Field(
+        default=5000, description="training images that probes and class centres are fitted on, at most"
+    )
+    split_seed: Seed = 0
+    title: str = ""
+    note: str = ""
+    licence: str = ""
+
+    @field_validator("dataset")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return unknown_name("dataset", value, SOURCES)
+
+    @field_validator("augmentation")
+    @classmethod
+    def _known_augmentation(cls, value: str | None) -> str | None:
+        return value if value is None else unknown_name("augmentation", value, AUGMENTATIONS)
+
+
+class ArchSpec(Spec):
+    """A timm model, its stem for small images, where its weights come from, which layers are tapped."""
+
+    arch: str
+    arguments: dict[str, Any] = {}
+    stem: Literal["default", "small"] = "default"
+    stem_stride: Literal[1, 2] = 2
+    pretrained: bool = False
+    checkpoint: str | None = None
+    layers: Literal["stages", "all"] | Annotated[list[str], Field(min_length=2)] = "stages"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ArchSpec:
+        if self.pretrained and self.checkpoint is not None:
+            raise ValueError("weights come from pretrained or from checkpoint, not from both")
+        return self
+
+
+class TrainingSpec(Spec):
+    """SGD with Nesterov momentum for a fixed number of steps."""
+
+    later = frozenset({"teacher_cache", "compile"})
+    steps: Annotated[int, Field(ge=0)] = 1000
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    lr: Annotated[float, Field(gt=0.0)] = 0.1
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0.0)] = 5e-4
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    evaluations: Positive = 10
+    unlabelled_batch_size: Positive = 128
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    channels_last: bool = True
+    compile: bool = Field(default=False, description="torch.compile the forward passes; see docs/BENCHMARKS.md")
+    teacher_cache: bool = Field(default=False, description="keep the teacher's logits of every view of every image")
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What students that train beside each other must have in common."""
+        own = {"lr", "momentum", "weight_decay", "schedule", "warmup", "teacher_cache"}
+        return self.model_dump(mode="json", exclude=own)
+
+
+class TeacherSpec(ArchSpec):
+    """The network that is distilled from."""
+
+    label_fraction: Fraction = 1.0
+    seed: Seed = 0
+    training: TrainingSpec = TrainingSpec()
+
+
+class StudentSpec(ArchSpec):
+    """An architecture that is distilled into; ``name`` stands in every network_id."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class MethodSpec(Spec):
+    """One configuration of a method of the registry."""
+
+    method: str
+    label: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")] | None = None
+    parameters: dict[str, Any] = {}
+    unlabelled: bool = False
+    teacher: Literal["study", "untrained", "own-budget", "self"] | None = Field(
+        default=None, description="another teacher than the method's own"
+    )
+    training: dict[str, Any] = Field(default={}, description="fields that differ from the study's training")
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return unknown_name("method", value, METHODS)
+
+    @model_validator(mode="after")
+    def _parameters_fit(self) -> MethodSpec:
+        try:
+            METHODS[self.method].resolved(self.parameters)
+        except ValidationError as error:
+            model = METHODS[self.method].parameters
+            raise ValueError(explain(error, model, lambda where: f"parameters.{where[0]}")) from None
+        record = METHODS[self.method]
+        if self.unlabelled and not record.needs_teacher:
+            raise ValueError(f"unlabelled images need a teacher's term, and method {self.method!r} has none")
+        if self.unlabelled and record.uses_labels:
+            raise ValueError(f"the teacher's term of method {self.method!r} needs labels; unlabelled images have none")
+        if self.teacher is not None and not record.needs_teacher:
+            raise ValueError(f"method {self.method!r} has no teacher that another could stand in for")
+        return self
+
+    @model_validator(mode="after")
+    def _training_fits(self) -> MethodSpec:
+        try:
+            own = TrainingSpec.model_validate(self.training)
+        except ValidationError as error:
+            raise ValueError(explain(error, TrainingSpec, lambda where: f"training.{where[0]}")) from None
+        if own.steps == 0:
+            raise ValueError("training.steps: a student needs at least one step")
+        return self
+
+    @property
+    def sees_unlabelled(self) -> bool:
+        """Whether its batches hold unlabelled images too, with their labels or without."""
+        return self.unlabelled or METHODS[self.method].reveals_labels
+
+    @property
+    def teacher_kind(self) -> str | None:
+        """Which teacher it learns from; None for none."""
+        return self.teacher or METHODS[self.method].teacher
+
+    @property
+    def role(self) -> str:
+        """What its networks are in a study.
+
+        A distillation with a stand-in for its teacher, or that sees more or other batches than plain, is
+        a control. So is a plain student with a training of its own: there is one to compare with.
+        """
+        record = METHODS[self.method]
+        other_teacher = self.teacher not in (None, record.teacher)
+        other_batches = {"steps", "batch_size", "unlabelled_batch_size"} & set(self.training)
+        own_plain = record.role == "plain" and self.training
+        return "control" if other_teacher or other_batches or own_plain else record.role
+
+    def recipe(self, training: TrainingSpec) -> TrainingSpec:
+        """The study's training with this method's own fields."""
+        return TrainingSpec.model_validate({**training.model_dump(), **self.training})
+
+    @property
+    def name(self) -> str:
+        """How this configuration is called in the study; the method's name unless a label is given."""
+        stand_in = f"-{self.teacher}-teacher" if self.teacher else ""
+        return self.label or (self.method + stand_in + ("-unlabelled" if self.unlabelled else ""))
+
+
+class MapsSpec(Spec):
+    """Which two-dimensional maps are drawn, of which view."""
+
+    projectors: list[str] = ["tsne", "ivis", "pca"]
+    view: Literal["gap", "projection"] = "projection"
+    perplexity: Annotated[float, Field(ge=2.0)] = 30.0
+    seed: Seed = 0
+    plain_seeds: Positive = 2
+    layouts: Annotated[list[Literal["consensus", "independent"]], Field(min_length=1)] = Field(
+        default=["consensus", "independent"], description="of t-SNE: from a shared start, or each on its own"
+    )
+    strip_perplexities: list[Annotated[float, Field(ge=2.0)]] = Field(
+        default=[5.0, 15.0], description="further perplexities of the headline's maps, where the probe is large enough"
+    )
+    strip_seeds: list[Seed] = Field(default=[1, 2], description="further seeds of the headline's maps: the noise floor")
+
+    @field_validator("projectors")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        return [unknown_name("projector", name, PROJECTORS) for name in value]
+
+
+class MeasuresSpec(Spec):
+    """Which measures are computed, and what else is asked of every network."""
+
+    names: list[str] = [name for name, measure in MEASURES.items() if measure.of != "factor"]
+    k: Positive = 20
+    specifications: bool = Field(
+        default=True,
+        description="the two endpoints of every image in other ways too: kNN at second_k, and both on the standardised "
+        "layer",
+    )
+    second_k: Positive = Field(default=5, description="neighbours of the other kNN vote of every image")
+    factors: bool = Field(default=True, description="how much of each layer is brightness, hue, edges, ...")
+    explanations: bool = Field(default=True, description="Grad-CAM of the teacher's answers")
+
+    @field_validator("names")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        return [unknown_name("measure", name, MEASURES) for name in value]
+
+
+class HeadlineSpec(Spec):
+    """The comparison the first page shows: plain against this method, for one student and budget."""
+
+    student: str
+    method: str
+    label_fraction: Fraction
+
+
+class EpsilonSpec(Spec):
+    """Differences that would not matter, in the unit of what is judged."""
+
+    silhouette: Annotated[float, Field(ge=0.0)] = Field(default=0.005, description="area between silhouette curves")
+    knn_accuracy: Annotated[float, Field(ge=0.0)] = Field(default=0.01, description="area between kNN accuracy curves")
+    accuracy: Annotated[float, Field(ge=0.0)] = Field(default=0.01, description="share of images answered rightly")
+
+
+class EvidenceSpec(Spec):
+    """How claims are judged; it stands in the file before the run."""
+
+    primary: HeadlineSpec | None = Field(
+        default=None, description="the one cell whose p values are not exploratory; the headline by default"
+    )
+    epsilon: EpsilonSpec = EpsilonSpec()
+    resamples: Annotated[int, Field(ge=200)] = Field(default=2000, description="of seeds and images, for intervals")
+    seed: Seed = Field(default=0, description="of the resampling")
+
+
+def refuse_repeats(field: str, values: list[Any]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{field}: {value!r} stands there twice; each must differ (methods: by 'label')")
+
+
+def member(field: str, value: Any, allowed: list[Any]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{field}: {value!r} is not in the study; it has {', '.join(map(repr, allowed))}")

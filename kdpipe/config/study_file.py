@@ -1,0 +1,120 @@
+"""Reading a study file: TOML, overrides from the command line, and the place of each field for errors."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from kdpipe.config.diagnostics import Where, explain, place_of
+from kdpipe.config.study import StudySpec
+from kdpipe.errors import StudyError
+from kdpipe.models.checkpoints import complete
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A validated study and the file it came from, so that later complaints can name a place in it."""
+
+    path: Path
+    text: str
+    overrides: tuple[str, ...]
+    spec: StudySpec
+
+    def place(self, *where: int | str) -> str:
+        """``file, line N: field`` of a location such as ``("students", 0, "arch")``."""
+        return place_of(self.path, self.text, self.overrides, where)
+
+
+def load_spec(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
+    """The study of :func:`read_study`, without its file."""
+    return read_study(path, overrides).spec
+
+
+def read_study(path: Path, overrides: Iterable[str] = ()) -> StudyFile:
+    """Read and validate a study file.
+
+    Args:
+        path: a TOML file.
+        overrides: ``key=value`` with dotted keys and TOML values, such as ``training.steps=50`` or
+            ``methods.1.parameters.temperature=2.0``.
+
+    Raises:
+        StudyError: the file cannot be read, is not TOML, or does not describe a study.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError(f"{path}: there is no such study file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: the study file cannot be read ({error}).") from None
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path}: not valid TOML: {error}.") from None
+    chosen = tuple(overrides)
+    _spell_out_methods(raw)
+    for override in chosen:
+        _apply(raw, override)
+        _spell_out_methods(raw)
+    if problems := _complete_architectures(raw):
+        raise StudyError("\n".join(f"{place_of(path, text, chosen, where)}: {said}" for where, said in problems))
+    try:
+        return StudyFile(path, text, chosen, StudySpec.model_validate(raw))
+    except ValidationError as error:
+        raise StudyError(explain(error, StudySpec, lambda where: place_of(path, text, chosen, where))) from None
+
+
+def _spell_out_methods(raw: dict[str, Any]) -> None:
+    """``methods = ["plain", "kd"]`` is short for two tables with defaults."""
+    if isinstance(raw.get("methods"), list):
+        raw["methods"] = [{"method": entry} if isinstance(entry, str) else entry for entry in raw["methods"]]
+
+
+def _complete_architectures(raw: dict[str, Any]) -> list[tuple[Where, str]]:
+    """A checkpoint that kdpipe wrote is short for its whole architecture; what contradicts it is returned."""
+    students = raw.get("students")
+    places: list[tuple[Where, Any]] = [(("teacher",), raw.get("teacher"))]
+    places += [(("students", i), student) for i, student in enumerate(students if isinstance(students, list) else ())]
+    sections = [(where, section) for where, section in places if isinstance(section, dict)]
+    return [((*where, field), said) for where, section in sections for field, said in complete(section)]
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """Set one dotted key of the raw study."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise StudyError(f"override {override!r}: write it as key=value, such as training.steps=100.")
+    target: Any = raw
+    for part in parts[:-1]:
+        if isinstance(target, list):
+            target = _item(target, part, override)
+        elif isinstance(target, dict):
+            target = target.setdefault(part, {})
+    last = parts[-1]
+    if isinstance(target, list):
+        _item(target, last, override)
+        target[int(last)] = _toml_value(text)
+    elif isinstance(target, dict):
+        target[last] = _toml_value(text)
+    else:
+        raise StudyError(f"override {override!r}: {'.'.join(parts[:-1])} is a single value and has no field {last!r}.")
+
+
+def _item(items: list[Any], part: str, override: str) -> Any:
+    if not part.isdigit() or int(part) >= len(items):
+        raise StudyError(f"override {override!r}: {part!r} is no position in a list of {len(items)} (counted from 0).")
+    return items[int(part)]
+
+
+def _toml_value(text: str) -> Any:
+    """A TOML value; a bare word is a string, so that ``data.dataset=digits`` needs no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,66 @@
+"""How a view of an image is drawn: shifted and flipped, on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What a training view may do to an image: shift by up to ``shift`` pixels, flip left-right."""
+
+    name: str
+    shift: int
+    flip: bool
+
+    @property
+    def views(self) -> int:
+        """How many views an image has."""
+        return (2 * self.shift + 1) ** 2 * (2 if self.flip else 1)
+
+
+AUGMENTATIONS = {
+    policy.name: policy
+    for policy in (
+        Augmentation("none", 0, False),
+        Augmentation("shift1", 1, False),
+        Augmentation("shift2", 2, False),
+        Augmentation("flip-shift2", 2, True),
+        Augmentation("flip-shift4", 4, True),
+    )
+}
+
+
+def draw_views(count: int, policy: Augmentation, generator: torch.Generator) -> Tensor:
+    """A view (B,) in [0, policy.views) for each image: where it is cropped, and whether it is flipped.
+
+    Args:
+        generator: a CPU generator; draws happen there so that views agree across devices.
+    """
+    across = 2 * policy.shift + 1
+    top, left = torch.randint(0, across, (2, count), generator=generator)
+    view = top * across + left
+    return view + across**2 * (torch.rand(count, generator=generator) < 0.5) if policy.flip else view
+
+
+def augment(padded: Tensor, size: tuple[int, int], policy: Augmentation, views: Tensor) -> Tensor:
+    """Crop and flip each image of a reflect-padded uint8 batch as its view says.
+
+    Args:
+        padded: (B, C, H + 2*shift, W + 2*shift) uint8.
+        size: H and W of the crop.
+        views: (B,) on the CPU, as :func:`draw_views` numbers them.
+    """
+    count, (height, width), device, across = len(padded), size, padded.device, 2 * policy.shift + 1
+    top, left, flipped = views % across**2 // across, views % across, views >= across**2
+    rows = (top[:, None] + torch.arange(height)).to(device)
+    columns = left[:, None] + torch.arange(width)
+    if policy.flip:
+        columns = torch.where(flipped[:, None], columns.flip(1), columns)
+    columns = columns.to(device)
+    batch = torch.arange(count, device=device)[:, None, None]
+    # Channels last in the gather: one index for three bytes instead of one for each.
+    return padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,0 +1,1 @@
+"""The engine: stages with content-addressed outputs, run once and never half-written."""

@@ -1,0 +1,137 @@
+"""Finished stages in one small file, to go on elsewhere: what they found, without weights and vectors.
+
+A study whose seeds are trained on several machines, or on one that is not kept, is carried from one to the next
+with ``precompute.py cache pack`` and ``cache unpack``. What is left behind is named in the manifest. A later run
+knows a packed stage as done, and makes it again only if a stage that is still missing has to read it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from kdpipe.engine.cache import MANIFEST, Cache, dropped
+from kdpipe.engine.stage import Stage
+from kdpipe.errors import KdpipeError
+from kdpipe.files import sha256_of, write_atomic
+
+# Trained weights, vectors of the embedding stage, and neighbours: what fills a cache.
+HEAVY = ("*.safetensors", "[0-9][0-9]-*.parquet", "reference-*.parquet", "neighbours.parquet")
+INDEX = "index.json"  # a damaged archive may end early without a word
+UNPACKED = ("data", "probe")  # made again from the images in seconds, and much larger than all the rest
+_MEMBER = re.compile(r"stages/[a-z-]+/[0-9a-f]{32}/[\w.-]+")
+LARGEST = 1 << 30
+
+
+def pack(cache: Cache, stages: Iterable[Stage], target: Path, whole: Collection[str] = ()) -> tuple[int, int]:
+    """Write what the finished ones of ``stages`` found into ``target`` (tar.gz); whole or not at all.
+
+    Args:
+        whole: kinds that keep their weights and vectors, such as a teacher that other seeds are to learn from.
+
+    Returns:
+        the number of stages and of bytes written.
+    """
+    buffer, count, keys = io.BytesIO(), 0, list[str]()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
+        for stage in sorted({stage.key: stage for stage in stages}.values(), key=lambda stage: stage.key):
+            if stage.kind in UNPACKED or not cache.has(stage):
+                continue
+            count += 1
+            keys.append(f"{stage.kind}/{stage.key}")
+            _add(archive, cache, stage, stage.kind in whole)
+        if not count:
+            raise KdpipeError(f"there is nothing to pack: {cache.root} has no finished stage of this study.")
+        _put(archive, INDEX, json.dumps(keys).encode())
+    write_atomic(target, buffer.getvalue())
+    return count, len(buffer.getvalue())
+
+
+def _add(archive: tarfile.TarFile, cache: Cache, stage: Stage, whole: bool) -> None:
+    folder, manifest = cache.path(stage), cache.manifest(stage)
+    heavy = {name for name in manifest["files"] if any(fnmatch(name, pattern) for pattern in HEAVY)}
+    left = set[str]() if whole else heavy
+    gone = sorted(left | dropped(manifest))
+    kept = {name: (folder / name).read_bytes() for name in manifest["files"] if name not in gone}
+    kept[MANIFEST] = json.dumps({**manifest, "dropped": gone}, indent=1).encode()
+    for name, content in sorted(kept.items()):
+        _put(archive, f"stages/{stage.kind}/{stage.key}/{name}", content)
+
+
+def _put(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(content), 0o644
+    archive.addfile(info, io.BytesIO(content))
+
+
+def unpack(cache: Cache, source: Path) -> tuple[int, int]:
+    """Take the stages of a packed file into the cache; outputs that are there stay as they are.
+
+    Returns:
+        the number of stages taken and of those that were there.
+
+    Raises:
+        KdpipeError: the file is damaged, or holds something else than packed stages.
+    """
+    parent = cache.root / "stages"
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=parent) as scratch:
+        try:
+            _extract(source, Path(scratch))
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise KdpipeError(f"{source}: no packed stages can be read from it ({error}).") from None
+        folders = sorted(path.parent for path in Path(scratch).glob(f"stages/*/*/{MANIFEST}"))
+        if sorted(f"{folder.parent.name}/{folder.name}" for folder in folders) != _promised(Path(scratch) / INDEX):
+            raise KdpipeError(f"{source}: it is damaged, as stages are missing in it; nothing was taken.")
+        for folder in folders:
+            _check(source, folder)
+        taken = sum(_take(folder, parent / folder.parent.name / folder.name) for folder in folders)
+    return taken, len(folders) - taken
+
+
+def _extract(source: Path, scratch: Path) -> None:
+    size = 0
+    with tarfile.open(source, mode="r:gz") as archive:
+        for member in archive:
+            size += member.size
+            name = PurePosixPath(member.name)
+            known = member.name == INDEX or _MEMBER.fullmatch(member.name)
+            if not member.isfile() or not known or ".." in name.parts or size > LARGEST:
+                raise KdpipeError(f"{source}: {member.name[:80]!r} is no part of a packed stage; nothing was taken.")
+            archive.extract(member, scratch, filter="data")
+
+
+def _promised(index: Path) -> list[str]:
+    try:
+        return sorted(json.loads(index.read_text()))
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _check(source: Path, folder: Path) -> None:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        kept = {name: digest for name, digest in manifest["files"].items() if name not in dropped(manifest)}
+        whole = manifest["kind"] == folder.parent.name
+        whole = whole and all(sha256_of(folder / name) == digest for name, digest in kept.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise KdpipeError(f"{source}: stage {folder.parent.name}/{folder.name} is damaged; nothing was taken.")
+
+
+def _take(folder: Path, target: Path) -> bool:
+    if target.exists():
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.chmod(folder, 0o755)
+    shutil.move(folder, target)
+    return True

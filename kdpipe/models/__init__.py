@@ -1,0 +1,1 @@
+"""Networks: built with timm, tapped, profiled, saved and loaded."""

@@ -1,0 +1,164 @@
+"""Building a timm model for a study: its stem for small images, its taps, its first weights."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from kdpipe.errors import NetworkError
+from kdpipe.models.network import Architecture, Network
+from kdpipe.models.weights import load_weights, read_header
+
+
+def build(
+    spec: Architecture,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    weights: bool = True,
+) -> Network:
+    """Make the network of a teacher or student section.
+
+    Args:
+        mean, std: of the dataset's channels; pretrained weights, and networks of another study, bring
+            their own instead.
+        seed: of the initial weights. The global random state is left as it was.
+        weights: False skips ``pretrained`` and ``checkpoint``, for those who want shapes alone.
+
+    Raises:
+        NetworkError: an unknown name, unfit arguments, no taps, unreadable weights.
+    """
+    with _seeded(seed):
+        model = _create(spec, image_shape, classes, weights)
+        if spec.stem == "small":
+            _small_stem(model, spec)
+    indices, names = _choose_taps(model, spec)
+    config = getattr(model, "pretrained_cfg", {}) if spec.pretrained else {}
+    if _as_it_comes(spec) and config.get("num_classes", classes) != classes:
+        raise NetworkError(
+            f"pretrained: the weights of {spec.arch!r} tell {config['num_classes']} classes apart, the data has "
+            f"{classes}, so the classifier would be new and untrained; give it steps (training.steps)."
+        )
+    if weights and spec.checkpoint is not None:
+        with suppress(OSError, SafetensorError, KeyError, ValueError):  # a plain state dict says nothing of it
+            config = read_header(Path(spec.checkpoint).expanduser())
+    if len(config.get("mean", ())) == image_shape[0]:
+        mean, std = config["mean"], config["std"]
+    network = Network(model, indices, names, mean, std)
+    if weights and spec.checkpoint is not None:
+        load_weights(network, Path(spec.checkpoint).expanduser(), head=_as_it_comes(spec))
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(2, *image_shape))
+    except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NetworkError(
+            f"arch: {spec.arch!r} cannot take images of shape {image_shape}: {reason}. Transformers want "
+            "arguments such as img_size and patch_size."
+        ) from None
+    return network
+
+
+@contextmanager
+def _seeded(seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _create(spec: Architecture, image_shape: tuple[int, int, int], classes: int, weights: bool) -> nn.Module:
+    if not timm.is_model(spec.arch):
+        near = difflib.get_close_matches(spec.arch, timm.list_models(), n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise NetworkError(f"arch: timm {timm.__version__} has no model {spec.arch!r}{hint}")
+    try:
+        return timm.create_model(
+            spec.arch,
+            pretrained=spec.pretrained and weights,
+            num_classes=classes,
+            in_chans=image_shape[0],
+            **spec.arguments,
+        )
+    except OSError as error:  # first, as the hub's "not in the cache" is a ValueError too
+        reason = str(error).split(". ")[0].splitlines()[0]
+        raise NetworkError(
+            f"pretrained: the weights of {spec.arch!r} cannot be fetched ({reason}); name a file under checkpoint."
+        ) from None
+    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
+        raise NetworkError(f"arguments: {spec.arch!r} cannot be built with {spec.arguments}: {error}") from None
+
+
+_POOLS = ("maxpool", "stem.pool", "features.pool0")
+
+
+def _small_stem(model: nn.Module, spec: Architecture) -> None:
+    """Replace the first convolution by a 3x3 of the given stride, and drop the pooling after it."""
+    name = getattr(model, "pretrained_cfg", {}).get("first_conv")
+    conv = _submodule(model, name) if isinstance(name, str) else None
+    if type(conv) is not nn.Conv2d or conv.kernel_size == conv.stride:
+        raise NetworkError(
+            f"stem: {spec.arch!r} has no plain convolutional stem to make small; leave stem at 'default' "
+            "(transformers: set patch_size and img_size under arguments)."
+        )
+    small = nn.Conv2d(
+        conv.in_channels, conv.out_channels, 3, stride=spec.stem_stride, padding=1, bias=conv.bias is not None
+    )
+    nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
+    assert isinstance(name, str)
+    _replace(model, name, small)
+    for pool in _POOLS:
+        if _submodule(model, pool) is not None:
+            _replace(model, pool, nn.Identity())
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _choose_taps(model: nn.Module, spec: Architecture) -> tuple[list[int], list[str]]:
+    """Indices for ``forward_intermediates`` and their module names."""
+    info = getattr(model, "feature_info", None)
+    if not hasattr(model, "forward_intermediates") or not info:
+        raise NetworkError(f"arch: {spec.arch!r} does not offer forward_intermediates in timm {timm.__version__}.")
+    entries = info.info if hasattr(info, "info") else info
+    offered = [entry["module"] or f"stage{number}" for number, entry in enumerate(entries)]
+    if spec.layers == "all":
+        return list(range(len(offered))), offered
+    if spec.layers == "stages":
+        chosen = [i for i, entry in enumerate(offered) if not _is_stem(entry)]
+        return chosen, [offered[i] for i in chosen]
+    for name in spec.layers:
+        if name not in offered:
+            near = difflib.get_close_matches(name, offered, n=1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise NetworkError(f"layers: {spec.arch!r} has no layer {name!r}{hint}; it has {', '.join(offered)}.")
+    chosen = sorted(offered.index(name) for name in set(spec.layers))
+    return chosen, [offered[i] for i in chosen]
+
+
+def _is_stem(name: str) -> bool:
+    return name in {"act1", "bn1", "conv1", "conv_stem", "features.norm0"} or name.startswith("stem")
+
+
+def _as_it_comes(spec: Architecture) -> bool:
+    """Whether a network is used without training of its own: a teacher with no steps."""
+    return getattr(getattr(spec, "training", None), "steps", None) == 0

@@ -1,0 +1,181 @@
+"""Networks: any timm model, a stem for small images, taps on its layers, weights from safetensors.
+
+Layers are read through timm's ``forward_intermediates``. The taps' order is timm's own; the first
+tap of a convolutional network is its stem and is left out of ``layers = "stages"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+HEAD = "reused_head."
+
+
+class Architecture(Protocol):
+    """What a network needs to know of a study's teacher or student section."""
+
+    @property
+    def arch(self) -> str: ...
+    @property
+    def arguments(self) -> dict[str, Any]: ...
+    @property
+    def stem(self) -> str: ...
+    @property
+    def stem_stride(self) -> int: ...
+    @property
+    def pretrained(self) -> bool: ...
+    @property
+    def checkpoint(self) -> str | None: ...
+    @property
+    def layers(self) -> str | list[str]: ...
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One forward pass of a batch.
+
+    Attributes:
+        logits: (B, K) float32.
+        maps: the tapped maps, each (B, C, H, W) float32.
+        pooled: (B, D) float32, what the classifier takes.
+        final: what the head takes before it pools, in the model's own layout and precision.
+    """
+
+    logits: Tensor
+    maps: list[Tensor]
+    pooled: Tensor
+    final: Tensor
+
+    def joined(self, more: Outputs) -> Outputs:
+        """This batch and another of the same network, one after the other."""
+        maps = [torch.cat(parts) for parts in zip(self.maps, more.maps, strict=True)]
+        return Outputs(
+            torch.cat([self.logits, more.logits]),
+            maps,
+            torch.cat([self.pooled, more.pooled]),
+            torch.cat([self.final, more.final]),
+        )
+
+    def logits_alone(self) -> Outputs:
+        """For those who read nothing else."""
+        return Outputs(self.logits, [], self.logits[:, :0], self.logits[:, :0])
+
+
+class Network(nn.Module):
+    """A timm model with its own input normalisation and its taps.
+
+    ``forward`` takes images in [0, 1], so that networks with different normalisations can share a
+    batch, and always goes the way of ``forward_intermediates``, so that a network gives the same
+    bits whether or not somebody reads its maps.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, model: nn.Module, indices: list[int], names: list[str], mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.model, self.indices, self.names = model, indices, names
+        self.head: ReusedHead | None = None
+        self._seen_by_classifier: list[Tensor] = []
+        if isinstance(classifier := self.classifier, nn.Module):
+            classifier.register_forward_pre_hook(self._keep)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    @property
+    def classifier(self) -> nn.Module | None:
+        """The last linear layer; None for models with several (distilled transformers)."""
+        found = self.model.get_classifier()  # type: ignore[operator]
+        return found if isinstance(found, nn.Module) and not isinstance(found, nn.ModuleList) else None
+
+    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._seen_by_classifier.append(inputs[0])
+
+    def forward(self, images: Tensor) -> Outputs:
+        normalised = (images - self.mean) / self.std
+        final, maps = self.model.forward_intermediates(normalised, indices=self.indices)  # type: ignore[operator]
+        maps = [part.float() for part in maps]
+        if self.head is not None:
+            final = self.head.project(self._as_map(final, maps[-1]))
+        pooled, logits = self.classify(final)
+        return Outputs(logits.float(), maps, pooled.float(), final)
+
+    def classify(self, final: Tensor) -> tuple[Tensor, Tensor]:
+        """What the classifier takes, (B, D), and the logits (B, K), from what the head takes."""
+        if self.head is not None:
+            return self.head.classify(final)
+        self._seen_by_classifier.clear()
+        logits = self.model.forward_head(final)  # type: ignore[operator]
+        seen = self._seen_by_classifier
+        pooled = seen.pop().flatten(1) if seen else final.flatten(2).mean(2) if final.ndim == 4 else final.mean(1)
+        return pooled, logits
+
+    def as_map(self, final: Tensor, last: Tensor) -> Tensor:
+        """What the head takes as (B, C, H, W): tokens are laid out like the last tapped map, prefix tokens dropped."""
+        return final if self.head is not None else self._as_map(final, last)
+
+    def _as_map(self, final: Tensor, last: Tensor) -> Tensor:
+        if final.ndim == 4:
+            nhwc = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+            return final.permute(0, 3, 1, 2) if nhwc else final
+        tokens = final[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        return tokens.transpose(1, 2).unflatten(2, last.shape[2:])
+
+
+Forward = Callable[[Network, Tensor], Outputs]
+
+
+def forward(network: Network, images: Tensor) -> Outputs:
+    return network(images)
+
+
+@lru_cache
+def compiled_forward() -> Forward:
+    """A compiled forward pass; networks of one architecture share one compilation, whatever their weights."""
+    return torch.compile(forward, dynamic=False)
+
+
+class ReusedHead(nn.Module):
+    """A projector onto another network's last map, and that network's frozen classifier on its mean.
+
+    The projector is SimKD's (Chen et al., 2022): 1x1, 3x3 and 1x1 convolutions, half as wide in between.
+
+    Args:
+        channels: of the map that comes in.
+        size: (H, W) that maps are pooled to where they are larger.
+        width: channels of the other network's last map.
+        classes: logits.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int], width: int, classes: int) -> None:
+        super().__init__()
+        self.config = {"channels": channels, "size": list(size), "width": width, "classes": classes}
+        self.size, between = size, width // 2
+        self.projector = nn.Sequential(
+            *_convolution(channels, between, 1),
+            *_convolution(between, between, 3),
+            *_convolution(between, width, 1),
+        )
+        self.classifier = nn.Linear(width, classes).requires_grad_(False)
+
+    def project(self, final: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, width, at most size)."""
+        height, width = (min(own, wanted) for own, wanted in zip(final.shape[2:], self.size, strict=True))
+        return self.projector(nn.functional.adaptive_avg_pool2d(final, (height, width)))
+
+    def classify(self, final: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = final.mean((2, 3))
+        return pooled, self.classifier(pooled)
+
+
+def _convolution(channels: int, width: int, kernel: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]

@@ -1,0 +1,88 @@
+"""What study.json and timings.json say."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import kdpipe
+from kdpipe.artifacts.store import study_hash
+from kdpipe.config.study import StudySpec
+from kdpipe.data.dataset import Dataset, describe
+from kdpipe.data.sources import SOURCES
+from kdpipe.engine.cache import Cache
+from kdpipe.pipeline.analysis_plan import Analysis
+from kdpipe.pipeline.run_study import Result
+from kdpipe.pipeline.training_plan import Training
+
+EXPORT_VERSION = 5  # raised when the same outputs would be assembled differently
+
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "polars", "openTSNE", "ivis", "tensorflow", "scikit-learn")
+
+
+def study_record(spec: StudySpec, result: Result, cache: Cache) -> dict[str, Any]:
+    """What study.json says: nothing that differs between two runs that computed the same."""
+    training, analysis = result.training, result.analysis
+    assert analysis is not None
+    dataset = Dataset.read(cache.path(training.data))
+    described = spec.model_dump(mode="json")
+    for part in [described["teacher"], *described["students"]]:
+        if part["checkpoint"] is not None:  # its content is in the stage's key; where it lay is nobody's business
+            part["checkpoint"] = Path(part["checkpoint"]).name
+    keys = [stage.key for stage in [*(p.stage for p in training.networks), *analysis.stages] if cache.has(stage)]
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "description": spec.description.strip(),
+        "study_hash": study_hash({"study": described, "stages": sorted(keys), "export": EXPORT_VERSION}),
+        "study": described,
+        "headline": spec.resolved_headline.model_dump(mode="json"),
+        "data": describe(
+            dataset,
+            spec.data.probe_size,
+            SOURCES[spec.data.dataset],
+            spec.data.title,
+            spec.data.note,
+            spec.data.licence,
+        ),
+        "versions": versions(),
+        "missing": dict(sorted(result.outcome.failed.items())),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of kdpipe, Python and the packages that the numbers depend on."""
+    found = {"kdpipe": kdpipe.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def timings_record(training: Training, analysis: Analysis, cache: Cache, hardware: dict[str, Any]) -> dict[str, Any]:
+    """Seconds by kind, as the manifests tell, and the speed of every training.
+
+    Networks that train together have the time of their whole group, those of other studies included.
+    """
+    seconds: dict[str, float] = {}
+    stages = [training.data, training.probe, *(p.stage for p in training.networks), *analysis.stages]
+    for stage in {stage.key: stage for stage in stages}.values():  # checkpoints are of their student's stage
+        if cache.has(stage):
+            kind = stage.kind if stage.kind != "map" else f"map {stage.params['projector']}"
+            seconds[kind] = seconds.get(kind, 0.0) + cache.manifest(stage)["seconds"]
+    speed = {
+        planned.network_id: json.loads((cache.path(planned.stage) / "speed.json").read_text())
+        for planned in training.networks
+        if cache.has(planned.stage)
+    }
+    return {
+        "stages": {name: round(value, 2) for name, value in seconds.items()},
+        "training": speed,
+        "hardware": hardware,
+    }

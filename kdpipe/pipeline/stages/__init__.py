@@ -1,0 +1,1 @@
+"""What the stages do, one module a stage or a family of stages."""

@@ -1,0 +1,85 @@
+"""The stages from vectors to maps: what the networks share at a depth, each layer's own map, and what it keeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdpipe.engine.stage import Context, Task
+from kdpipe.errors import MapError
+from kdpipe.files import write_atomic
+from kdpipe.measures import map_pass, nearest_neighbours
+from kdpipe.pipeline.stages.embeddings import failing_alone, read_vectors
+from kdpipe.representation.map_jobs import MapJob, Neighbours, TsneOptions, principal_components
+from kdpipe.representation.projectors import PROJECTORS
+from kdpipe.representation.tsne import consensus
+
+LAYOUT, QUALITY = "layout.npy", "quality.json"
+MISPLACED = ("misplacement", "false_neighbours", "missing_neighbours")
+MAP_NEIGHBOURS = 15
+
+
+def make_consensus(tasks: Sequence[Task], context: Context) -> None:
+    """One t-SNE a depth, of what the networks' layers there have in common."""
+    with context.reporter.track("maps that networks share", len(tasks)) as bar:
+        for task in tasks:
+            with failing_alone(task):
+                params = task.stage.params
+                options = TsneOptions(**params["options"])
+                jobs = []
+                for name, order in sorted(params["orders"].items()):
+                    points = principal_components(read_vectors(task.inputs[name], order, params["view"]))
+                    jobs.append(MapJob(points, options, _neighbours(points, params["neighbours"])))
+                np.save(task.folder / LAYOUT, consensus(jobs))
+                task.finish()
+            bar.advance(1, task.stage.name)
+
+
+def make_maps(tasks: Sequence[Task], context: Context) -> None:
+    """Maps of many layers by one projector, and what each map keeps."""
+    projector = PROJECTORS[tasks[0].stage.params["projector"]]
+    by_name = {task.stage.name: task for task in tasks}
+    jobs: dict[str, MapJob] = {}
+    with context.reporter.track(f"{projector.title} maps", len(tasks)) as bar:
+
+        def publish(name: str, layout: NDArray[Any] | MapError) -> None:
+            if isinstance(layout, MapError):
+                by_name[name].fail(str(layout))
+            else:
+                with failing_alone(by_name[name]):
+                    _write_map(by_name[name], layout)
+            bar.advance(1, name)
+
+        for name, task in by_name.items():
+            with failing_alone(task):
+                jobs[name] = _map_job(task)
+        context.scratch.mkdir(parents=True, exist_ok=True)
+        projector.layouts(jobs, context.scratch, publish)
+
+
+def _map_job(task: Task) -> MapJob:
+    """The layer's first 50 principal components and their exact neighbours (``space=pca50``)."""
+    params = task.stage.params
+    points = principal_components(read_vectors(task.inputs["embedding"], params["order"], params["view"]))
+    start = np.load(task.inputs["consensus"] / LAYOUT) if "consensus" in task.inputs else None
+    options = PROJECTORS[params["projector"]].options(**params["options"])
+    return MapJob(points, options, _neighbours(points, params["neighbours"]), start)
+
+
+def _neighbours(points: NDArray[Any], wanted: int) -> Neighbours:
+    return Neighbours(*nearest_neighbours(points, min(wanted, len(points) - 1)))
+
+
+def _write_map(task: Task, layout: NDArray[Any]) -> None:
+    params = task.stage.params
+    quality = map_pass(read_vectors(task.inputs["embedding"], params["order"], params["view"]), layout, MAP_NEIGHBOURS)
+    np.save(task.folder / LAYOUT, layout.astype(np.float32))
+    for name in MISPLACED:
+        np.save(task.folder / f"{name}.npy", getattr(quality, name).astype(np.float32))
+    names = ("trustworthiness", "continuity", "knn_recall", "shepard", "triplet_accuracy")
+    write_atomic(task.folder / QUALITY, json.dumps({name: float(getattr(quality, name)) for name in names}))
+    task.finish()

@@ -1,0 +1,307 @@
+"""From a study to the first half of its plan: which networks there are, and who learns from whom.
+
+The plan has two halves, because a student that diverges has no layers to look at: the networks are
+trained first, then what came out whole is embedded, measured and mapped (:mod:`kdpipe.pipeline.analysis_plan`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdpipe.config.preflight import Preflight
+from kdpipe.config.sections import ArchSpec, MethodSpec, StudentSpec, TeacherSpec, TrainingSpec
+from kdpipe.config.study import StudySpec
+from kdpipe.data.sources import SOURCES
+from kdpipe.data.sources.base import fingerprint
+from kdpipe.engine.stage import Stage
+from kdpipe.errors import NetworkError, StudyError
+from kdpipe.files import canonical_json, sha256_of
+from kdpipe.methods import METHODS
+from kdpipe.pipeline.stages.data import make_data, make_probe
+from kdpipe.pipeline.stages.embeddings import PIXELS, make_pixels
+from kdpipe.pipeline.stages.networks import make_students, make_teacher
+from kdpipe.pipeline.stages.outputs import LAST, kept_weights
+
+TRAINING_KINDS = ("data", "probe", "teacher", "student", "baseline")
+SECOND_INITIALISATION = 1_000_000
+# Fields of the data section that do not change the decoded splits.
+UNKEYED_DATA = {"path", "title", "note", "licence", "augmentation", "probe_size", "reference_size"}
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A network of the study and the stage that trains it.
+
+    Attributes:
+        student: its section of the study; None for teachers.
+        teacher: the network whose outputs its loss uses.
+        checkpoint: the step whose weights it has, where those are not the last ones.
+    """
+
+    network_id: str
+    role: str
+    stage: Stage
+    recipe: TrainingSpec
+    student: StudentSpec | None = None
+    method: MethodSpec | None = None
+    teacher: Planned | None = None
+    label_fraction: float = 1.0
+    seed: int = 0
+    init_seed: int = 0
+    mapped: bool = False
+    checkpoint: int | None = None
+
+    @property
+    def weights(self) -> str:
+        """The file in the stage's output that holds its weights."""
+        return LAST if self.checkpoint is None else kept_weights(self.checkpoint)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The first half of the plan.
+
+    ``others`` are the teachers of controls, ``checkpoints`` networks that a student's stage leaves on its way,
+    ``baselines`` what nobody trained: students at their initial weights, and the raw pixels.
+    """
+
+    data: Stage
+    probe: Stage
+    teacher: Planned
+    others: list[Planned]
+    students: list[Planned]
+    checkpoints: list[Planned]
+    baselines: list[Planned]
+
+    @property
+    def networks(self) -> list[Planned]:
+        return [self.teacher, *self.others, *self.students, *self.checkpoints, *self.baselines]
+
+
+def plan_training(spec: StudySpec, preflight: Preflight, root: Path, seeds: Sequence[int] | None = None) -> Training:
+    """Data, teachers and students of a study.
+
+    Args:
+        root: where relative data paths start.
+        seeds: only the students of these seeds.
+
+    Raises:
+        DataError, NetworkError: files that are not there.
+        StudyError: seeds the study does not have.
+    """
+    if unknown := set(seeds or ()) - set(spec.seeds):
+        raise StudyError(f"--seed {min(unknown)}: the study has seeds {', '.join(map(str, spec.seeds))}.")
+    data = _data_stage(spec, root)
+    planner = _TrainingPlanner(spec, preflight, data, spec.data.augmentation or SOURCES[spec.data.dataset].augmentation)
+    for seed in seeds or spec.seeds:
+        for fraction in spec.label_fractions:
+            for student in spec.students:
+                planner.add_students(student, fraction, seed)
+    probe = _probe_stage(spec, data)
+    return Training(
+        data,
+        probe,
+        planner.teacher,
+        [teacher for teacher in planner.teachers.values() if teacher is not planner.teacher],
+        planner.students,
+        planner.checkpoints,
+        [] if seeds else [*map(planner.untrained_student, spec.students), _pixels(probe)],
+    )
+
+
+def _pixels(probe: Stage) -> Planned:
+    stage = Stage("baseline", PIXELS, make_pixels, {}, {"probe": probe})
+    return Planned(PIXELS, "baseline", stage, TrainingSpec(steps=0), label_fraction=0.0)
+
+
+def _data_stage(spec: StudySpec, root: Path) -> Stage:
+    source = SOURCES[spec.data.dataset]
+    if source.needs_path and not spec.data.path:
+        raise StudyError(f"data.path: dataset {source.name!r} needs the folder that holds it.")
+    described = spec.data.keyed(UNKEYED_DATA)
+    params = {"data": described, "content": fingerprint(source, spec.data, root)}
+    return Stage("data", "data", make_data, params, runtime={"path": spec.data.path})
+
+
+def _probe_stage(spec: StudySpec, data: Stage) -> Stage:
+    params = {"size": spec.data.probe_size, "reference": spec.data.reference_size, "seed": spec.data.split_seed}
+    return Stage("probe", "probe", make_probe, params, {"data": data}, version=2)
+
+
+def _architecture(spec: ArchSpec, extra: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Key parameters and runtime of a network: a checkpoint counts by content, not by path."""
+    described = spec.keyed({"checkpoint", *extra})
+    if spec.checkpoint is None:
+        return {"network": described}, {}
+    path = Path(spec.checkpoint).expanduser()
+    if not path.is_file():
+        raise NetworkError(f"checkpoint: there is no file {path}.")
+    return {"network": described, "checkpoint": sha256_of(path)}, {"checkpoint": str(path)}
+
+
+class _TrainingPlanner:
+    """Adds students to a plan, and the teachers that they need."""
+
+    def __init__(self, spec: StudySpec, preflight: Preflight, data: Stage, policy: str) -> None:
+        self.spec, self.preflight, self.data, self.policy = spec, preflight, data, policy
+        self.teachers: dict[str, Planned] = {}
+        self.students: list[Planned] = []
+        self.checkpoints: list[Planned] = []
+        self.teacher = self._teacher(TEACHER, spec.teacher, "teacher")
+
+    def _teacher(self, name: str, section: TeacherSpec, role: str) -> Planned:
+        """The teacher of that name, planned once."""
+        if name not in self.teachers:
+            params, runtime = _architecture(section, set())
+            recipe = section.training
+            stage = Stage(
+                "teacher",
+                name,
+                make_teacher,
+                {**params, "augmentation": self.policy},
+                {"data": self.data},
+                runtime={**runtime, "stand_in": role != "teacher"},
+                cost=recipe.steps * recipe.batch_size,
+            )
+            blank = recipe.steps == 0 and section.checkpoint is None and not section.pretrained
+            fraction = 0.0 if blank else section.label_fraction
+            self.teachers[name] = Planned(
+                network_id=name,
+                role=role,
+                stage=stage,
+                recipe=recipe,
+                label_fraction=fraction,
+                seed=section.seed,
+                init_seed=section.seed,
+                mapped=role == "teacher" and bool(self.spec.maps.projectors),
+            )
+        return self.teachers[name]
+
+    def _teacher_for(self, method: MethodSpec, plain: Planned | None, fraction: float, seed: int) -> Planned | None:
+        kinds: dict[str | None, Callable[[], Planned | None]] = {
+            None: lambda: None,
+            "study": lambda: self.teacher,
+            "untrained": self._untrained,
+            "own-budget": lambda: self._own_budget(method, fraction, seed),
+            "self": lambda: plain,
+        }
+        return kinds[method.teacher_kind]()
+
+    def _untrained(self) -> Planned:
+        section = self.spec.teacher
+        recipe = section.training.model_copy(update={"steps": 0})
+        blank = {"training": recipe, "checkpoint": None, "pretrained": False}
+        return self._teacher("teacher-untrained", section.model_copy(update=blank), "control")
+
+    def _own_budget(self, method: MethodSpec, fraction: float, seed: int) -> Planned:
+        """Everything the student has and no more: its labelled images (chosen by its seed) and its training."""
+        recipe = method.recipe(self.spec.training).model_copy(update={"teacher_cache": False})
+        budget = {"label_fraction": fraction, "seed": seed, "training": recipe}
+        blank = {"checkpoint": None, "pretrained": False}
+        section = self.spec.teacher.model_copy(update=budget | blank)
+        own = f"-for-{method.name}" if method.training else ""
+        return self._teacher(f"teacher-l{fraction:g}-s{seed}{own}", section, "control")
+
+    def add_students(self, student: StudentSpec, fraction: float, seed: int) -> None:
+        """All methods of one student, budget and seed; the plain student first, as it may be somebody's teacher."""
+        methods = sorted(self.spec.methods, key=lambda method: method.role != "plain")
+        plain: Planned | None = None
+        made = {}
+        for method in methods:
+            teacher = self._teacher_for(method, plain, fraction, seed)
+            made[method.name] = self._student(student, method, teacher, fraction, seed)
+            plain = plain or made[method.name]
+        assert plain is not None, "a study has a plain student"
+        self.students += [made[method.name] for method in self.spec.methods]
+        for method in self.spec.methods:
+            whole = made[method.name]
+            for step in self.spec.kept_steps(method):
+                name, role = f"{whole.network_id}-at{step}", "checkpoint"
+                self.checkpoints.append(replace(whole, network_id=name, role=role, checkpoint=step, mapped=False))
+
+    def untrained_student(self, student: StudentSpec) -> Planned:
+        """What the plain student of the first seed is before its first step."""
+        plain = next(method for method in self.spec.methods if method.role == "plain")
+        recipe = plain.recipe(self.spec.training).model_copy(update={"steps": 0, "teacher_cache": False})
+        planned = self._student(student, plain, None, 1.0, self.spec.seeds[0], recipe)
+        stage = replace(planned.stage, name=f"{student.name}-untrained")
+        return replace(
+            planned, network_id=stage.name, role="baseline", stage=stage, method=None, label_fraction=0.0, mapped=False
+        )
+
+    def _student(
+        self,
+        student: StudentSpec,
+        method: MethodSpec,
+        teacher: Planned | None,
+        fraction: float,
+        seed: int,
+        recipe: TrainingSpec | None = None,
+    ) -> Planned:
+        record = METHODS[method.method]
+        init_seed = seed + SECOND_INITIALISATION * record.own_initialisation
+        architecture, runtime = _architecture(student, {"name"})
+        recipe = recipe or self._recipe(student, method)
+        kept = self.spec.kept_steps(method) if recipe.steps else []
+        params = {
+            **architecture,
+            "method": method.method,
+            "method_version": record.version,
+            "method_parameters": record.resolved(method.parameters).model_dump(mode="json", exclude_none=True),
+            "unlabelled": method.sees_unlabelled,
+            "training": recipe.keyed(),
+            "augmentation": self.policy,
+            "label_fraction": fraction,
+            "label_seed": seed,
+            "data_seed": seed,
+            "init_seed": init_seed,
+            **({"keep_at": kept} if kept else {}),
+        }
+        name = f"{student.name}-{method.name}-l{fraction:g}-s{seed}"
+        # Those who have no teacher train beside those of the study's teacher.
+        beside = teacher or self.teacher
+        shared = canonical_json([beside.stage.key, seed, fraction, record.views, recipe.shared])
+        stage = Stage(
+            "student",
+            name,
+            make_students,
+            params,
+            {"data": self.data, "teacher": teacher.stage} if teacher else {"data": self.data},
+            batch=shared,
+            batch_title=f"{fraction:.4g} of the labels, seed {seed}",
+            runtime=runtime,
+            cost=recipe.steps * recipe.batch_size,
+        )
+        first = seed == self.spec.seeds[0]
+        drawn = {"plain": seed in self.spec.seeds[: self.spec.maps.plain_seeds], "distilled": first}
+        headline = self.spec.resolved_headline
+        return Planned(
+            network_id=name,
+            role=method.role,
+            stage=stage,
+            recipe=recipe,
+            student=student,
+            method=method,
+            teacher=teacher,
+            label_fraction=fraction,
+            seed=seed,
+            init_seed=init_seed,
+            mapped=bool(self.spec.maps.projectors)
+            and drawn.get(method.role, False)
+            and student.name == headline.student
+            and fraction == headline.label_fraction,
+        )
+
+    def _recipe(self, student: StudentSpec, method: MethodSpec) -> TrainingSpec:
+        """The method's training; a control that trains longer gets the steps that a teacher's passes cost."""
+        recipe = method.recipe(self.spec.training)
+        if not METHODS[method.method].reads_logits_alone:  # a cache changes nothing for others, nor their keys
+            recipe = recipe.model_copy(update={"teacher_cache": False})
+        if not METHODS[method.method].trains_longer:
+            return recipe
+        ratio = self.preflight.teacher.macs / self.preflight.students[student.name].macs
+        return recipe.model_copy(update={"steps": round(recipe.steps * (1 + ratio / 3))})

@@ -1,0 +1,1 @@
+"""Representations: a layer as vectors, and vectors as two-dimensional maps."""

@@ -1,0 +1,208 @@
+"""One student or teacher while it trains: its optimiser, its history, its best step, its resume file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdpipe.config.sections import TrainingSpec
+from kdpipe.data.sources.base import Split
+from kdpipe.methods import Method, Step
+from kdpipe.models.network import Network
+from kdpipe.seeds import derive_seed
+from kdpipe.training.clock import StepClock
+from kdpipe.training.evaluation import EVALUATION_BATCH, accuracy, predict
+from kdpipe.training.schedules import learning_rate
+from kdpipe.training.teacher_batches import LearnerBatch, TeacherBatches
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class Best:
+    """The weights with the best validation accuracy so far (the earliest on ties)."""
+
+    step: int = 0
+    accuracy: float = -1.0
+    state: State = field(default_factory=dict)
+
+
+@dataclass
+class Learner:
+    """One network in training.
+
+    Attributes:
+        stream: names the learner's own randomness (dropout); independent of its companions.
+        recipe: its own learning rate, schedule and decay; the group's where it is None. What a group
+            must share (steps, batches, precision) is the group's in any case.
+        keep_at: steps after which its weights are kept, in ``kept``.
+        history: (step, quantity, value) rows.
+    """
+
+    name: str
+    network: Network
+    method: Method
+    parameters: Any
+    extras: nn.Module | None
+    stream: str
+    unlabelled: bool = False
+    recipe: TrainingSpec | None = None
+    keep_at: tuple[int, ...] = ()
+    kept: dict[int, State] = field(default_factory=dict)
+    clock: StepClock | None = None
+    history: list[tuple[int, str, float]] = field(default_factory=list)
+    best: Best = field(default_factory=Best)
+    diverged_step: int | None = None
+    val_accuracy: float | None = None
+
+    @property
+    def recalls(self) -> bool:
+        """Whether it takes its teacher's logits from the cache."""
+        return self.recipe is not None and self.recipe.teacher_cache and self.method.reads_logits_alone
+
+    def set_up(self, recipe: TrainingSpec, device: torch.device) -> None:
+        """Move to the device and make the optimiser; weight decay spares norms, biases and scalars."""
+        self.recipe = recipe = self.recipe or recipe
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        modules: list[nn.Module] = [self.network]
+        if self.extras is not None:
+            modules.append(self.extras.to(device))
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+        self.clock = StepClock(device)
+        self._sums: dict[str, Tensor] = {}
+        self._since = 0
+        self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+
+    def learn(self, shown: LearnerBatch, teacher_batches: TeacherBatches, step: int, progress: float) -> None:
+        """One step of SGD on the sum of the method's terms."""
+        assert self.recipe is not None and self.clock is not None
+        device, target, clock = shown.images.device, shown.labels, self.clock
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, step)
+        self.network.train()
+        if self.extras is not None:
+            self.extras.train()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive_seed("step", self.stream, step))
+            with torch.autocast(device.type, torch.bfloat16, enabled=teacher_batches.half):
+                with clock.part("student"):
+                    outputs = teacher_batches.forward(self.network, shown.images)
+                with clock.part("loss"):
+                    terms = self.method.terms(
+                        Step(
+                            student=outputs,
+                            teacher=shown.teacher,
+                            target=target,
+                            index=shown.index,
+                            progress=progress,
+                            parameters=self.parameters,
+                            extras=self.extras,
+                            student_network=self.network,
+                            teacher_network=teacher_batches.teacher if self.method.needs_teacher else None,
+                        )
+                    )
+                    loss = torch.stack([term.float() for term in terms.values()]).sum()
+            with clock.part("student"):
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                self.optimizer.step()
+        with torch.no_grad():
+            bad = ~torch.isfinite(loss) & (self._first_bad < 0)
+            self._first_bad = torch.where(bad, step, self._first_bad)
+            sums = {"loss": loss, **{f"loss/{name}": term for name, term in terms.items()}}
+            if self.method.views == "shared":  # a mixed image has no one label
+                sums["train_accuracy"] = (outputs.logits[: len(target)].argmax(1) == target).float().mean()
+            for name, value in sums.items():
+                self._sums[name] = self._sums.get(name, torch.zeros((), device=device)) + value.detach().float()
+            self._since += 1
+
+    def log(self, step: int) -> None:
+        """Add the means since the last log to the history, and notice divergence."""
+        assert self.recipe is not None
+        first_bad = int(self._first_bad)
+        if first_bad >= 0:
+            self.diverged_step = first_bad + 1
+            return
+        self.history += [(step, name, float(value) / self._since) for name, value in self._sums.items()]
+        self.history.append((step, "lr", learning_rate(self.recipe, step - 1)))
+        self._sums, self._since = {}, 0
+
+    def check_end(self, validation: Split, step: int, half: bool) -> None:
+        """Notice a network that the last step spoiled: no loss comes after it that would tell."""
+        if not torch.isfinite(predict(self.network, validation.images[:EVALUATION_BATCH], half)).all():
+            self.diverged_step = step
+
+    def evaluate(self, validation: Split, step: int) -> None:
+        """Validation accuracy in float32, as the test accuracy is; keep the weights if it is the best."""
+        self.val_accuracy = accuracy(self.network, validation)
+        self.history.append((step, "val_accuracy", self.val_accuracy))
+        if self.val_accuracy > self.best.accuracy:
+            self.best = Best(step, self.val_accuracy, snapshot(self.network))
+
+    def checkpoint(self, step: int) -> dict[str, Any]:
+        """All that the rest of the training depends on, after ``step`` steps; taken right after a log."""
+        return {
+            "step": step,
+            "network": snapshot(self.network),
+            "extras": None if self.extras is None else snapshot(self.extras),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "best": (self.best.step, self.best.accuracy, self.best.state),
+            "val_accuracy": self.val_accuracy,
+            "kept": self.kept,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.network.load_state_dict(saved["network"], strict=False)
+        if self.extras is not None:
+            self.extras.load_state_dict(saved["extras"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.history = [(int(step), str(name), float(value)) for step, name, value in saved["history"]]
+        self.best = Best(*saved["best"])
+        self.val_accuracy = saved["val_accuracy"]
+        self.kept = saved["kept"]
+
+
+class Resume:
+    """Checkpoints of unfinished training, one file a learner, gone once it has finished."""
+
+    def __init__(self, folder: Path, names: dict[str, str]) -> None:
+        self.folder, self.names = folder, names
+
+    def _path(self, learner: str) -> Path:
+        return self.folder / f"{self.names[learner]}.pt"
+
+    def load(self, learner: str) -> dict[str, Any] | None:
+        """The last checkpoint, or None; an unreadable one counts as none."""
+        try:
+            return torch.load(self._path(learner), map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            return None
+        except Exception:  # torch raises many types for a damaged file, and training from step 0 mends all
+            return None
+
+    def save(self, learner: str, state: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # A name of its own, as another run on the same cache may train the same learner.
+        temporary = self._path(learner).with_suffix(f".{os.getpid()}.tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self._path(learner))
+
+    def clear(self, learner: str) -> None:
+        self._path(learner).unlink(missing_ok=True)
+
+
+def snapshot(module: nn.Module) -> State:
+    """A copy of a module's state that further training does not change."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
