@@ -18,7 +18,7 @@ import pytest
 from kdpipe.cli.progress import Silent
 from kdpipe.engine.cache import MANIFEST, Cache
 from kdpipe.engine.run import run, with_inputs
-from kdpipe.engine.stage import Context, Stage
+from kdpipe.engine.stage import ANY, Context, Stage, batch_stage
 from kdpipe.errors import KdpipeError
 
 CALLS: list[str] = []
@@ -42,7 +42,12 @@ def write(tasks, context) -> None:
 
 def stage(name: str, value: int = 1, inputs=(), kind: str = "k", **more) -> Stage:
     params = {"value": value, "name": name, **more.pop("params", {})}
-    return Stage(kind, name, write, params, {need.name: need for need in inputs}, **more)
+    return batch_stage(kind, takes=[ANY])(write).plan(name, params, {need.name: need for need in inputs}, **more)
+
+
+def doing(work, planned: Stage) -> Stage:
+    """The same stage with other work."""
+    return replace(planned, function=replace(planned.function, work=work))
 
 
 @pytest.fixture
@@ -75,8 +80,9 @@ def chain() -> list[Stage]:
 
 def test_keys_do_not_depend_on_the_order_of_parameters_and_inputs():
     a, b = stage("a"), stage("b")
-    one = Stage("k", "x", write, {"p": 1, "q": {"r": 2, "s": 3}}, {"a": a, "b": b})
-    other = Stage("k", "x", write, {"q": {"s": 3, "r": 2}, "p": 1}, {"b": b, "a": a})
+    function = batch_stage("k", takes=["a", "b"])(write)
+    one = function.plan("x", {"p": 1, "q": {"r": 2, "s": 3}}, {"a": a, "b": b})
+    other = function.plan("x", {"q": {"s": 3, "r": 2}, "p": 1}, {"b": b, "a": a})
     assert one.key == other.key
 
 
@@ -89,14 +95,14 @@ def test_keys_hold_what_decides_the_result_and_nothing_else():
     ):
         assert same.key == base.key
     different = [
-        replace(base, version=2),
-        replace(base, kind="other"),
+        replace(base, function=replace(base.function, version=2)),
+        replace(base, function=replace(base.function, kind="other")),
         replace(base, params={**base.params, "value": 2}),
         replace(base, inputs={}),
         replace(base, inputs={"a": stage("a", 2)}),
-        replace(base, inputs={"a": replace(stage("a"), version=2)}),
+        replace(base, inputs={"a": replace(stage("a"), function=replace(stage("a").function, version=2))}),
         replace(base, inputs={"b": stage("a")}),
-        replace(base, function=test_keys_hold_what_decides_the_result_and_nothing_else),
+        replace(base, function=replace(base.function, name="renamed")),
     ]
     assert len({base.key, *(other.key for other in different)}) == len(different) + 1
 
@@ -173,13 +179,13 @@ def test_a_batch_is_handed_over_together_once_all_of_it_is_ready(cache, context)
         write(tasks, context)
 
     slow = stage("slow")
-    mates = [replace(stage(n, batch="b", inputs=[slow] * (n == "late")), function=spy) for n in ("early", "late")]
+    mates = [doing(spy, stage(n, batch="b", inputs=[slow] * (n == "late"))) for n in ("early", "late")]
     run([mates[0], slow, mates[1]], cache, context)
     assert sizes == [2]
 
 
 def test_a_stage_that_says_nothing_has_failed(cache, context):
-    silent = replace(stage("silent"), function=lambda tasks, context: None)
+    silent = doing(lambda tasks, context: None, stage("silent"))
     assert run([silent], cache, context).failed == {"silent": "it ended without a result"}
 
 
@@ -249,8 +255,9 @@ SCRIPT = textwrap.dedent(
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     import test_engine as t
-    from kdpipe.engine import Cache, Context, run
-    from dataclasses import replace
+    from kdpipe.engine.cache import Cache
+    from kdpipe.engine.run import run
+    from kdpipe.engine.stage import Context
 
     root = Path(sys.argv[1])
 
@@ -261,9 +268,9 @@ SCRIPT = textwrap.dedent(
             time.sleep(float(sys.argv[2]))
         t.write(tasks, context)
 
-    slow.__name__ = "write"
     first, second, third = t.chain()
-    second = replace(second, function=slow)
+    second = t.doing(slow, second)
+    from dataclasses import replace
     third = replace(third, inputs={{"first": first, "second": second}})
     for _ in range(int(sys.argv[3])):
         run([third], Cache(root / "cache"), Context("cpu", root, t.Silent(), root, {{}}), sys.argv[4:])
@@ -314,7 +321,7 @@ def test_what_another_run_published_meanwhile_stays(cache, context):
         write(tasks, context)
 
     late.__name__ = "write"
-    outcome = run([replace(mine, function=late)], cache, context)
+    outcome = run([doing(late, mine)], cache, context)
     assert len(outcome.ran) == 1 and cache.path(mine).stat().st_ino == late.published
     assert cache.has(mine) and not leftovers(cache)
 
@@ -350,3 +357,30 @@ def test_cleaning_a_folder_that_is_no_cache_touches_nothing(tmp_path):
         path.write_text("mine")
     assert Cache(tmp_path).clean() == 0
     assert all(path.read_text() == "mine" for path in mine)
+
+
+# ---------------------------------------------------------------------------------- declared stages
+
+
+def test_a_stage_refuses_inputs_that_its_function_does_not_take(cache):
+    function = batch_stage("k", takes=["a"], may_take=["b"])(write)
+    a, b = stage("a"), stage("b")
+    assert function.plan("x", {}, {"a": a, "b": b}).inputs.keys() == {"a", "b"}
+    for inputs in ({}, {"b": b}, {"a": a, "c": b}):
+        with pytest.raises(TypeError, match="a k stage takes a, not"):
+            function.plan("x", {}, inputs)
+
+
+def test_each_task_is_alone_in_failing(cache, context):
+    from kdpipe.engine.stage import stage as declared
+
+    @declared("k")
+    def halves(task, context):
+        if task.stage.params["value"] % 2:
+            raise ValueError(f"{task.stage.params['value']} is odd")
+        (task.folder / "n").write_text(str(task.stage.params["value"] // 2))
+
+    stages = [halves.plan(f"half of {number}", {"value": number}, batch="all") for number in (4, 5, 6)]
+    outcome = run(stages, cache, context)
+    assert [value(cache, one) for one in stages[::2]] == [2, 3]
+    assert outcome.failed == {"half of 5": "5 is odd"} and not leftovers(cache)

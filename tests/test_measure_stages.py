@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from kdpipe.cli.progress import Silent
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.run import run
-from kdpipe.engine.stage import Context, Stage
+from kdpipe.engine.stage import Context, Stage, batch_stage
 from kdpipe.measures import dark_knowledge, knn_vote, nearest_neighbours, soft_labels, standardise
 from kdpipe.pipeline.stages.embeddings import embedding_file, reference_file
 from kdpipe.pipeline.stages.layer_measures import make_measures
@@ -36,6 +36,7 @@ def layer(seed: int, n: int = N, d: int = D):
     return X.astype(np.float32)
 
 
+@batch_stage("probe")
 def make_probe(tasks, context):
     for task in tasks:
         labels = LABELS % task.stage.params["classes"]
@@ -44,6 +45,7 @@ def make_probe(tasks, context):
         task.finish()
 
 
+@batch_stage("embedding")
 def make_layers(tasks, context):
     """An embedding of one layer, all images alike if the scale is 0, with logits unless the network is raw pixels."""
     for task in tasks:
@@ -64,25 +66,23 @@ class Lab:
 
     def __init__(self, root: Path, classes: int = K) -> None:
         self.root, self.cache = root, Cache(root / "cache")
-        self.probe = Stage("probe", "probe", make_probe, {"classes": classes})
+        self.probe = make_probe.plan("probe", {"classes": classes})
 
     def embedding(self, seed: int, scale: float = 1.0, logits: float | None = 1.0) -> Stage:
-        return Stage(
-            "embedding", f"e{seed} {scale} {logits}", make_layers, {"seed": seed, "scale": scale, "logits": logits}
-        )
+        return make_layers.plan(f"e{seed} {scale} {logits}", {"seed": seed, "scale": scale, "logits": logits})
 
     def run(self, *stages: Stage):
         return run(stages, self.cache, Context("cpu", self.root, Silent(), self.root / "scratch", {}))
 
     def measured(self, embedding: Stage, second_k: int | None, k: int = 8) -> dict[str, pl.DataFrame]:
         params = {"names": ["silhouette", "knn_accuracy"], "of_networks": [], "k": k, "second_k": second_k}
-        stage = Stage("measure", "m", make_measures, params, {"probe": self.probe, "embedding": embedding})
+        stage = make_measures.plan("m", params, {"probe": self.probe, "embedding": embedding})
         assert not self.run(stage).failed
         return {path.stem: pl.read_parquet(path) for path in self.cache.path(stage).glob("*.parquet")}
 
     def beside(self, embedding: Stage, teacher: Stage):
         inputs = {"probe": self.probe, "embedding": embedding, "teacher": teacher}
-        stage = Stage("teacher-measure", "t", make_teacher_measures, {"names": ["dark_knowledge"]}, inputs)
+        stage = make_teacher_measures.plan("t", {"names": ["dark_knowledge"]}, inputs)
         outcome = self.run(stage)
         return outcome, self.cache.path(stage) / "values.parquet"
 

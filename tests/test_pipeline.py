@@ -393,12 +393,13 @@ def test_a_layer_without_a_map_does_not_cost_the_others_theirs(tmp_path):
     from kdpipe.cli.progress import Silent
     from kdpipe.engine.cache import Cache
     from kdpipe.engine.run import run
-    from kdpipe.engine.stage import Context, Stage
+    from kdpipe.engine.stage import Context, batch_stage
     from kdpipe.pipeline.stages.maps import make_maps
 
     params = {"projector": "pca", "options": {}, "order": 0, "view": "gap", "neighbours": 15}
-    embeddings = [Stage("embedding", f"e{scale}", layers_of, {"scale": scale}) for scale in (0.0, 1.0)]
-    maps = [Stage("map", f"map of {e.name}", make_maps, params, {"embedding": e}, batch="pca") for e in embeddings]
+    embedding = batch_stage("embedding")(layers_of)
+    embeddings = [embedding.plan(f"e{scale}", {"scale": scale}) for scale in (0.0, 1.0)]
+    maps = [make_maps.plan(f"map of {e.name}", params, {"embedding": e}, batch="pca") for e in embeddings]
     outcome = run(maps, Cache(tmp_path / "cache"), Context("cpu", tmp_path, Silent(), tmp_path / "scratch", {}))
     assert set(outcome.failed) == {"map of e0.0"}
     assert "every image has the same vector" in outcome.failed["map of e0.0"]
@@ -410,7 +411,7 @@ def test_a_network_beyond_all_numbers_does_not_cost_the_others_their_embeddings(
     from kdpipe.cli.progress import Silent
     from kdpipe.engine.cache import Cache
     from kdpipe.engine.run import run
-    from kdpipe.engine.stage import Context, Stage
+    from kdpipe.engine.stage import Context, batch_stage
     from kdpipe.models.build import build
     from kdpipe.models.saved import SavedArchitecture, write_network
     from kdpipe.pipeline.stages.embeddings import make_embeddings
@@ -418,6 +419,7 @@ def test_a_network_beyond_all_numbers_does_not_cost_the_others_their_embeddings(
     arguments = {"channels": [8, 8, 8, 8], "layers": [1, 1, 1, 1]}
     spec = SavedArchitecture("resnet18", arguments, "small", 1, "stages")
 
+    @batch_stage("student")
     def networks(tasks, context):
         for task in tasks:
             made = build(spec, image_shape=(1, 8, 8), classes=10, mean=[0.5], std=[0.5], seed=0)
@@ -427,16 +429,18 @@ def test_a_network_beyond_all_numbers_does_not_cost_the_others_their_embeddings(
             (task.folder / "result.json").write_text('{"taps": []}')
             task.finish()
 
+    @batch_stage("probe")
     def images(tasks, context):
         for name in ("images.npy", "reference_images.npy"):
             np.save(tasks[0].folder / name, np.zeros((20, 1, 8, 8), np.uint8))
         tasks[0].finish()
 
-    probe = Stage("probe", "probe", images, {})
-    trained = [Stage("student", f"n{bias:g}", networks, {"bias": bias}) for bias in (3e38, 0.0)]
+    probe = images.plan("probe", {})
+    trained = [networks.plan(f"n{bias:g}", {"bias": bias}) for bias in (3e38, 0.0)]
     embeddings = [
-        Stage("embedding", f"embedding of {n.name}", make_embeddings, {"views": ["gap"]},
-              {"probe": probe, "network": n}, batch="all")
+        make_embeddings.plan(
+            f"embedding of {n.name}", {"views": ["gap"]}, {"probe": probe, "network": n}, batch="all"
+        )
         for n in trained
     ]  # fmt: skip
     context = Context("cpu", tmp_path, Silent(), tmp_path / "scratch", {})

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdpipe.config.preflight import Preflight
 from kdpipe.config.study import StudySpec
-from kdpipe.engine.stage import Stage
+from kdpipe.engine.stage import Stage, StageFunction
 from kdpipe.measures import MEASURES
 from kdpipe.models.profile import pair_by_depth
 from kdpipe.pipeline.stages.credit import make_credit
@@ -21,9 +21,11 @@ from kdpipe.pipeline.stages.similarity import make_similarity
 from kdpipe.pipeline.stages.teacher_measures import make_teacher_measures
 from kdpipe.pipeline.training_plan import TEACHER, Planned, Training
 
-ANALYSIS_KINDS = (
-    "embedding", "measure", "teacher-measure", "similarity", "factors", "credit", "explanation", "consensus", "map",
+ANALYSIS = (
+    make_embeddings, make_measures, make_teacher_measures, make_similarity, make_factors, make_credit,
+    make_explanations, make_consensus, make_maps,
 )  # fmt: skip
+ANALYSIS_KINDS = tuple(function.kind for function in ANALYSIS)
 CONSENSUS, INDEPENDENT = "consensus", "independent"
 
 
@@ -98,9 +100,7 @@ class _AnalysisPlanner:
 
     def plan(self) -> Analysis:
         measures = {
-            name: self._stage(
-                "measure", f"measures of {name}", make_measures, self.of_layers, {"embedding": stage}, version=3
-            )
+            name: self._stage(make_measures, f"measures of {name}", self.of_layers, {"embedding": stage})
             for name, stage in self.embeddings.items()
         }
         return Analysis(
@@ -116,21 +116,19 @@ class _AnalysisPlanner:
         )
 
     def _stage(
-        self, kind: str, name: str, function: Any, params: Mapping[str, Any], inputs: Mapping[str, Stage], **more: Any
+        self, function: StageFunction, name: str, params: Mapping[str, Any], inputs: Mapping[str, Stage]
     ) -> Stage:
         inputs = {"probe": self.probe, **inputs}
-        return Stage(kind, name, function, params, inputs, batch="all", cost=self.spec.data.probe_size, **more)
+        return function.plan(name, params, inputs, batch="all", cost=self.spec.data.probe_size)
 
     def _embedding(self, planned: Planned) -> Stage:
         last = planned.checkpoint is None and planned.network_id != PIXELS
         weights = PIXELS if planned.network_id == PIXELS else planned.weights
         return self._stage(
-            "embedding",
-            f"embedding of {planned.network_id}",
             make_embeddings,
+            f"embedding of {planned.network_id}",
             {"views": list(self.spec.views), **({} if last else {"weights": weights})},
             {"network": planned.stage},
-            version=3,
         )
 
     # --------------------------------------------------------------------------------------- pairs
@@ -164,7 +162,7 @@ class _AnalysisPlanner:
     def _similarity(self, name: str, other: str) -> Stage:
         params = {"names": self._measures("pair"), "same_depth": [list(pair) for pair in self._same_depth(name, other)]}
         inputs = {"embedding": self.embeddings[name], "other": self.embeddings[other]}
-        return self._stage("similarity", f"similarity of {name} and {other}", make_similarity, params, inputs)
+        return self._stage(make_similarity, f"similarity of {name} and {other}", params, inputs)
 
     def _same_depth(self, name: str, other: str) -> list[tuple[int, int]]:
         own, others = (self.preflight.shape(self.by_name[which].student).taps for which in (name, other))
@@ -174,7 +172,7 @@ class _AnalysisPlanner:
 
     def _factors(self, name: str) -> Stage:
         inputs = {"embedding": self.embeddings[name], "teacher": self.embeddings[TEACHER]}
-        return self._stage("factors", f"factors of {name}", make_factors, {"k": self.spec.measures.k}, inputs)
+        return self._stage(make_factors, f"factors of {name}", {"k": self.spec.measures.k}, inputs)
 
     def _credited(self) -> list[tuple[str, str]]:
         """Students of the study's teacher at their last step, with their plain companion."""
@@ -186,7 +184,7 @@ class _AnalysisPlanner:
         own, others = (self.preflight.layers(self.by_name[which].student) for which in (name, TEACHER))
         pairs = [[own[i], others[j]] for i, j in self._same_depth(name, TEACHER)]
         inputs = {"own": measures[name], "plain": measures[plain], "teacher": measures[TEACHER]}
-        return self._stage("credit", f"neighbours of {name}", make_credit, {"teacher_layers": pairs}, inputs)
+        return self._stage(make_credit, f"neighbours of {name}", {"teacher_layers": pairs}, inputs)
 
     def _teacher_measures(self) -> dict[str, Stage]:
         """The measures of layers that ask what the study's teacher answers, where the study has some."""
@@ -195,9 +193,8 @@ class _AnalysisPlanner:
         teacher, params = self.embeddings[TEACHER], {"names": names}
         return {
             name: self._stage(
-                "teacher-measure",
-                f"{name} beside the teacher's answers",
                 make_teacher_measures,
+                f"{name} beside the teacher's answers",
                 params,
                 {"embedding": stage, "teacher": teacher},
             )
@@ -230,7 +227,7 @@ class _AnalysisPlanner:
             if name != TEACHER:
                 inputs["teacher"] = stages[TEACHER]
             weights = {"weights": planned.weights}
-            stages[name] = self._stage("explanation", f"explanations of {name}", make_explanations, weights, inputs)
+            stages[name] = self._stage(make_explanations, f"explanations of {name}", weights, inputs)
         return stages
 
     def _has_grad_cam(self, planned: Planned) -> bool:
@@ -319,10 +316,8 @@ class _AnalysisPlanner:
         if layout == CONSENSUS:
             assert shared is not None, "a consensus layout starts from the shared map"
             inputs["consensus"] = shared
-        stage = Stage(
-            "map",
+        stage = make_maps.plan(
             f"{layout} {projector} of {name}, {layer}" + (f" ({variant})" if strip else ""),
-            make_maps,
             {
                 "projector": projector,
                 "options": options,
@@ -331,7 +326,6 @@ class _AnalysisPlanner:
                 "neighbours": int(3 * options.get("perplexity", self.spec.maps.perplexity)),
             },
             inputs,
-            version=3,
             batch=projector,
             cost=self.spec.data.probe_size,
         )
@@ -339,10 +333,8 @@ class _AnalysisPlanner:
 
     def _consensus(self, place: int, members: Sequence[tuple[Planned, int]], perplexity: float) -> Stage:
         orders = {f"{planned.network_id}, layer {order}": order for planned, order in members}
-        return Stage(
-            "consensus",
+        return make_consensus.plan(
             f"shared map at {self.preflight.teacher.taps[place].layer}, perplexity {perplexity:g}",
-            make_consensus,
             {
                 "orders": orders,
                 "view": self.spec.maps.view,

@@ -53,7 +53,7 @@ def run_study(
     if outcome.failed:
         raise KdpipeError(next(iter(outcome.failed.values())))  # what came after it was only left out
     if not base_alone:
-        students = [planned.stage for planned in [*training.students, *training.baselines]]
+        students = [planned.stage for planned in [*training.students, *training.untrained]]
         outcome = _merged(outcome, run(students, cache, context, force, outcome.again))
     if only and not set(only) & set(ANALYSIS_KINDS):
         return Result(training, None, outcome)

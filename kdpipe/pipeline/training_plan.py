@@ -25,7 +25,8 @@ from kdpipe.pipeline.stages.embeddings import PIXELS, make_pixels
 from kdpipe.pipeline.stages.networks import make_students, make_teacher
 from kdpipe.pipeline.stages.outputs import LAST, kept_weights
 
-TRAINING_KINDS = ("data", "probe", "teacher", "student", "baseline")
+TRAINING = (make_data, make_probe, make_teacher, make_students, make_pixels)
+TRAINING_KINDS = tuple(function.kind for function in TRAINING)
 SECOND_INITIALISATION = 1_000_000
 # Fields of the data section that do not change the decoded splits.
 UNKEYED_DATA = {"path", "title", "note", "licence", "augmentation", "probe_size", "reference_size"}
@@ -66,7 +67,7 @@ class Training:
     """The first half of the plan.
 
     ``others`` are the teachers of controls, ``checkpoints`` networks that a student's stage leaves on its way,
-    ``baselines`` what nobody trained: students at their initial weights, and the raw pixels.
+    ``untrained`` what nobody trained: students at their initial weights, and the raw pixels.
     """
 
     data: Stage
@@ -75,11 +76,11 @@ class Training:
     others: list[Planned]
     students: list[Planned]
     checkpoints: list[Planned]
-    baselines: list[Planned]
+    untrained: list[Planned]
 
     @property
     def networks(self) -> list[Planned]:
-        return [self.teacher, *self.others, *self.students, *self.checkpoints, *self.baselines]
+        return [self.teacher, *self.others, *self.students, *self.checkpoints, *self.untrained]
 
 
 def plan_training(spec: StudySpec, preflight: Preflight, root: Path, seeds: Sequence[int] | None = None) -> Training:
@@ -114,7 +115,7 @@ def plan_training(spec: StudySpec, preflight: Preflight, root: Path, seeds: Sequ
 
 
 def _pixels(probe: Stage) -> Planned:
-    stage = Stage("baseline", PIXELS, make_pixels, {}, {"probe": probe})
+    stage = make_pixels.plan(PIXELS, {}, {"probe": probe})
     return Planned(PIXELS, "baseline", stage, TrainingSpec(steps=0), label_fraction=0.0)
 
 
@@ -124,12 +125,12 @@ def _data_stage(spec: StudySpec, root: Path) -> Stage:
         raise StudyError(f"data.path: dataset {source.name!r} needs the folder that holds it.")
     described = spec.data.keyed(UNKEYED_DATA)
     params = {"data": described, "content": fingerprint(source, spec.data, root)}
-    return Stage("data", "data", make_data, params, runtime={"path": spec.data.path})
+    return make_data.plan("data", params, runtime={"path": spec.data.path})
 
 
 def _probe_stage(spec: StudySpec, data: Stage) -> Stage:
     params = {"size": spec.data.probe_size, "reference": spec.data.reference_size, "seed": spec.data.split_seed}
-    return Stage("probe", "probe", make_probe, params, {"data": data}, version=2)
+    return make_probe.plan("probe", params, {"data": data})
 
 
 def _architecture(spec: ArchSpec, extra: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -158,10 +159,8 @@ class _TrainingPlanner:
         if name not in self.teachers:
             params, runtime = _architecture(section, set())
             recipe = section.training
-            stage = Stage(
-                "teacher",
+            stage = make_teacher.plan(
                 name,
-                make_teacher,
                 {**params, "augmentation": self.policy},
                 {"data": self.data},
                 runtime={**runtime, "stand_in": role != "teacher"},
@@ -265,10 +264,8 @@ class _TrainingPlanner:
         # Those who have no teacher train beside those of the study's teacher.
         beside = teacher or self.teacher
         shared = canonical_json([beside.stage.key, seed, fraction, record.views, recipe.shared])
-        stage = Stage(
-            "student",
+        stage = make_students.plan(
             name,
-            make_students,
             params,
             {"data": self.data, "teacher": teacher.stage} if teacher else {"data": self.data},
             batch=shared,

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdpipe.engine.stage import Context, Task
+from kdpipe.engine.stage import Context, Task, stage
 from kdpipe.measures import (
     neighbour_credit,
 )
-from kdpipe.pipeline.stages.embeddings import failing_alone
 from kdpipe.pipeline.stages.layer_measures import PUBLISHED_NEIGHBOURS
 
 
-def make_credit(tasks: Sequence[Task], context: Context) -> None:
+@stage("credit", takes=("probe", "own", "plain", "teacher"))
+def make_credit(task: Task, context: Context) -> None:
     """Which of the teacher's neighbours a network shares with its plain companion, gained, lost or invented."""
-    for task in tasks:
-        with failing_alone(task):
-            _credit_network(task)
-
-
-def _credit_network(task: Task) -> None:
     labels = np.load(task.inputs["probe"] / "labels.npy")
     keys = ["layer", "view"]
     own, plain, teacher = (
@@ -43,7 +36,6 @@ def _credit_network(task: Task) -> None:
                 )
             )
     pl.concat(frames).write_parquet(task.folder / "credit.parquet")
-    task.finish()
 
 
 def _ids(frame: pl.DataFrame) -> NDArray[Any]:

@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from kdpipe.config.sections import DataSpec
 from kdpipe.data.dataset import Dataset, probe_set, reference_set, split_dataset
 from kdpipe.data.sources import SOURCES
 from kdpipe.data.sources.base import no_tick
-from kdpipe.engine.stage import Context, Task
+from kdpipe.engine.stage import Context, Task, stage
 from kdpipe.measures import FACTORS
 
 
-def make_data(tasks: Sequence[Task], context: Context) -> None:
+@stage("data")
+def make_data(task: Task, context: Context) -> None:
     """Decode, split and store a dataset."""
-    for task in tasks:
-        spec = DataSpec.model_validate({**task.stage.params["data"], "path": task.stage.runtime.get("path")})
-        source = SOURCES[spec.dataset]
-        if source.peek is None:  # a look would cost as much as the reading
-            context.reporter.say(f"reading {source.title}")
-            raw = source.load(spec, context.data_root, no_tick)
-        else:
-            seen = source.peek(spec, context.data_root)
-            with context.reporter.track(f"decoding {source.title}", seen.train + (seen.test or 0)) as bar:
-                raw = source.load(spec, context.data_root, bar.advance)
-        dataset = split_dataset(
-            raw,
-            validation_fraction=spec.validation_fraction,
-            test_fraction=spec.test_fraction,
-            split_seed=spec.split_seed,
-        )
-        dataset.write(task.folder)
-        task.finish()
+    spec = DataSpec.model_validate({**task.stage.params["data"], "path": task.stage.runtime.get("path")})
+    source = SOURCES[spec.dataset]
+    if source.peek is None:  # a look would cost as much as the reading
+        context.reporter.say(f"reading {source.title}")
+        raw = source.load(spec, context.data_root, no_tick)
+    else:
+        seen = source.peek(spec, context.data_root)
+        with context.reporter.track(f"decoding {source.title}", seen.train + (seen.test or 0)) as bar:
+            raw = source.load(spec, context.data_root, bar.advance)
+    dataset = split_dataset(
+        raw,
+        validation_fraction=spec.validation_fraction,
+        test_fraction=spec.test_fraction,
+        split_seed=spec.split_seed,
+    )
+    dataset.write(task.folder)
 
 
-def make_probe(tasks: Sequence[Task], context: Context) -> None:
+@stage("probe", version=2, takes=("data",))
+def make_probe(task: Task, context: Context) -> None:
     """Choose the probe images, and training images to fit probes on; keep them with their labels and factors."""
-    for task in tasks:
-        params, dataset = task.stage.params, Dataset.read(task.inputs["data"])
-        chosen = probe_set(dataset, params["size"], params["seed"])
-        fitted = reference_set(dataset, params["reference"], params["seed"])
-        images = dataset.test.images[chosen]
-        np.save(task.folder / "images.npy", images)
-        np.save(task.folder / "labels.npy", dataset.test.labels[chosen])
-        np.save(task.folder / "reference_images.npy", dataset.train.images[fitted])
-        np.save(task.folder / "reference_labels.npy", dataset.train.labels[fitted])
-        factors = {name: factor.function(images) for name, factor in FACTORS.items()}
-        np.savez(task.folder / "factors.npz", allow_pickle=False, **factors)
-        task.finish()
+    params, dataset = task.stage.params, Dataset.read(task.inputs["data"])
+    chosen = probe_set(dataset, params["size"], params["seed"])
+    fitted = reference_set(dataset, params["reference"], params["seed"])
+    images = dataset.test.images[chosen]
+    np.save(task.folder / "images.npy", images)
+    np.save(task.folder / "labels.npy", dataset.test.labels[chosen])
+    np.save(task.folder / "reference_images.npy", dataset.train.images[fitted])
+    np.save(task.folder / "reference_labels.npy", dataset.train.labels[fitted])
+    factors = {name: factor.function(images) for name, factor in FACTORS.items()}
+    np.savez(task.folder / "factors.npz", allow_pickle=False, **factors)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdpipe.data.batches import as_input
-from kdpipe.engine.stage import Context, Task
-from kdpipe.errors import KdpipeError
+from kdpipe.engine.stage import Context, Task, stage
 from kdpipe.files import write_atomic
 from kdpipe.models.saved import read_network
 from kdpipe.pipeline.stages.outputs import HISTORY, HISTORY_SCHEMA, LAST, RESULT
@@ -38,37 +36,20 @@ def read_vectors(folder: Path, order: int, view: str) -> Floats:
     return read_embedding(embedding_file(folder, order, view))
 
 
-@contextmanager
-def failing_alone(task: Task) -> Iterator[None]:
-    """What goes wrong with one task is said of that task, and the rest of its batch goes on."""
-    try:
-        yield
-    except (KdpipeError, ValueError) as error:
-        task.fail(str(error))
-
-
-def make_pixels(tasks: Sequence[Task], context: Context) -> None:
+@stage("untrained", takes=("probe",))
+def make_pixels(task: Task, context: Context) -> None:
     """The raw images as a network of one layer, which nobody trained."""
-    for task in tasks:
-        shape = np.load(task.inputs["probe"] / "images.npy", mmap_mode="r").shape[1:]
-        tap = {"layer": PIXELS, "order": 0, "relative_depth": 0.0, "mac_share": 0.0, "shape": list(shape)}
-        result = {"status": "trained", "params": 0, "macs": 0, "labelled_images": 0, "taps": [tap]}
-        pl.DataFrame(schema=HISTORY_SCHEMA).write_parquet(task.folder / HISTORY)
-        write_atomic(task.folder / "speed.json", "{}")
-        write_atomic(task.folder / RESULT, json.dumps(result))
-        task.finish()
+    shape = np.load(task.inputs["probe"] / "images.npy", mmap_mode="r").shape[1:]
+    tap = {"layer": PIXELS, "order": 0, "relative_depth": 0.0, "mac_share": 0.0, "shape": list(shape)}
+    result = {"status": "trained", "params": 0, "macs": 0, "labelled_images": 0, "taps": [tap]}
+    pl.DataFrame(schema=HISTORY_SCHEMA).write_parquet(task.folder / HISTORY)
+    write_atomic(task.folder / "speed.json", "{}")
+    write_atomic(task.folder / RESULT, json.dumps(result))
 
 
-def make_embeddings(tasks: Sequence[Task], context: Context) -> None:
+@stage("embedding", version=3, takes=("probe", "network"), title="embedding the probe images")
+def make_embeddings(task: Task, context: Context) -> None:
     """Logits and every layer's vectors of the probe images, and the vectors of the reference images."""
-    with context.reporter.track("embedding the probe images", len(tasks)) as bar:
-        for task in tasks:
-            with failing_alone(task):
-                _embed_network(task, context)
-            bar.advance(1, task.stage.name)
-
-
-def _embed_network(task: Task, context: Context) -> None:
     views = task.stage.params["views"]
     probe = task.inputs["probe"]
     images, reference = np.load(probe / "images.npy"), np.load(probe / "reference_images.npy")
@@ -88,7 +69,6 @@ def _embed_network(task: Task, context: Context) -> None:
     taps = json.loads((task.inputs["network"] / RESULT).read_text())["taps"]
     dims = {f"{order:02d}-{view}": part.shape[1] for (order, view), part in vectors.items()}
     write_atomic(task.folder / LAYERS, json.dumps({"taps": taps, "views": views, "dims": dims}))
-    task.finish()
 
 
 def _pixels(images: NDArray[np.uint8], views: Sequence[str]) -> dict[tuple[int, str], Floats]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import polars as pl
 import torch
@@ -11,26 +9,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from kdpipe.data.batches import as_input
-from kdpipe.engine.stage import Context, Task
+from kdpipe.engine.stage import Context, Task, stage
 from kdpipe.methods import grad_cam
 from kdpipe.models.network import Network
 from kdpipe.models.saved import read_network
-from kdpipe.pipeline.stages.embeddings import failing_alone
 from kdpipe.representation.embed import BATCH
 
 MAPS, SIDE = "maps.npy", 8
 
 
-def make_explanations(tasks: Sequence[Task], context: Context) -> None:
+@stage("explanation", takes=("probe", "network", "answers"), may_take=("teacher",), title="explaining answers")
+def make_explanations(task: Task, context: Context) -> None:
     """Heat-maps of the probe images, and how far each looks like the teacher's."""
-    with context.reporter.track("explaining answers", len(tasks)) as bar:
-        for task in tasks:
-            with failing_alone(task):
-                _explain(task, context)
-            bar.advance(1, task.stage.name)
-
-
-def _explain(task: Task, context: Context) -> None:
     network = read_network(task.inputs["network"] / task.stage.params["weights"]).to(torch.device(context.device))
     images = np.load(task.inputs["probe"] / "images.npy")
     classes = np.load(task.inputs["answers"] / "logits.npy").argmax(axis=1)
@@ -47,7 +37,6 @@ def _explain(task: Task, context: Context) -> None:
         }
     ).with_columns(pl.col("cosine").fill_nan(None)).write_parquet(task.folder / "explanations.parquet")
     np.save(task.folder / MAPS, maps)
-    task.finish()
 
 
 def explain(network: Network, images: NDArray[np.uint8], classes: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdpipe.engine.stage import Context, Task
+from kdpipe.engine.stage import Context, Task, stage
 from kdpipe.measures import (
     explained_shares,
     knn_accuracy,
     split,
 )
-from kdpipe.pipeline.stages.embeddings import LAYERS, Labels, failing_alone, read_vectors
+from kdpipe.pipeline.stages.embeddings import LAYERS, Labels, read_vectors
 from kdpipe.representation.embed import Floats
 from kdpipe.seeds import derive_seed
 
 
-def make_factors(tasks: Sequence[Task], context: Context) -> None:
+@stage("factors", takes=("probe", "embedding", "teacher"), title="asking what known factors explain")
+def make_factors(task: Task, context: Context) -> None:
     """How much of each layer is known factors of the images, and what the rest tells of the classes."""
-    with context.reporter.track("known factors", len(tasks)) as bar:
-        for task in tasks:
-            with failing_alone(task):
-                _explain_network(task)
-            bar.advance(1, task.stage.name)
-
-
-def _explain_network(task: Task) -> None:
     labels = np.load(task.inputs["probe"] / "labels.npy")
     factors = read_factors(task.inputs["probe"], task.inputs["teacher"])
     k = task.stage.params["k"]
@@ -44,7 +37,6 @@ def _explain_network(task: Task) -> None:
             rows += [{**place, **row} for row in _explain_layer(vectors, labels, factors, k)]
     schema = dict.fromkeys(EXPLAINED, pl.Float32)
     pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None).write_parquet(task.folder / "factors.parquet")
-    task.finish()
 
 
 EXPLAINED = ("explained", "residual", "chance", "share_of_layer", "knn_explained", "knn_residual", "knn_whole")

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdpipe.engine.stage import Context, Task
+from kdpipe.engine.stage import Context, Task, stage
 from kdpipe.errors import KdpipeError
 from kdpipe.measures import (
     MEASURES,
@@ -30,23 +30,16 @@ from kdpipe.measures import (
     standardise,
     vote_entropy,
 )
-from kdpipe.pipeline.stages.embeddings import LAYERS, Labels, failing_alone, read_vectors, reference_file
+from kdpipe.pipeline.stages.embeddings import LAYERS, Labels, read_vectors, reference_file
 from kdpipe.representation.embed import Floats, read_embedding
 from kdpipe.seeds import derive_seed
 
 CACHED_NEIGHBOURS, PUBLISHED_NEIGHBOURS = 50, 15
 
 
-def make_measures(tasks: Sequence[Task], context: Context) -> None:
+@stage("measure", version=3, takes=("probe", "embedding"), title="measuring layers")
+def make_measures(task: Task, context: Context) -> None:
     """Neighbours and all measures of each layer of a network."""
-    with context.reporter.track("measuring layers", len(tasks)) as bar:
-        for task in tasks:
-            with failing_alone(task):
-                _measure_network(task, context)
-            bar.advance(1, task.stage.name)
-
-
-def _measure_network(task: Task, context: Context) -> None:
     params, probe, embedding = task.stage.params, task.inputs["probe"], task.inputs["embedding"]
     labels = np.load(probe / "labels.npy")
     layers = json.loads((embedding / LAYERS).read_text())
@@ -70,7 +63,6 @@ def _measure_network(task: Task, context: Context) -> None:
     view = "gap" if "gap" in votes else layers["views"][0]
     depths = np.array([tap["relative_depth"] for tap in layers["taps"]])
     _write_answers(task, np.stack(votes[view]), depths, labels)
-    task.finish()
 
 
 def _placed(frame: pl.DataFrame, place: Mapping[str, str]) -> pl.DataFrame:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdpipe.engine.stage import Context, Task
+from kdpipe.engine.stage import ANY, Context, Task, batch_stage, stage
 from kdpipe.errors import MapError
 from kdpipe.files import write_atomic
 from kdpipe.measures import map_pass, nearest_neighbours
-from kdpipe.pipeline.stages.embeddings import failing_alone, read_vectors
+from kdpipe.pipeline.stages.embeddings import read_vectors
 from kdpipe.representation.map_jobs import MapJob, Neighbours, TsneOptions, principal_components
 from kdpipe.representation.projectors import PROJECTORS
 from kdpipe.representation.tsne import consensus
@@ -23,22 +23,19 @@ MISPLACED = ("misplacement", "false_neighbours", "missing_neighbours")
 MAP_NEIGHBOURS = 15
 
 
-def make_consensus(tasks: Sequence[Task], context: Context) -> None:
-    """One t-SNE a depth, of what the networks' layers there have in common."""
-    with context.reporter.track("maps that networks share", len(tasks)) as bar:
-        for task in tasks:
-            with failing_alone(task):
-                params = task.stage.params
-                options = TsneOptions(**params["options"])
-                jobs = []
-                for name, order in sorted(params["orders"].items()):
-                    points = principal_components(read_vectors(task.inputs[name], order, params["view"]))
-                    jobs.append(MapJob(points, options, _neighbours(points, params["neighbours"])))
-                np.save(task.folder / LAYOUT, consensus(jobs))
-                task.finish()
-            bar.advance(1, task.stage.name)
+@stage("consensus", takes=(ANY,), title="maps that networks share")
+def make_consensus(task: Task, context: Context) -> None:
+    """One t-SNE a depth, of what the networks' layers there have in common; an input a network and layer."""
+    params = task.stage.params
+    options = TsneOptions(**params["options"])
+    jobs = []
+    for name, order in sorted(params["orders"].items()):
+        points = principal_components(read_vectors(task.inputs[name], order, params["view"]))
+        jobs.append(MapJob(points, options, _neighbours(points, params["neighbours"])))
+    np.save(task.folder / LAYOUT, consensus(jobs))
 
 
+@batch_stage("map", version=3, takes=("embedding",), may_take=("consensus",))
 def make_maps(tasks: Sequence[Task], context: Context) -> None:
     """Maps of many layers by one projector, and what each map keeps."""
     projector = PROJECTORS[tasks[0].stage.params["projector"]]
@@ -50,12 +47,12 @@ def make_maps(tasks: Sequence[Task], context: Context) -> None:
             if isinstance(layout, MapError):
                 by_name[name].fail(str(layout))
             else:
-                with failing_alone(by_name[name]):
+                with by_name[name].alone():
                     _write_map(by_name[name], layout)
             bar.advance(1, name)
 
         for name, task in by_name.items():
-            with failing_alone(task):
+            with task.alone():
                 jobs[name] = _map_job(task)
         context.scratch.mkdir(parents=True, exist_ok=True)
         projector.layouts(jobs, context.scratch, publish)

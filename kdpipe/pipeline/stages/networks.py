@@ -18,7 +18,7 @@ from kdpipe.data.batches import Batches
 from kdpipe.data.dataset import Dataset
 from kdpipe.data.sources.base import Split
 from kdpipe.data.splits import label_budget
-from kdpipe.engine.stage import Context, Task
+from kdpipe.engine.stage import Context, Task, batch_stage
 from kdpipe.errors import TrainingError
 from kdpipe.files import write_atomic
 from kdpipe.methods import METHODS, Pair
@@ -32,6 +32,7 @@ from kdpipe.training.learner import Learner, Resume
 from kdpipe.training.loop import train
 
 
+@batch_stage("teacher", takes=("data",))
 def make_teacher(tasks: Sequence[Task], context: Context) -> None:
     """Train a teacher on its labels, or take it as it comes where it has no steps."""
     for task in tasks:
@@ -57,6 +58,7 @@ def make_teacher(tasks: Sequence[Task], context: Context) -> None:
         _write_result(task, learner, spec, dataset, profile, labelled, context)
 
 
+@batch_stage("student", takes=("data",), may_take=("teacher",))
 def make_students(tasks: Sequence[Task], context: Context) -> None:
     """Train students of one seed, budget and teacher together, on one stream of views."""
     first = tasks[0].stage.params

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from kdpipe.engine.stage import Context, Task
+from kdpipe.engine.stage import Context, Task, stage
 from kdpipe.measures import (
     MEASURES,
     prepare_layer,
     similarity_table,
 )
-from kdpipe.pipeline.stages.embeddings import LAYERS, failing_alone, read_vectors
+from kdpipe.pipeline.stages.embeddings import LAYERS, read_vectors
 from kdpipe.representation.embed import Floats
 from kdpipe.seeds import derive_seed
 
 
-def make_similarity(tasks: Sequence[Task], context: Context) -> None:
+@stage("similarity", takes=("probe", "embedding", "other"), title="comparing layers")
+def make_similarity(task: Task, context: Context) -> None:
     """Pair measures between the layers of two networks: CKA for all pairs, the others at the same depth."""
-    with context.reporter.track("comparing layers", len(tasks)) as bar:
-        for task in tasks:
-            with failing_alone(task):
-                _compare_networks(task)
-            bar.advance(1, task.stage.name)
-
-
-def _compare_networks(task: Task) -> None:
     params = task.stage.params
     here, there = (json.loads((task.inputs[which] / LAYERS).read_text()) for which in ("embedding", "other"))
     labels = np.load(task.inputs["probe"] / "labels.npy")
@@ -55,7 +47,6 @@ def _compare_networks(task: Task) -> None:
                     rows.append({**place, "value": value, "chance": chance})
     schema = {"value": pl.Float32, "chance": pl.Float32}
     pl.DataFrame(rows, schema_overrides=schema).write_parquet(task.folder / "similarity.parquet")
-    task.finish()
 
 
 def _shuffled_rows(folder: Path, order: int, view: str) -> Floats:

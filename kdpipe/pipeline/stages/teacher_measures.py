@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,31 +11,26 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdpipe.engine.stage import Context, Task
+from kdpipe.engine.stage import Context, Task, stage
 from kdpipe.measures import (
     MEASURES,
     Measure,
     soft_labels,
 )
 from kdpipe.measures.registry import TEACHER_PROBABILITIES
-from kdpipe.pipeline.stages.embeddings import LAYERS, failing_alone, read_vectors
+from kdpipe.pipeline.stages.embeddings import LAYERS, read_vectors
 from kdpipe.pipeline.stages.layer_measures import VALUES, defined
 from kdpipe.seeds import derive_seed
 
 
-def make_teacher_measures(tasks: Sequence[Task], context: Context) -> None:
+@stage(
+    "teacher-measure", takes=("probe", "embedding", "teacher"), title="measuring layers against the teacher's answers"
+)
+def make_teacher_measures(task: Task, context: Context) -> None:
     """The measures of each layer of a network that ask what the study's teacher answers.
 
     A stage of their own, so that all other measures of a network do not rest on the teacher.
     """
-    with context.reporter.track("layers beside the teacher's answers", len(tasks)) as bar:
-        for task in tasks:
-            with failing_alone(task):
-                _measure_beside_teacher(task)
-            bar.advance(1, task.stage.name)
-
-
-def _measure_beside_teacher(task: Task) -> None:
     embedding = task.inputs["embedding"]
     taught = soft_labels(np.load(task.inputs["teacher"] / "logits.npy"))
     arrays = {"y": np.load(task.inputs["probe"] / "labels.npy"), TEACHER_PROBABILITIES: taught}
@@ -48,7 +43,6 @@ def _measure_beside_teacher(task: Task) -> None:
             rows += [{**place, **_beside_teacher(MEASURES[name], arrays)} for name in task.stage.params["names"]]
     schema = {**VALUES, "layer": pl.String, "view": pl.String}
     pl.DataFrame(rows, schema=schema).write_parquet(task.folder / "values.parquet")
-    task.finish()
 
 
 def _beside_teacher(measure: Measure, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
