@@ -3,6 +3,7 @@
 import polars as pl
 import streamlit as st
 
+from kdpipe.app.flips.slices import FACTORS
 from kdpipe.app.sample import layers as views
 from kdpipe.app.sample import probabilities as beliefs
 from kdpipe.app.shared import catalog, charts, focus
@@ -18,7 +19,7 @@ def image_section(study: Study, networks: pl.DataFrame, row: dict[str, object]) 
     with right:
         said = views.fate(study, networks, row["sample_id"])
         st.text("\n".join(said) or "What distillation did to its answer is not known: no student here has a plain one.")
-        known = {name: row[name] for name in views.FACTORS if row[name] is not None}
+        known = {name: row[name] for name in FACTORS if row[name] is not None}
         if known:
             st.caption("; ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in known.items()))
 

@@ -7,6 +7,7 @@ knows a packed stage as done, and makes it again only if a stage that is still m
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kdpipe.engine.cache import MANIFEST, Cache, dropped
 from kdpipe.engine.stage import Stage
@@ -40,30 +42,32 @@ def pack(cache: Cache, stages: Iterable[Stage], target: Path, whole: Collection[
     Returns:
         the number of stages and of bytes written.
     """
-    buffer, count, keys = io.BytesIO(), 0, list[str]()
+    buffer, count, index = io.BytesIO(), 0, dict[str, str]()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
         for stage in sorted({stage.key: stage for stage in stages}.values(), key=lambda stage: stage.key):
             if stage.kind in UNPACKED or not cache.has(stage):
                 continue
             count += 1
-            keys.append(f"{stage.kind}/{stage.key}")
-            _add(archive, cache, stage, stage.kind in whole)
+            index |= _add(archive, cache, stage, stage.kind in whole)
         if not count:
             raise KdpipeError(f"there is nothing to pack: {cache.root} has no finished stage of this study.")
-        _put(archive, INDEX, json.dumps(keys).encode())
+        _put(archive, INDEX, json.dumps(index).encode())
     write_atomic(target, buffer.getvalue())
     return count, len(buffer.getvalue())
 
 
-def _add(archive: tarfile.TarFile, cache: Cache, stage: Stage, whole: bool) -> None:
+def _add(archive: tarfile.TarFile, cache: Cache, stage: Stage, whole: bool) -> dict[str, str]:
+    """Add what is kept of an output; returns the sha256 of each file by its name in the archive."""
     folder, manifest = cache.path(stage), cache.manifest(stage)
     heavy = {name for name in manifest["files"] if any(fnmatch(name, pattern) for pattern in HEAVY)}
     left = set[str]() if whole else heavy
     gone = sorted(left | dropped(manifest))
     kept = {name: (folder / name).read_bytes() for name in manifest["files"] if name not in gone}
     kept[MANIFEST] = json.dumps({**manifest, "dropped": gone}, indent=1).encode()
-    for name, content in sorted(kept.items()):
-        _put(archive, f"stages/{stage.kind}/{stage.key}/{name}", content)
+    files = {f"stages/{stage.kind}/{stage.key}/{name}": content for name, content in sorted(kept.items())}
+    for name, content in files.items():
+        _put(archive, name, content)
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
 def _put(archive: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -89,8 +93,8 @@ def unpack(cache: Cache, source: Path) -> tuple[int, int]:
         except (tarfile.TarError, EOFError, OSError) as error:
             raise KdpipeError(f"{source}: no packed stages can be read from it ({error}).") from None
         folders = sorted(path.parent for path in Path(scratch).glob(f"stages/*/*/{MANIFEST}"))
-        if sorted(f"{folder.parent.name}/{folder.name}" for folder in folders) != _promised(Path(scratch) / INDEX):
-            raise KdpipeError(f"{source}: it is damaged, as stages are missing in it; nothing was taken.")
+        if _found(Path(scratch)) != _promised(Path(scratch) / INDEX):
+            raise KdpipeError(f"{source}: it is damaged, as files are missing or changed in it; nothing was taken.")
         for folder in folders:
             _check(source, folder)
         taken = sum(_take(folder, parent / folder.parent.name / folder.name) for folder in folders)
@@ -109,11 +113,17 @@ def _extract(source: Path, scratch: Path) -> None:
             archive.extract(member, scratch, filter="data")
 
 
-def _promised(index: Path) -> list[str]:
+def _found(scratch: Path) -> dict[str, str]:
+    """sha256 of every file that came out of the archive, by its name there."""
+    files = [path for path in scratch.glob("stages/**/*") if path.is_file()]
+    return {path.relative_to(scratch).as_posix(): sha256_of(path) for path in files}
+
+
+def _promised(index: Path) -> Any:
     try:
-        return sorted(json.loads(index.read_text()))
-    except (OSError, ValueError, TypeError):
-        return []
+        return json.loads(index.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _check(source: Path, folder: Path) -> None:
