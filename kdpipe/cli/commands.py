@@ -18,7 +18,6 @@ from typer.core import TyperGroup
 
 from kdpipe.artifacts.store import ARTIFACTS, study_names
 from kdpipe.cli.progress import RichReporter, open_log
-from kdpipe.config.diagnostics import closest
 from kdpipe.config.preflight import Preflight, run_preflight
 from kdpipe.config.study import StudySpec
 from kdpipe.config.study_file import read_study
@@ -31,6 +30,7 @@ from kdpipe.engine.stage import Context
 from kdpipe.errors import DataError, KdpipeError, NetworkError, StudyError
 from kdpipe.evidence.tables.judge_study import judge_again
 from kdpipe.files import recover_folder
+from kdpipe.names import closest
 from kdpipe.pipeline.analysis_plan import ANALYSIS_KINDS, plan_analysis
 from kdpipe.pipeline.cost import rough_seconds
 from kdpipe.pipeline.export.study import export, export_weights

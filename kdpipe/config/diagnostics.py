@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import types
 import typing
@@ -12,21 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from kdpipe.names import closest
+
 Where = tuple[int | str, ...]
-
-
-def unknown_name(kind: str, value: str, allowed: Iterable[str]) -> str:
-    """Return ``value`` if it is allowed; otherwise raise a ValueError with the closest match."""
-    names = list(allowed)
-    if value in names:
-        return value
-    raise ValueError(f"there is no {kind} {value!r}{closest(value, names)}; allowed: {', '.join(names)}")
-
-
-def closest(value: str, names: Iterable[str]) -> str:
-    """A clause with the nearest name, or nothing if none is near."""
-    near = difflib.get_close_matches(value, list(names), n=1, cutoff=0.5)
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def explain(error: ValidationError, model: type[BaseModel], place: Callable[[Where], str]) -> str:

@@ -10,11 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from kdpipe.config.diagnostics import explain, unknown_name
+from kdpipe.config.diagnostics import explain
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.sources import SOURCES
 from kdpipe.measures import MEASURES
 from kdpipe.methods import METHODS
+from kdpipe.names import unknown_name
 from kdpipe.representation.projectors import PROJECTORS
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdpipe.config.diagnostics import closest
 from kdpipe.methods.base import Pair, Parameters
 from kdpipe.models.profile import Tap, pair_by_depth
+from kdpipe.names import closest
 
 
 class LayerParameters(Parameters):
