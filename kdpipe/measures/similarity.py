@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from kdpipe.measures.distances import BLOCK_VALUES, Points, points, squared_blocks
+from kdpipe.measures.distances import Points, points, row_slices, squared_blocks
 from kdpipe.measures.map_quality import random_recall
 from kdpipe.measures.neighbourhood import check_k, nearest_neighbours
 from kdpipe.measures.registry import Array, Measure
@@ -310,9 +310,7 @@ def _kernel_product(a: Array, b: Array) -> float:
     n, p, q = len(a), a.shape[1], b.shape[1]
     if p * q <= n * (p + q):
         return float(np.square(a.T @ b).sum())
-    height = max(1, BLOCK_VALUES // n)
-    parts = (slice(start, start + height) for start in range(0, n, height))
-    return float(sum(((a[part] @ a.T) * (b[part] @ b.T)).sum() for part in parts))
+    return float(sum(((a[part] @ a.T) * (b[part] @ b.T)).sum() for part in row_slices(n, n)))
 
 
 def _chance_of_mutual_knn(y: Array, k: int) -> float:
