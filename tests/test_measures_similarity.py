@@ -15,7 +15,6 @@ from kdpipe.measures.similarity import (
     cka,
     cka_rbf,
     cka_rbf_table,
-    cka_table,
     mutual_knn,
     prepare_layer,
     procrustes,
@@ -197,7 +196,9 @@ def test_procrustes_and_svcca_are_high_by_chance_in_wide_layers():
 def test_tables_equal_the_measures_pair_by_pair(monkeypatch):
     monkeypatch.setattr(distances, "BLOCK_VALUES", 700)
     layers, others = [noise(60, 5), noise(60, 80, 1)], [*related(), noise(60, 1, 7)]
-    assert cka_table(layers, others) == pytest.approx(np.array([[cka(a, b) for b in others] for a in layers]))
+    assert similarity_table(cka, layers, others) == pytest.approx(
+        np.array([[cka(a, b) for b in others] for a in layers])
+    )
     slow = np.array([[cka_rbf(a, b) for b in others] for a in layers])
     assert cka_rbf_table(layers, others) == pytest.approx(slow, abs=1e-12)
     for measure in (rsa, procrustes, mutual_knn, svcca):
@@ -213,12 +214,12 @@ def test_a_table_centres_each_layer_once(monkeypatch):
         return centred(X) / np.linalg.norm(centred(X))
 
     layers = [noise(20, 3, seed) for seed in range(3)]
-    cka_table(layers, layers[:2])
+    similarity_table(cka, layers, layers[:2])
     assert len(calls) == 5
 
 
 def test_empty_tables_have_a_shape():
-    assert cka_table([], [noise(9, 2)]).shape == (0, 1)
+    assert similarity_table(cka, [], [noise(9, 2)]).shape == (0, 1)
 
 
 def test_known_neighbours_are_used_and_a_longer_list_serves_a_smaller_k():

@@ -41,22 +41,27 @@ class LayerPass:
 
     @property
     def silhouette(self) -> float:
+        """Class-balanced mean of ``silhouette_samples``."""
         return class_balanced_mean(self.silhouette_samples, self.y)
 
     @property
     def knn_correct(self) -> Array:
+        """Whether (N,) each vote is the image's label."""
         return np.asarray(self.knn_vote == self.y)
 
     @property
     def knn_accuracy(self) -> float:
+        """Share of images whose neighbours vote for their label."""
         return float(self.knn_correct.mean())
 
     @property
     def twonn(self) -> float:
+        """Dimension by the two nearest of the known neighbours: :func:`twonn_of`."""
         return twonn_of(self.distances, self.neighbours)
 
     @property
     def mle_dimension(self) -> float:
+        """Dimension by maximum likelihood from the known neighbours: :func:`mle_dimension_of`."""
         return mle_dimension_of(self.distances, min(MLE_K, self.distances.shape[1]), self.neighbours)
 
 

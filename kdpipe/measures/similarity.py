@@ -150,14 +150,6 @@ def cka(X: Layer, Y: Layer) -> float:
     return _normalised(hsic(a.centred, b.centred), a.self_hsic, b.self_hsic)
 
 
-def cka_table(layers: Sequence[Layer], others: Sequence[Layer]) -> Array:
-    """:func:`cka` (L, M) of every one of ``layers`` with every one of ``others``.
-
-    Each is centred once and its HSIC with itself worked out once.
-    """
-    return similarity_table(cka, layers, others)
-
-
 def hsic(a: Array, b: Array) -> float:
     """Unbiased HSIC of centred ``a`` (N, p), ``b`` (N, q) with linear kernels, times N(N - 3).
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.special import entr
 
 from kdpipe.measures.distances import FLOAT64_UP_TO, points
 from kdpipe.measures.registry import Array, Measure
@@ -62,8 +63,7 @@ def participation_ratio_of(values: Array) -> float:
 
 def effective_rank_of(values: Array) -> float:
     """:func:`effective_rank` from the singular ``values`` of a centred layer."""
-    shown = values[values > 0]
-    return _exp_entropy(shown / shown.sum()) if len(shown) else 0.0
+    return _exp_entropy(values / values.sum()) if values.any() else 0.0
 
 
 def rankme_of(values: Array) -> float:
@@ -150,7 +150,8 @@ def unit_length(X: Array, centred: bool, least: int = 2) -> Array:
 
 
 def _exp_entropy(shares: Array) -> float:
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    # Not scipy.stats.entropy, which would divide RankMe's shares by their sum once more.
+    return float(np.exp(entr(shares).sum()))
 
 
 def _directions(rows: Array) -> Array:

@@ -81,7 +81,7 @@ def checked(images: NDArray[np.uint8], labels: NDArray[Any], classes: int, place
     return Split(np.ascontiguousarray(images), labels)
 
 
-def converted(split: Split, request: Request, place: str) -> Split:
+def converted(split: Split, request: Request) -> Split:
     """Apply ``channels`` and ``image_size`` to images that were decoded by someone else."""
     channels, size = request.channels, request.image_size
     if channels in (None, split.images.shape[1]) and (size is None or split.images.shape[2:] == (size, size)):
