@@ -62,6 +62,8 @@ class Regressor(nn.Module):
 
 
 class FitNetParameters(LayerParameters):
+    """Parameters of FitNet hints."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     hint_weight: float = Field(default=100.0, ge=0.0)
     depth: float = Field(default=0.5, ge=0.0, le=1.0, description="relative depth of the guided layer")
@@ -147,6 +149,8 @@ def _attention(maps: Tensor) -> Tensor:
 
 
 class AtParameters(LayerParameters):
+    """Parameters of attention transfer."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     at_weight: float = Field(default=1000.0, ge=0.0)
 
@@ -218,6 +222,7 @@ class Observer(nn.Module):
         self.log_scale = nn.Parameter(torch.full((width,), variance + math.log(-math.expm1(-variance))))
 
     def forward(self, map_student: Tensor) -> Tensor:
+        """The teacher's map, as predicted from the student's (B, C, H, W)."""
         return self.mean(F.adaptive_avg_pool2d(map_student, self.size))
 
 
@@ -241,6 +246,8 @@ class Observers(nn.Module):
 
 
 class VidParameters(LayerParameters):
+    """Parameters of variational information distillation."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     vid_weight: float = Field(default=1.0, ge=0.0)
     initial_variance: float = Field(default=5.0, gt=0.0)

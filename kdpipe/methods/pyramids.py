@@ -90,6 +90,8 @@ class Review(nn.Module):
 
 
 class ReviewKdParameters(LayerParameters):
+    """Parameters of ReviewKD."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     reviewkd_weight: float = Field(default=1.0, ge=0.0)
     warmup: float = Field(default=20 / 240, ge=0.0, le=1.0, description="share of the training with a rising weight")
