@@ -20,6 +20,7 @@ from kdpipe.methods.layers import (
     refuse_layers,
     refuse_names,
     refuse_points,
+    smaller_size,
 )
 from kdpipe.methods.numerics import full_precision, unit, wide
 from kdpipe.models.profile import Tap, pair_by_depth
@@ -49,7 +50,7 @@ class Regressor(nn.Module):
     def __init__(self, student: Tap, teacher: Tap, student_index: int, teacher_index: int) -> None:
         super().__init__()
         self.student_index, self.teacher_index = student_index, teacher_index
-        self.size = (min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2]))
+        self.size = smaller_size(student.shape, teacher.shape)
         self.project = nn.Sequential(
             nn.Conv2d(student.shape[0], teacher.shape[0], 1, bias=False), nn.BatchNorm2d(teacher.shape[0])
         )
@@ -210,7 +211,7 @@ class Observer(nn.Module):
     def __init__(self, student: Tap, teacher: Tap, variance: float) -> None:
         super().__init__()
         width = teacher.shape[0]
-        self.size = (min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2]))
+        self.size = smaller_size(student.shape, teacher.shape)
         self.mean = nn.Sequential(
             nn.Conv2d(student.shape[0], width, 1, bias=False),
             nn.ReLU(inplace=True),
