@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +23,6 @@ PAGES = ("Home.py", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pag
 HOME, LAYERS_PAGE, MEASURES = "Home.py", "pages/1_Layers.py", "pages/3_Measures.py"
 EXPLORE = "pages/2_Explore.py"
 FORGIVEN = ("methods",)  # names alone come from it
-Open = Callable[..., AppTest]
 
 
 def titles(app: AppTest) -> list[str]:

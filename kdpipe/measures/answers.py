@@ -102,7 +102,8 @@ def kappa(a: Array, b: Array) -> float:
     """Cohen's kappa of answers ``a`` and ``b`` (N,): agreement beyond that of the same answers in random order.
 
     (p - e) / (1 - e), p the share answered alike and e = sum_c share of c in a * share of c in b. Cohen
-    (1960), eq. 1. 0 where both always give the same one answer: shuffled, they would agree as much.
+    (1960), eq. 1. 0 where both always give the same one answer: shuffled, they would agree as much; scikit-learn's
+    ``cohen_kappa_score`` has NaN there.
 
     Raises:
         ValueError: as :func:`churn`.

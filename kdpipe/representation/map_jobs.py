@@ -86,7 +86,10 @@ def principal_components(X: Array, components: int = 50) -> Array:
 
 
 def loadings(centred: Array, components: int) -> Array:
-    """Principal axes (d, at most ``components``), from the smaller of the two products of X with itself."""
+    """Principal axes (d, at most ``components``), from the smaller of the two products of X with itself.
+
+    scikit-learn's PCA rounds otherwise and keeps directions of pure rounding; both would make other t-SNE maps.
+    """
     n, d = centred.shape
     values, vectors = np.linalg.eigh(smaller_gram(centred))
     # Eigenvalues are squares: below this they, and the axes that belong to them, are rounding.

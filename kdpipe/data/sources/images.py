@@ -37,7 +37,7 @@ def decode(data: bytes | Path, place: str, request: Request) -> NDArray[np.uint8
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to ``size``, then the central square."""
+    """Shorter side to ``size``, then the central square, as torchvision's Resize and CenterCrop."""
     if image.size == (size, size):
         return image
     scale = size / min(image.size)
