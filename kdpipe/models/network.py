@@ -1,4 +1,4 @@
-"""Networks: any timm model, a stem for small images, taps on its layers, weights from safetensors.
+"""A network: any timm model with its input normalisation, taps on its layers, and perhaps another's classifier.
 
 Layers are read through timm's ``forward_intermediates``. The taps' order is timm's own; the first
 tap of a convolutional network is its stem and is left out of ``layers = "stages"``.
