@@ -71,6 +71,9 @@ def new_folder(target: Path) -> Iterator[Path]:
 
     An existing ``target`` is replaced whole. A run killed between the two renames leaves the old
     folder beside the target under a dotted name; :func:`recover_folder` puts it back.
+
+    Raises:
+        FileExistsError: the target is a file.
     """
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"{target} is a file, where a folder is to be written")

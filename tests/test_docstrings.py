@@ -43,6 +43,14 @@ def known(node: Described) -> set[str]:
     return fields.union(*(known(n) for n in makers if n.name == "__init__"), (n.name for n in makers))
 
 
+def raised(node: Described) -> set[str]:
+    """Errors that a public function raises itself."""
+    if isinstance(node, ast.ClassDef):
+        return set()
+    calls = (inner.exc for inner in ast.walk(node) if isinstance(inner, ast.Raise))
+    return {ast.unparse(call.func) for call in calls if isinstance(call, ast.Call)}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_every_public_name_has_a_docstring_that_fits_it(path):
     tree = ast.parse(path.read_text())
@@ -53,12 +61,18 @@ def test_every_public_name_has_a_docstring_that_fits_it(path):
         for title in ("Args", "Attributes"):
             unknown = set(section(docstring + "\n", title)) - known(node)
             assert not unknown, f"line {node.lineno}: {node.name} has no {', '.join(sorted(unknown))}"
+        unsaid = [name for name in raised(node) if name not in docstring]
+        assert not unsaid, f"line {node.lineno}: {node.name} does not say when it raises {', '.join(unsaid)}"
 
 
 def test_a_described_name_that_is_not_there_is_noticed():
     node = ast.parse(
         'def f(a, *, b):\n    """F.\n\n    Args:\n        a, c: two.\n            b: more of it.\n    """'
     ).body[0]
-    docstring = ast.get_docstring(node)
-    assert section(docstring, "Args") == ["a", "c"]
+    assert section(ast.get_docstring(node), "Args") == ["a", "c"]
     assert known(node) == {"a", "b"}
+
+
+def test_an_error_that_a_function_raises_is_noticed():
+    node = ast.parse("def f(a):\n    if a:\n        raise ValueError('no')\n    raise").body[0]
+    assert raised(node) == {"ValueError"}

@@ -97,7 +97,7 @@ def layer_passes(
 
 
 def layer_pass(X: Array, y: Array, k: int = 50, device: str | torch.device = "cpu") -> LayerPass:
-    """:func:`layer_passes` for one labelling."""
+    """:func:`layer_passes` of ``X`` (N, d) for one labelling ``y`` (N,)."""
     return layer_passes(X, [y], k, device)[0]
 
 
@@ -136,7 +136,7 @@ def silhouette(X: Array, y: Array, balanced: bool = True) -> float:
 
 
 def intra_inter(X: Array, y: Array) -> float:
-    """Mean distance of two images of one class over that of two images of different classes.
+    """Mean distance of two images of one class over that of two of different classes, for ``X`` (N, d), ``y`` (N,).
 
     Pairs count equally, an image and itself are not a pair. 1 where labels say nothing about distance,
     also for a layer that gives every image the same vector.

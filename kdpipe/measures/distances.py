@@ -35,7 +35,7 @@ class Points:
 
     @cached_property
     def centred(self) -> Array:
-        """Rows minus their mean, in a precision that costs little."""
+        """Rows (N, d) minus their mean, in a precision that costs little."""
         return self.in_precision(np.float64 if self.rows.shape[1] <= FLOAT64_UP_TO else np.float32)
 
     def in_precision(self, dtype: type) -> Array:
@@ -52,7 +52,7 @@ class Points:
 
     @cached_property
     def first(self) -> Array:
-        """For each row the index of the first row identical to it; dead ReLUs give many such rows."""
+        """For each row (N,) the index of the first row identical to it; dead ReLUs give many such rows."""
         seen: dict[bytes, int] = {}
         positive_zero = self.rows + self.rows.dtype.type(0)
         return np.array([seen.setdefault(row.tobytes(), i) for i, row in enumerate(positive_zero)])
@@ -104,7 +104,7 @@ def standardise(X: Array) -> Array:
 
 
 def check_labels(y: Array, n: int) -> Array:
-    """``y`` as an array of ``n`` whole numbers, or ValueError."""
+    """``y`` as an array (n,) of whole numbers, or ValueError."""
     labels = np.asarray(y)
     if labels.shape != (n,):
         raise ValueError(f"y must hold one label for each of the {n} rows of X, not have shape {labels.shape}.")

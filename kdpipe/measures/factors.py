@@ -169,7 +169,7 @@ def explained_share(X: Array, f: Array) -> float:
 
 
 def explained_shares(X: Array, factors: Mapping[str, Array]) -> dict[str, float]:
-    """:func:`explained_share` of several factors; the layer is decomposed once for all of them."""
+    """:func:`explained_share` of several factors (N,) or (N, m) in ``X`` (N, d), which is decomposed once for all."""
     rows = points(X, least=2 * FOLDS).rows.astype(np.float64)
     columns = [_check_factors(f, len(rows)) for f in factors.values()]
     targets = np.hstack(columns)

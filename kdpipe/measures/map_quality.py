@@ -89,7 +89,13 @@ def continuity(X: Array, layout: Array, k: int = MAP_K, neighbours: Array | None
 
 
 def knn_recall(X: Array, layout: Array, k: int = MAP_K, neighbours: Array | None = None) -> float:
-    """Share of the ``k`` true neighbours that are among the ``k`` nearest on the map, over all images."""
+    """Share of the ``k`` true neighbours that are among the ``k`` nearest on the map, over all images.
+
+    Of ``X`` (N, d) and ``layout`` (N, 2).
+
+    Raises:
+        ValueError: as :func:`trustworthiness`.
+    """
     return 1 - float(misplacement(X, layout, k, neighbours).mean())
 
 

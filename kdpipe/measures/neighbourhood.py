@@ -41,6 +41,9 @@ def knn_vote(indices: Array, y: Array, k: int = VOTE_K) -> Array:
     """The label (N,) most frequent among the first ``k`` of each row's neighbours ``indices`` (N, >= k).
 
     Ties go to the smallest label.
+
+    Raises:
+        ValueError: ``k`` is not between 1 and the number of neighbours given, or labels that do not fit.
     """
     indices = np.asarray(indices)
     labels = check_labels(y, len(indices))

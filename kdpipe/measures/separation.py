@@ -190,7 +190,7 @@ def davies_bouldin(X: Array, y: Array) -> float:
 
 
 def over_distance(values: Array, distance: Array) -> Array:
-    """``values`` / ``distance``, infinite where the distance is 0."""
+    """``values`` / ``distance``, both (...), infinite where the distance is 0."""
     with np.errstate(over="ignore"):
         return np.divide(values, distance, out=np.full(np.shape(values), np.inf), where=distance > 0)
 

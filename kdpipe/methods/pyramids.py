@@ -80,7 +80,7 @@ class Review(nn.Module):
         )
 
     def forward(self, maps_student: list[Tensor], maps_teacher: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The student's fused maps and the teacher's, pair by pair, the deepest first."""
+        """The student's fused maps and the teacher's, each (B, C, H, W), pair by pair, the deepest first."""
         reviewed: list[Tensor] = []
         fused = None
         for fusion, (own, _) in zip(self.fusions, self.indices, strict=True):
