@@ -24,7 +24,6 @@ PAGES = ("Home.py", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pag
 HOME, LAYERS_PAGE, MEASURES = "Home.py", "pages/1_Layers.py", "pages/3_Measures.py"
 EXPLORE = "pages/2_Explore.py"
 FORGIVEN = ("methods",)  # names alone come from it
-Open = Callable[..., AppTest]
 
 
 def titles(app: AppTest) -> list[str]:

@@ -10,7 +10,7 @@ from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silho
 from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import StandardScaler
 
-from kdpipe.measures import collapse, probes, separation
+from kdpipe.measures import collapse, distances, probes, separation
 from kdpipe.measures.collapse import cdnv, nc1, nc2
 from kdpipe.measures.probes import (
     ALPHAS,
@@ -20,6 +20,7 @@ from kdpipe.measures.probes import (
     ncc_accuracy,
     ncc_predictions,
 )
+from kdpipe.measures.ridge import Decomposition, centred
 from kdpipe.measures.separation import class_scatter, davies_bouldin, fisher, silhouette_sq, silhouette_sq_samples
 
 LABELS = np.array([0, 0, 1, 1])
@@ -119,7 +120,7 @@ def slow_nc1(X, y):
 
 @pytest.mark.parametrize("d", [2, 20, 400])
 def test_measures_of_unequal_classes_equal_scikit_learn_and_their_definitions(d, monkeypatch):
-    monkeypatch.setattr(separation, "BLOCK_VALUES", 1000)
+    monkeypatch.setattr(distances, "BLOCK_VALUES", 1000)
     X, y = unequal(d)
     assert silhouette_sq_samples(X, y) == pytest.approx(silhouette_samples(X, y, metric="sqeuclidean"), abs=1e-12)
     # scikit-learn takes distances from products, which cancel: that rounds further than the definition does.
@@ -283,7 +284,7 @@ def halves(n: int = 400, d: int = 20, apart: float = 0.5, **more):
 
 @pytest.mark.parametrize("d", [3, 300])
 def test_nearest_class_centres_equal_scikit_learn(d, monkeypatch):
-    monkeypatch.setattr(probes, "BLOCK_VALUES", 2000)
+    monkeypatch.setattr(distances, "BLOCK_VALUES", 2000)
     X, y, X_train, y_train = halves(d=d)
     expected = NearestCentroid().fit(X_train.astype(np.float64), y_train).predict(X)
     assert (ncc_predictions(X, X_train, y_train) == expected).all()
@@ -301,7 +302,7 @@ def test_centres_come_from_the_training_images_alone():
 
 @pytest.mark.parametrize(("n", "d"), [(200, 20), (60, 150)])
 def test_ridge_equals_scikit_learn(n, d, monkeypatch):
-    monkeypatch.setattr(probes, "BLOCK_VALUES", 2000)
+    monkeypatch.setattr(distances, "BLOCK_VALUES", 2000)
     random = np.random.default_rng(0)
     X = random.normal(size=(n, d)) * random.uniform(0.1, 30, d) + 4
     Y = X[:, :3] @ random.normal(size=(3, 2)) * 0.1 + random.normal(size=(n, 2)) + [0, 50]
@@ -322,7 +323,7 @@ def test_left_out_errors_equal_fitting_without_each_image(d, alpha):
     random, n = np.random.default_rng(0), 25
     X, Y = random.normal(size=(n, d)), random.normal(size=(n, 3)) + 2
     columns, _, _ = probes._standardised(X)
-    centred, _ = probes._centred(Y)
+    targets, _ = centred(Y)
     expected = 0.0
     for left_out in range(n):
         rest = np.arange(n) != left_out
@@ -330,10 +331,10 @@ def test_left_out_errors_equal_fitting_without_each_image(d, alpha):
         fitted = np.linalg.solve(design.T @ design + n * alpha * np.eye(d), design.T @ target)
         predicted = (columns[left_out] - columns[rest].mean(axis=0)) @ fitted + Y[rest].mean(axis=0)
         expected += np.square(Y[left_out] - predicted).sum()
-    values, directions = probes._principal(columns)
-    projected = directions.T @ columns.T @ centred
-    found = probes._left_out_errors(columns, centred, directions, projected, 1 / (values[None] + n * alpha))
-    assert found == pytest.approx(expected, rel=1e-9)
+    layer = Decomposition.of(columns)
+    projected = layer.directions.T @ columns.T @ targets
+    found = layer.left_out_errors(targets, projected, 1 / (layer.values[None] + n * alpha))
+    assert found.sum() == pytest.approx(expected, rel=1e-9)
 
 
 def test_ridge_chooses_a_small_penalty_for_a_law_and_the_largest_for_noise():

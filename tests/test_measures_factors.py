@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.linear_model import LinearRegression, RidgeCV
 
-from kdpipe.measures import factors
+from kdpipe.measures import distances, factors
 from kdpipe.measures.factors import (
     FACTORS,
     PENALTIES,
@@ -126,7 +126,7 @@ def test_factors_are_per_image_whatever_the_block_and_ignore_mirroring(name, mon
     assert function(images[::-1])[::-1] == pytest.approx(whole)
     assert function(images[..., ::-1]) == pytest.approx(whole)
     assert abs(function(images[:, [2, 1, 0]]) - whole).max() > 1e-3
-    monkeypatch.setattr(factors, "BLOCK_VALUES", 500)
+    monkeypatch.setattr(distances, "BLOCK_VALUES", 500)
     assert function(images) == pytest.approx(whole, abs=1e-12)
 
 

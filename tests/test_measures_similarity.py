@@ -10,14 +10,13 @@ from scipy.linalg import orthogonal_procrustes, subspace_angles
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
-from kdpipe.measures import distances, similarity, tiles
+from kdpipe.measures import distances, prepared_layer, similarity, tiles
+from kdpipe.measures.prepared_layer import prepare_layer
 from kdpipe.measures.similarity import (
     cka,
     cka_rbf,
     cka_rbf_table,
-    cka_table,
     mutual_knn,
-    prepare_layer,
     procrustes,
     rsa,
     similarity_table,
@@ -197,28 +196,27 @@ def test_procrustes_and_svcca_are_high_by_chance_in_wide_layers():
 def test_tables_equal_the_measures_pair_by_pair(monkeypatch):
     monkeypatch.setattr(distances, "BLOCK_VALUES", 700)
     layers, others = [noise(60, 5), noise(60, 80, 1)], [*related(), noise(60, 1, 7)]
-    assert cka_table(layers, others) == pytest.approx(np.array([[cka(a, b) for b in others] for a in layers]))
     slow = np.array([[cka_rbf(a, b) for b in others] for a in layers])
     assert cka_rbf_table(layers, others) == pytest.approx(slow, abs=1e-12)
-    for measure in (rsa, procrustes, mutual_knn, svcca):
+    for measure in (cka, rsa, procrustes, mutual_knn, svcca):
         slow = np.array([[measure(a, b) for b in others] for a in layers])
         assert (similarity_table(measure, layers, others) == slow).all()
 
 
 def test_a_table_centres_each_layer_once(monkeypatch):
     calls = []
-    monkeypatch.setattr(similarity, "unit_length", lambda X, centred: calls.append(1) or centred_unit(X))
+    monkeypatch.setattr(prepared_layer, "unit_length", lambda X, centred: calls.append(1) or centred_unit(X))
 
     def centred_unit(X):
         return centred(X) / np.linalg.norm(centred(X))
 
     layers = [noise(20, 3, seed) for seed in range(3)]
-    cka_table(layers, layers[:2])
+    similarity_table(cka, layers, layers[:2])
     assert len(calls) == 5
 
 
 def test_empty_tables_have_a_shape():
-    assert cka_table([], [noise(9, 2)]).shape == (0, 1)
+    assert similarity_table(cka, [], [noise(9, 2)]).shape == (0, 1)
 
 
 def test_known_neighbours_are_used_and_a_longer_list_serves_a_smaller_k():
@@ -234,7 +232,7 @@ def test_known_neighbours_are_used_and_a_longer_list_serves_a_smaller_k():
 def test_beyond_two_thousand_images_distances_are_those_of_a_fixed_sample(monkeypatch):
     X, Y = related(n=300)
     whole = rsa(X, Y)
-    monkeypatch.setattr(similarity, "PAIRS_OF_IMAGES", 100)
+    monkeypatch.setattr(prepared_layer, "PAIRS_OF_IMAGES", 100)
     assert prepare_layer(X).pair_distances.shape == (4950,)
     assert rsa(X, Y) == rsa(X, Y) != whole
     assert rsa(X, Y) == pytest.approx(whole, abs=0.1)
@@ -243,7 +241,7 @@ def test_beyond_two_thousand_images_distances_are_those_of_a_fixed_sample(monkey
 
 
 def test_the_bandwidth_of_a_sample_is_in_the_units_of_all_rows(monkeypatch):
-    monkeypatch.setattr(similarity, "PAIRS_OF_IMAGES", 20)
+    monkeypatch.setattr(prepared_layer, "PAIRS_OF_IMAGES", 20)
     X = noise(200, 3)
     chosen = np.random.default_rng(0).choice(200, 20, replace=False)
     X[np.setdiff1d(np.arange(200), chosen)[0]] = 1000

@@ -43,6 +43,7 @@ class Preflight:
         return self.teacher if student is None else self.students[student.name]
 
     def layers(self, student: StudentSpec | None) -> list[str]:
+        """Names of the layers that are looked at in a student, or in the teacher for None."""
         return [tap.layer for tap in self.shape(student).taps]
 
 

@@ -280,11 +280,13 @@ class EvidenceSpec(Spec):
 
 
 def refuse_repeats(field: str, values: list[Any]) -> None:
+    """Raise ValueError where one of ``values`` stands twice."""
     for value in values:
         if values.count(value) > 1:
             raise ValueError(f"{field}: {value!r} stands there twice; each must differ (methods: by 'label')")
 
 
 def member(field: str, value: Any, allowed: list[Any]) -> None:
+    """Raise ValueError unless ``value`` is one of those that the study has."""
     if value not in allowed:
         raise ValueError(f"{field}: {value!r} is not in the study; it has {', '.join(map(repr, allowed))}")

@@ -1,4 +1,4 @@
-"""A study's data: disjoint stratified splits, nested label budgets, batches augmented on the device.
+"""Batches of a study's images, augmented on the device and addressed by step.
 
 Images stay uint8 on the device from first to last; a batch is gathered, shifted and flipped there.
 Which images a step sees, and how they are shifted, depends on ``(data_seed, step)`` alone, so that

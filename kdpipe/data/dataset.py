@@ -32,6 +32,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
@@ -52,6 +53,7 @@ class Dataset:
         )
 
     def write(self, folder: Path) -> None:
+        """Write images, labels and what :meth:`read` needs beside them into ``folder``."""
         for name in ("train", "validation", "test"):
             split: Split = getattr(self, name)
             np.save(folder / f"{name}_images.npy", split.images)

@@ -41,6 +41,9 @@ def pack(cache: Cache, stages: Iterable[Stage], target: Path, whole: Collection[
 
     Returns:
         the number of stages and of bytes written.
+
+    Raises:
+        KdpipeError: none of them is finished.
     """
     buffer, count, index = io.BytesIO(), 0, dict[str, str]()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:

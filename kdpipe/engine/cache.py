@@ -32,9 +32,11 @@ class Cache:
         self._trusted: set[str] = set()
 
     def path(self, stage: Stage) -> Path:
+        """The folder of a stage's output, whether it is there or not."""
         return self.root / "stages" / stage.kind / stage.key
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
+        """What the output says of itself: its stage, its files with their sha256, and the seconds it took."""
         return json.loads((self.path(stage) / MANIFEST).read_text())
 
     def has(self, stage: Stage) -> bool:
@@ -57,10 +59,12 @@ class Cache:
         return bool(dropped(self.manifest(stage)))
 
     def drop(self, stage: Stage) -> None:
+        """Delete a stage's output, if it is there."""
         self._trusted.discard(stage.key)
         shutil.rmtree(self.path(stage), ignore_errors=True)
 
     def open_task(self, stage: Stage, clock: Clock) -> Task:
+        """A task with a new folder to write to, which becomes the output when the task is finished."""
         parent = self.path(stage).parent
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{stage.key}-"))

@@ -13,7 +13,11 @@ from kdpipe.errors import KdpipeError
 
 
 def resolve_device(wanted: str) -> str:
-    """``auto``, ``cpu`` or ``cuda`` as a device that is there."""
+    """``auto``, ``cpu`` or ``cuda`` as a device that is there.
+
+    Raises:
+        KdpipeError: ``cuda`` where torch sees no such device.
+    """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise KdpipeError("--device cuda: torch sees no CUDA device here; install a CUDA build, or use --device cpu.")
     return "cuda" if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()) else "cpu"

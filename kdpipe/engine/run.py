@@ -83,7 +83,7 @@ def run(
             for stage in waiting:
                 outcome.failed.setdefault(stage.name, "left out, as something it needs failed")
             return outcome
-        batch = _batch_of(ready, waiting, done)
+        batch = _batch_of(ready, waiting)
         failed = _run_batch(batch, cache, context, outcome)
         done |= {stage.key for stage in batch if stage.key not in failed}
         waiting = [stage for stage in waiting if stage not in batch]
@@ -91,7 +91,7 @@ def run(
     return outcome
 
 
-def _batch_of(ready: list[Stage], waiting: list[Stage], done: set[str]) -> list[Stage]:
+def _batch_of(ready: list[Stage], waiting: list[Stage]) -> list[Stage]:
     """The first ready stages that go together; a batch that is still incomplete lets others go first."""
 
     def mates(stage: Stage, among: list[Stage]) -> list[Stage]:

@@ -156,14 +156,17 @@ class Stage:
 
     @property
     def kind(self) -> str:
+        """What ``--only`` and ``--force`` call it."""
         return self.function.kind
 
     @property
     def version(self) -> int:
+        """That of its function."""
         return self.function.version
 
     @cached_property
     def key(self) -> str:
+        """Identity of the output, 32 hex digits: of function, version, parameters and all that it rests on."""
         identity = {
             "kind": self.kind,
             "function": self.function.name,
@@ -217,8 +220,10 @@ class Clock:
         self._start = self._lap = time.perf_counter()
 
     def lap(self) -> float:
+        """Seconds since the last lap, or since the start."""
         before, self._lap = self._lap, time.perf_counter()
         return self._lap - before
 
     def total(self) -> float:
+        """Seconds since the start."""
         return time.perf_counter() - self._start

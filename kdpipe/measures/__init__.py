@@ -47,16 +47,14 @@ from kdpipe.measures.map_quality import (
     trustworthiness,
 )
 from kdpipe.measures.neighbourhood import knn_accuracy, knn_vote, largest_class_share, nearest_neighbours
+from kdpipe.measures.prepared_layer import PreparedLayer, prepare_layer
 from kdpipe.measures.probes import Ridge, fit_ridge, linear_probe, ncc_accuracy
 from kdpipe.measures.registry import Measure, collect
 from kdpipe.measures.separation import davies_bouldin, fisher, silhouette_sq, silhouette_sq_samples
 from kdpipe.measures.similarity import (
-    PreparedLayer,
     cka,
     cka_rbf,
-    cka_table,
     mutual_knn,
-    prepare_layer,
     procrustes,
     rsa,
     similarity_table,
@@ -89,7 +87,6 @@ __all__ = [
     "churn",
     "cka",
     "cka_rbf",
-    "cka_table",
     "class_balanced_mean",
     "class_distances",
     "class_means",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 from scipy.stats import binomtest
 
 from kdpipe.measures.registry import Array, Measure
@@ -64,7 +65,7 @@ def ece(logits: Array, y: Array, bins: int = ECE_BINS) -> float:
     if bins < 1:
         raise ValueError(f"ece needs at least one bin, not {bins}.")
     scores, labels = _check_logits(logits, y)
-    confidence = 1 / np.exp(scores - scores.max(axis=1, keepdims=True)).sum(axis=1)
+    confidence = softmax(scores, axis=1).max(axis=1)
     gap = (scores.argmax(axis=1) == labels) - confidence
     place = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
     return float(np.abs(np.bincount(place, weights=gap, minlength=bins)).sum() / len(gap))
@@ -101,7 +102,8 @@ def kappa(a: Array, b: Array) -> float:
     """Cohen's kappa of answers ``a`` and ``b`` (N,): agreement beyond that of the same answers in random order.
 
     (p - e) / (1 - e), p the share answered alike and e = sum_c share of c in a * share of c in b. Cohen
-    (1960), eq. 1. 0 where both always give the same one answer: shuffled, they would agree as much.
+    (1960), eq. 1. 0 where both always give the same one answer: shuffled, they would agree as much; scikit-learn's
+    ``cohen_kappa_score`` has NaN there.
 
     Raises:
         ValueError: as :func:`churn`.

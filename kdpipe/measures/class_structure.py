@@ -41,22 +41,27 @@ class LayerPass:
 
     @property
     def silhouette(self) -> float:
+        """Class-balanced mean of ``silhouette_samples``."""
         return class_balanced_mean(self.silhouette_samples, self.y)
 
     @property
     def knn_correct(self) -> Array:
+        """Whether (N,) each vote is the image's label."""
         return np.asarray(self.knn_vote == self.y)
 
     @property
     def knn_accuracy(self) -> float:
+        """Share of images whose neighbours vote for their label."""
         return float(self.knn_correct.mean())
 
     @property
     def twonn(self) -> float:
+        """Dimension by the two nearest of the known neighbours: :func:`twonn_of`."""
         return twonn_of(self.distances, self.neighbours)
 
     @property
     def mle_dimension(self) -> float:
+        """Dimension by maximum likelihood from the known neighbours: :func:`mle_dimension_of`."""
         return mle_dimension_of(self.distances, min(MLE_K, self.distances.shape[1]), self.neighbours)
 
 
@@ -92,7 +97,7 @@ def layer_passes(
 
 
 def layer_pass(X: Array, y: Array, k: int = 50, device: str | torch.device = "cpu") -> LayerPass:
-    """:func:`layer_passes` for one labelling."""
+    """:func:`layer_passes` of ``X`` (N, d) for one labelling ``y`` (N,)."""
     return layer_passes(X, [y], k, device)[0]
 
 
@@ -131,7 +136,7 @@ def silhouette(X: Array, y: Array, balanced: bool = True) -> float:
 
 
 def intra_inter(X: Array, y: Array) -> float:
-    """Mean distance of two images of one class over that of two images of different classes.
+    """Mean distance of two images of one class over that of two of different classes, for ``X`` (N, d), ``y`` (N,).
 
     Pairs count equally, an image and itself are not a pair. 1 where labels say nothing about distance,
     also for a layer that gives every image the same vector.

@@ -10,6 +10,7 @@ Bandettini 2008): by ranks, over pairs of different classes.
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import softmax
 
 from kdpipe.measures.distances import check_labels, points
 from kdpipe.measures.intervals import jackknife_interval
@@ -35,8 +36,8 @@ def soft_labels(logits: Array, temperature: float = TEMPERATURE) -> Array:
         raise ValueError(f"Logits must be a table (N, K) of finite numbers; these are of shape {scores.shape}.")
     if not 0 < temperature < np.inf:
         raise ValueError(f"A temperature must be positive, not {temperature}.")
-    powers = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    # From the largest down, before a small temperature could make infinities of them.
+    return np.asarray(softmax((scores - scores.max(axis=1, keepdims=True)) / temperature, axis=1))
 
 
 def dark_knowledge(X: Array, y: Array, probabilities: Array) -> float:

@@ -45,7 +45,7 @@ def relative_prediction_depth(votes: Array, final: Array, relative_depth: Array)
 
 
 def mean_prediction_depth(votes: Array, final: Array, relative_depth: Array) -> float:
-    """Mean over images of :func:`relative_prediction_depth`."""
+    """Mean over images of :func:`relative_prediction_depth`, for votes (L, N), answers (N,) and depths (L,)."""
     return float(relative_prediction_depth(votes, final, relative_depth).mean())
 
 
@@ -65,7 +65,7 @@ def vote_entropy(votes: Array) -> Array:
 
 
 def mean_vote_entropy(votes: Array) -> float:
-    """Mean over images of :func:`vote_entropy`."""
+    """Mean over images of :func:`vote_entropy`, for votes (L, N)."""
     return float(vote_entropy(votes).mean())
 
 

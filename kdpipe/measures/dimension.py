@@ -55,6 +55,9 @@ def twonn_of(distances: Array, neighbours: Array | None = None) -> float:
     equally far rows, and the value is that of :func:`twonn`, save for rows whose list ends in copies before it
     holds two different neighbours: they are left out. Without them, a row that has a copy is left out, and copies of
     its neighbours go unseen. 0 if no row is left.
+
+    Raises:
+        ValueError: distances that are not finite or not in order, shapes that differ, or all ratios 1.
     """
     nearest = _between_different(distances, neighbours, 2)
     if not len(nearest):
@@ -72,6 +75,9 @@ def mle_dimension_of(distances: Array, k: int = MLE_K, neighbours: Array | None 
     """:func:`mle_dimension` from known ``distances`` (N, >= k) to each row's nearest others, nearest first.
 
     Copies are left out as in :func:`twonn_of`, rows with fewer than ``k`` different neighbours in their list too.
+
+    Raises:
+        ValueError: ``k`` below 2, or as :func:`twonn_of`.
     """
     if k < 2:
         raise ValueError(f"The likelihood of a dimension needs k of at least 2, not {k}.")

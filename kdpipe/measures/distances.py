@@ -35,7 +35,7 @@ class Points:
 
     @cached_property
     def centred(self) -> Array:
-        """Rows minus their mean, in a precision that costs little."""
+        """Rows (N, d) minus their mean, in a precision that costs little."""
         return self.in_precision(np.float64 if self.rows.shape[1] <= FLOAT64_UP_TO else np.float32)
 
     def in_precision(self, dtype: type) -> Array:
@@ -52,7 +52,7 @@ class Points:
 
     @cached_property
     def first(self) -> Array:
-        """For each row the index of the first row identical to it; dead ReLUs give many such rows."""
+        """For each row (N,) the index of the first row identical to it; dead ReLUs give many such rows."""
         seen: dict[bytes, int] = {}
         positive_zero = self.rows + self.rows.dtype.type(0)
         return np.array([seen.setdefault(row.tobytes(), i) for i, row in enumerate(positive_zero)])
@@ -104,13 +104,19 @@ def standardise(X: Array) -> Array:
 
 
 def check_labels(y: Array, n: int) -> Array:
-    """``y`` as an array of ``n`` whole numbers, or ValueError."""
+    """``y`` as an array (n,) of whole numbers, or ValueError."""
     labels = np.asarray(y)
     if labels.shape != (n,):
         raise ValueError(f"y must hold one label for each of the {n} rows of X, not have shape {labels.shape}.")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"y must hold whole numbers, not {labels.dtype}.")
     return labels
+
+
+def row_slices(n: int, width: int) -> list[slice]:
+    """Slices of ``n`` rows, each of about ``BLOCK_VALUES`` values where a row has ``width`` of them."""
+    height = max(1, BLOCK_VALUES // width)
+    return [slice(start, min(start + height, n)) for start in range(0, n, height)]
 
 
 def squared_blocks(of: Points) -> Iterator[tuple[Array, Array]]:
@@ -120,9 +126,8 @@ def squared_blocks(of: Points) -> Iterator[tuple[Array, Array]]:
     within rounding. The caller may overwrite the block.
     """
     n = len(of)
-    height = max(1, BLOCK_VALUES // n)
-    for start in range(0, n, height):
-        rows = np.arange(start, min(start + height, n))
+    for part in row_slices(n, n):
+        rows = np.arange(part.start, part.stop)
         squared = of.centred[rows] @ of.centred.T
         squared *= -2
         squared += of.norms[rows, None]
@@ -140,8 +145,7 @@ def exact_squared(of: Points, rows: Array, columns: Array) -> Array:
     one = torch.from_numpy(np.repeat(rows, columns.shape[1]).astype(np.int64))
     other = torch.from_numpy(columns.reshape(-1).astype(np.int64))
     result = torch.empty(len(one), dtype=torch.float64)
-    height = max(1, BLOCK_VALUES // every.shape[1])
-    for part in (slice(start, start + height) for start in range(0, len(one), height)):
+    for part in row_slices(len(one), every.shape[1]):
         difference = every.index_select(0, one[part]).sub_(every.index_select(0, other[part]))
         torch.sum(difference.square_(), 1, dtype=torch.float64, out=result[part])
     return result.numpy().reshape(columns.shape)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy.ndimage import correlate1d
 
-from kdpipe.measures.distances import BLOCK_VALUES, points
+from kdpipe.measures.distances import points, row_slices
 from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.ridge import Decomposition, centred
 
 FOLDS = 5
 # Ridge penalties, as multiples of the largest eigenvalue of X'X: from next to none to nothing left.
@@ -169,20 +169,28 @@ def explained_share(X: Array, f: Array) -> float:
 
 
 def explained_shares(X: Array, factors: Mapping[str, Array]) -> dict[str, float]:
-    """:func:`explained_share` of several factors; the layer is decomposed once for all of them."""
+    """:func:`explained_share` of several factors (N,) or (N, m) in ``X`` (N, d), which is decomposed once for all."""
     rows = points(X, least=2 * FOLDS).rows.astype(np.float64)
-    targets = {name: _check_factors(f, len(rows)) for name, f in factors.items()}
+    columns = [_check_factors(f, len(rows)) for f in factors.values()]
+    targets = np.hstack(columns)
+    stops = np.cumsum([part.shape[1] for part in columns])
+    groups = [slice(stop - part.shape[1], stop) for part, stop in zip(columns, stops, strict=True)]
+    left, total = np.zeros(targets.shape[1]), np.zeros(targets.shape[1])
     folds = _folds(len(rows))
-    left, total = dict.fromkeys(targets, 0.0), dict.fromkeys(targets, 0.0)
     for fold in range(FOLDS):
         train, test = folds != fold, folds == fold
-        fitted = _Decomposed.of(rows[train])
-        for name, target in targets.items():
-            mean = target[train].mean(axis=0)
-            truth = target[test] - mean
-            left[name] += float(np.square(truth - fitted.predicted(rows[test], target[train] - mean)).sum())
-            total[name] += float(np.square(truth).sum())
-    return {name: 1 - left[name] / total[name] if total[name] > 0 else 0.0 for name in targets}
+        layer, centre = centred(rows[train])
+        fitted = Decomposition.of(layer)
+        mean = targets[train].mean(axis=0)
+        slopes, _ = fitted.fit(targets[train] - mean, PENALTIES * fitted.values.max(initial=0), groups)
+        truth = targets[test] - mean
+        left += np.square(truth - (rows[test] - centre) @ slopes).sum(axis=0)
+        total += np.square(truth).sum(axis=0)
+    shares = {}
+    for name, group in zip(factors, groups, strict=True):
+        whole = float(total[group].sum())
+        shares[name] = 1 - float(left[group].sum()) / whole if whole > 0 else 0.0
+    return shares
 
 
 def split(X: Array, F: Array) -> tuple[Array, Array]:
@@ -227,68 +235,6 @@ def residual_share(X: Array, F: Array, f: Array) -> float:
     return explained_share(split(X, F)[1], f)
 
 
-@dataclass(frozen=True)
-class _Decomposed:
-    """Centred training rows by their singular vectors: what ridge regressions of any target share.
-
-    Attributes:
-        centre: (d,) the rows' mean.
-        left: (n, r) and ``right``: (d, r) singular vectors.
-        values: (r,) squared singular values.
-    """
-
-    centre: Array
-    left: Array
-    right: Array
-    values: Array
-
-    @classmethod
-    def of(cls, X: Array) -> _Decomposed:
-        """One eigendecomposition of the smaller of X'X and XX'."""
-        centre = X.mean(axis=0)
-        rows = X - centre
-        wide = rows.shape[1] > len(rows)
-        values, vectors = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
-        kept = values > max(rows.shape) * np.finfo(np.float64).eps * max(values[-1], 0.0)
-        values, vectors = values[kept], vectors[:, kept]
-        other = (rows.T if wide else rows) @ vectors / np.sqrt(values)
-        left, right = (vectors, other) if wide else (other, vectors)
-        return cls(centre, left, right, values)
-
-    def predicted(self, X: Array, target: Array) -> Array:
-        """What ridge regression of centred ``target`` (n, m) says of new rows ``X`` (N, d).
-
-        Of all penalties the one with the least leave-one-out error, e_i / (1 - h_i) for residual e and leverage h,
-        is taken, the larger of equals.
-        """
-        if not len(self.values):
-            return np.zeros((len(X), target.shape[1]))
-        projected = self.left.T @ target
-        best, chosen = np.inf, 0.0
-        for penalty, shrink, leverage in zip(self.penalties, self.shrinkage.T, self.leverages.T, strict=True):
-            residual = (target - self.left @ (shrink[:, None] * projected)) / (1 - leverage)[:, None]
-            error = float(np.square(residual).sum())
-            if error < best:
-                best, chosen = error, penalty
-        weights = (np.sqrt(self.values) / (self.values + chosen))[:, None] * projected
-        return (X - self.centre) @ (self.right @ weights)
-
-    @cached_property
-    def penalties(self) -> Array:
-        """(P,) from the largest to the smallest."""
-        return np.asarray(PENALTIES[::-1] * self.values[-1])
-
-    @cached_property
-    def shrinkage(self) -> Array:
-        """(r, P) what is left of each direction under each penalty."""
-        return np.asarray(self.values[:, None] / (self.values[:, None] + self.penalties))
-
-    @cached_property
-    def leverages(self) -> Array:
-        """(n, P) how far each row's own target moves what is predicted for it."""
-        return np.asarray(np.square(self.left) @ self.shrinkage + 1 / len(self.left))
-
-
 def _folds(n: int) -> Array:
     """Which of the folds (N,) each image is scored in: at random, but the same for all layers, sizes even."""
     return np.random.default_rng(_FOLD_SEED).permutation(np.arange(n) % FOLDS)
@@ -317,9 +263,8 @@ def _colours(images: Array) -> Iterator[Array]:
     pixels = np.asarray(images)
     if pixels.ndim != 4 or pixels.size == 0 or pixels.shape[1] not in (1, 3) or pixels.dtype != np.uint8:
         raise ValueError(f"Images must be uint8 (N, 1 or 3, H, W), not {pixels.dtype} {pixels.shape}.")
-    height = max(1, BLOCK_VALUES // (3 * pixels[0, 0].size))
-    for start in range(0, len(pixels), height):
-        block = pixels[start : start + height].astype(np.float64)
+    for part in row_slices(len(pixels), 3 * pixels[0, 0].size):
+        block = pixels[part].astype(np.float64)
         yield np.broadcast_to(block, (len(block), 3, *block.shape[2:]))
 
 

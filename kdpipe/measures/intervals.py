@@ -16,7 +16,7 @@ def bootstrap_mean(
     Efron and Tibshirani (1993), An introduction to the bootstrap, section 13.3. Only per-image values are
     resampled: neighbours or silhouettes of images drawn twice would find the copy at distance 0. It covers
     the choice of images, not that of seeds. With ``strata`` (N,) images are drawn within each stratum and
-    the strata's means averaged, as in a class-balanced mean.
+    the strata's means averaged, as in a class-balanced mean; ``scipy.stats.bootstrap`` knows no strata.
 
     Raises:
         ValueError: no values, NaN or infinity, sizes that differ, or a level outside (0, 1).

@@ -56,7 +56,7 @@ def flip_ledger(teacher: Array, plain: Array, own: Array, y: Array) -> dict[str,
 
 
 def flip_outcomes(plain: Array, own: Array, y: Array) -> list[str]:
-    """What became of each image from plain to the network itself: kept, fixed, broken, or wrong in both.
+    """What became of each image from answers ``plain`` (N,) to ``own`` (N,): kept, fixed, broken, or wrong in both.
 
     Raises:
         ValueError: as :func:`flip_ledger`.

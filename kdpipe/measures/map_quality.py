@@ -1,6 +1,7 @@
 """How much of a layer a map keeps, near by and far away, and what a random layout would keep.
 
-Venna and Kaski (2001), Neighborhood preservation in nonlinear projection methods.
+Venna and Kaski (2001), Neighborhood preservation in nonlinear projection methods. scikit-learn's ``trustworthiness``
+sorts all N² distances, knows no continuity and gives no value for an image; here blocks of rows are counted.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import procrustes
 from scipy.spatial.distance import pdist
 
 from kdpipe.measures.distances import Points, exact_squared, points, squared_blocks
@@ -87,7 +89,13 @@ def continuity(X: Array, layout: Array, k: int = MAP_K, neighbours: Array | None
 
 
 def knn_recall(X: Array, layout: Array, k: int = MAP_K, neighbours: Array | None = None) -> float:
-    """Share of the ``k`` true neighbours that are among the ``k`` nearest on the map, over all images."""
+    """Share of the ``k`` true neighbours that are among the ``k`` nearest on the map, over all images.
+
+    Of ``X`` (N, d) and ``layout`` (N, 2).
+
+    Raises:
+        ValueError: as :func:`trustworthiness`.
+    """
     return 1 - float(misplacement(X, layout, k, neighbours).mean())
 
 
@@ -181,18 +189,16 @@ def displacement(layout: Array, other: Array) -> float:
 
     Root mean square distance of the points after translation, rotation, reflection and one scale that fit best,
     divided by the root mean square distance to the centre: sqrt(1 - r²) with r the nuclear norm of A'B over the
-    lengths of the centred maps A and B. Schönemann and Carroll (1970). Two unrelated maps score near 1.
+    lengths of the centred maps A and B. Schönemann and Carroll (1970); the root of what
+    ``scipy.spatial.procrustes`` calls disparity. Two unrelated maps score near 1.
 
     Raises:
         ValueError: sizes that differ, all points of a map in one place, NaN or infinity.
     """
     one, two = _both(layout, other)
-    a, b = (part.in_precision(np.float64) for part in (one, two))
-    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
-    if not lengths > 0:
+    if not (one.first.any() and two.first.any()):
         raise ValueError("A map whose points are all in one place cannot be laid over another.")
-    alike = float(np.linalg.svd(a.T @ b, compute_uv=False).sum()) / lengths
-    return float(np.sqrt(max(0.0, 1 - min(alike, 1.0) ** 2)))
+    return float(np.sqrt(procrustes(one.rows, two.rows)[2]))
 
 
 def random_rank_agreement(n: int, k: int) -> float:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdpipe.measures.distances import BLOCK_VALUES, check_labels, points
+from kdpipe.measures.distances import check_labels, points, row_slices
 from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.ridge import Decomposition, centred
 from kdpipe.measures.separation import class_scatter
 
 ALPHAS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
@@ -41,7 +42,7 @@ class Ridge:
         d, m = self.coefficients.shape
         _check_width(of.rows.shape[1], d)
         predicted = np.empty((len(of), m))
-        for part in _parts(len(of), d):
+        for part in row_slices(len(of), d):
             rows = of.rows[part].astype(np.float64) * of.scale
             predicted[part] = (rows - self.mean) / self.scale @ self.coefficients + self.intercept
         return predicted
@@ -63,22 +64,18 @@ def fit_ridge(X: Array, Y: Array, alphas: Sequence[float] = ALPHAS) -> Ridge:
     of, targets = points(X, least=2), points(np.asarray(Y, np.float64))
     if len(of) != len(targets):
         raise ValueError(f"Ridge needs a row of Y for each row of X: X has {len(of)} rows, Y has {len(targets)}.")
-    penalties = np.sort(np.asarray(alphas, np.float64).ravel())[::-1]
+    penalties = np.asarray(alphas, np.float64).ravel()
     if len(penalties) == 0 or not (penalties > 0).all() or not np.isfinite(penalties).all():
         raise ValueError(f"alphas must be one or more positive numbers, not {tuple(alphas)}.")
     columns, mean, scale = _standardised(of.rows)
-    centred, intercept = _centred(targets.rows)
-    values, directions = _principal(columns)
-    projected = directions.T @ (columns.T @ centred)
-    shrinkage = 1 / (values + len(of) * penalties[:, None])
-    best = int(_left_out_errors(columns, centred, directions, projected, shrinkage).argmin())
-    coefficients = directions @ (shrinkage[best][:, None] * projected)
+    differences, intercept = centred(targets.rows)
+    coefficients, chosen = Decomposition.of(columns).fit(differences, len(of) * penalties)
     return Ridge(
         mean=mean * of.scale,
         scale=scale * of.scale,
         coefficients=coefficients * targets.scale,
         intercept=intercept * targets.scale,
-        alpha=float(penalties[best]),
+        alpha=float(penalties[chosen[0]]),
     )
 
 
@@ -131,7 +128,7 @@ def ncc_predictions(X: Array, X_train: Array, y_train: Array) -> Array:
     ours, theirs = of.scale / unit, train.of.scale / unit
     origin = theirs * (train.of.rows[0] + middle)
     predicted = np.empty(len(of), train.labels.dtype)
-    for part in _parts(len(of), max(centres.shape)):
+    for part in row_slices(len(of), max(centres.shape)):
         rows = ours * of.rows[part].astype(np.float64) - origin
         predicted[part] = train.labels[(theirs * norms - 2 * rows @ centres.T).argmin(axis=1)]
     return predicted
@@ -156,59 +153,18 @@ def _check_width(width: int, trained: int) -> None:
         raise ValueError(f"X has {width} columns where the training images have {trained}.")
 
 
-def _parts(n: int, width: int) -> list[slice]:
-    """Slices of n rows, each of about BLOCK_VALUES values."""
-    height = max(1, BLOCK_VALUES // width)
-    return [slice(start, start + height) for start in range(0, n, height)]
-
-
-def _centred(rows: Array) -> tuple[Array, Array]:
-    """Rows minus their mean, and that mean, in float64; exactly 0 where a column is constant."""
-    first = rows[0].astype(np.float64)
-    difference = np.subtract(rows, first, dtype=np.float64)
-    mean = difference.mean(axis=0)
-    difference -= mean
-    return difference, first + mean
-
-
 def _standardised(rows: Array) -> tuple[Array, Array, Array]:
     """Rows with mean 0 and variance 1 in each column, their mean and scale; 0 in a constant column.
 
     A column that only differs by rounding is constant: standardised, it would be pure noise.
     """
-    columns, mean = _centred(rows)
+    columns, mean = centred(rows)
     scale = np.sqrt(np.einsum("nd,nd->d", columns, columns) / len(rows))
     constant = scale <= np.finfo(rows.dtype).eps * np.abs(rows).max(axis=0)
     scale[constant] = 1
     columns /= scale
     columns[:, constant] = 0
     return columns, mean, scale
-
-
-def _principal(columns: Array) -> tuple[Array, Array]:
-    """Squared singular values (r,) of centred ``columns`` (N, d) above rounding, and right vectors (d, r)."""
-    n, d = columns.shape
-    values, vectors = np.linalg.eigh(columns.T @ columns if d <= n else columns @ columns.T)
-    kept = values > max(n, d) * np.finfo(np.float64).eps * values[-1]
-    values, vectors = values[kept], vectors[:, kept]
-    return values, vectors if d <= n else columns.T @ (vectors / np.sqrt(values))
-
-
-def _left_out_errors(columns: Array, Y: Array, directions: Array, projected: Array, shrinkage: Array) -> Array:
-    """Sum of squared leave-one-out residuals for each alpha (A,), from ``shrinkage`` (A, r).
-
-    An image's residual without it is its residual divided by 1 minus its leverage; 1 / N of the leverage
-    is the intercept's.
-    """
-    errors = np.zeros(len(shrinkage))
-    for part in _parts(len(columns), max(columns.shape[1], Y.shape[1])):
-        scores = columns[part] @ directions
-        leverage = np.square(scores) @ shrinkage.T + 1 / len(columns)
-        remaining = np.maximum(1 - leverage, np.finfo(np.float64).eps)
-        for place, shrink in enumerate(shrinkage):
-            residual = Y[part] - scores @ (shrink[:, None] * projected)
-            errors[place] += np.square(residual / remaining[:, place, None]).sum()
-    return errors
 
 
 MEASURES = (

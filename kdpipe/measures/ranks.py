@@ -9,7 +9,10 @@ from kdpipe.measures.registry import Array
 
 
 def rank_correlation(a: Array, b: Array) -> float:
-    """Spearman's rho of two rows of values, equal ones at their mean rank; 0 if all values of one are equal."""
+    """Spearman's rho of two rows of values (N,), equal ones at their mean rank; 0 if all values of one are equal.
+
+    ``scipy.stats.spearmanr`` warns of equal values and gives NaN, and works out a p value that nobody asks for.
+    """
     a, b = rankdata(a), rankdata(b)
     a -= a.mean()
     b -= b.mean()

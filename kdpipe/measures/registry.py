@@ -72,7 +72,7 @@ class Measure:
 
 
 def collect(package: str, path: list[str]) -> dict[str, Measure]:
-    """Every record of every module's ``MEASURES`` in ``package``, by name."""
+    """Every record of every module's ``MEASURES`` in ``package``, by name; ValueError if two have one name."""
     found: dict[str, Measure] = {}
     for module in sorted(info.name for info in pkgutil.iter_modules(path)):
         for measure in getattr(import_module(f"{package}.{module}"), "MEASURES", ()):

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from kdpipe.measures.class_structure import class_balanced_mean
-from kdpipe.measures.distances import BLOCK_VALUES, Points, check_labels, points
+from kdpipe.measures.distances import Points, check_labels, points, row_slices
 from kdpipe.measures.registry import Array, Measure
 
 
@@ -101,10 +101,9 @@ def class_scatter(X: Array, y: Array) -> ClassScatter:
 
 def _from_first(of: Points, members: list[Array]) -> Iterator[tuple[int, Array, Array]]:
     """Place of a class, rows (B,) of it, and their differences (B, d) from its first row, in blocks."""
-    height = max(1, BLOCK_VALUES // max(of.rows.shape[1], len(members)))
     for place, whole in enumerate(members):
-        for start in range(0, len(whole), height):
-            rows = whole[start : start + height]
+        for part in row_slices(len(whole), max(of.rows.shape[1], len(members))):
+            rows = whole[part]
             yield place, rows, np.subtract(of.rows[rows], of.rows[whole[0]], dtype=np.float64)
 
 
@@ -191,7 +190,7 @@ def davies_bouldin(X: Array, y: Array) -> float:
 
 
 def over_distance(values: Array, distance: Array) -> Array:
-    """``values`` / ``distance``, infinite where the distance is 0."""
+    """``values`` / ``distance``, both (...), infinite where the distance is 0."""
     with np.errstate(over="ignore"):
         return np.divide(values, distance, out=np.full(np.shape(values), np.inf), where=distance > 0)
 

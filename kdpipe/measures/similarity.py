@@ -8,123 +8,18 @@ A layer that tells no images apart is like no other: it scores 0, even beside it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
-from kdpipe.measures.distances import BLOCK_VALUES, Points, points, squared_blocks
+from kdpipe.measures.hsic import hsic, normalised, unbiased_hsic
 from kdpipe.measures.map_quality import random_recall
-from kdpipe.measures.neighbourhood import check_k, nearest_neighbours
+from kdpipe.measures.neighbourhood import check_k
+from kdpipe.measures.prepared_layer import Layer, PreparedLayer, prepare_layer, same_images
 from kdpipe.measures.registry import Array, Measure
-from kdpipe.measures.spectrum import gram_eigenvalues, smaller_gram, unit_length
 from kdpipe.measures.tiles import Tiles
 
 MUTUAL_K = 10
-# Their pairs, 1,999,000, are as many values as a block holds.
-PAIRS_OF_IMAGES = 2000
-RBF_BANDWIDTH = 0.4
-SVCCA_VARIANCE = 0.99
-_LEAST_IMAGES = 4
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedLayer:
-    """A layer's checked rows (N, d), with what comparisons need of it, each piece worked out when first asked for."""
-
-    of: Points
-    known: dict[int, Array] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.of)
-
-    @cached_property
-    def tells_apart(self) -> bool:
-        """Whether any two images differ."""
-        return bool(self.of.first.any())
-
-    @cached_property
-    def centred(self) -> Array:
-        """Rows (N, d) around their mean in float64, of Frobenius norm 1; all 0 if it tells no images apart."""
-        return unit_length(self.of.rows, centred=True)
-
-    @cached_property
-    def self_hsic(self) -> float:
-        """Unbiased HSIC of the layer with itself."""
-        return hsic(self.centred, self.centred)
-
-    @cached_property
-    def basis(self) -> Array:
-        """Orthonormal left singular vectors (N, r) of the largest singular values that hold 99 % of the variance."""
-        values, vectors = np.linalg.eigh(smaller_gram(self.centred))
-        values = gram_eigenvalues(values)[::-1]
-        if not values.any():
-            return np.empty((len(self), 0))
-        share = np.cumsum(values) / values.sum()
-        rank = min(int(np.searchsorted(share, SVCCA_VARIANCE)) + 1, int((values > 0).sum()))
-        kept = vectors[:, ::-1][:, :rank]
-        of_columns = self.centred.shape[1] <= len(self)
-        return np.asarray(self.centred @ kept / np.sqrt(values[:rank]) if of_columns else kept)
-
-    @cached_property
-    def pair_distances(self) -> Array:
-        """Distances (M (M - 1) / 2,) between images, all of them or a fixed random 2,000; in the units of ``of.rows``.
-
-        The sample is the same for layers of equally many images.
-        """
-        sample, scale = self.of, 1.0
-        if len(self) > PAIRS_OF_IMAGES:
-            chosen = np.random.default_rng(0).choice(len(self), PAIRS_OF_IMAGES, replace=False)
-            sample = points(self.of.rows[np.sort(chosen)])
-            scale = sample.scale
-        columns = np.arange(len(sample))
-        above = [squared[columns > rows[:, None]] for rows, squared in squared_blocks(sample)]
-        return np.asarray(np.sqrt(np.concatenate(above), dtype=np.float64) * scale)
-
-    @cached_property
-    def distance_ranks(self) -> Array:
-        """Ranks of ``pair_distances``, ties sharing theirs, as a vector of mean 0 and length 1, or of zeros."""
-        ranks = rankdata(self.pair_distances)
-        ranks -= ranks.mean()
-        length = float(np.linalg.norm(ranks))
-        return np.asarray(ranks / length if length > 0 else ranks)
-
-    @cached_property
-    def bandwidth(self) -> float:
-        """0.4 of the median distance of different images, in the units of ``of.rows``; 1 if none differ."""
-        distances = self.pair_distances[self.pair_distances > 0]
-        return RBF_BANDWIDTH * float(np.median(distances)) if len(distances) else 1.0
-
-    def neighbours(self, k: int) -> Array:
-        """The k nearest other images (N, k) of each, nearest first."""
-        widest = max(self.known, default=0)
-        if widest < k:
-            self.known[k], widest = nearest_neighbours(self.of.rows, k)[0], k
-        return self.known[widest][:, :k]
-
-
-Layer = Array | PreparedLayer
-
-
-def prepare_layer(X: Layer, neighbours: Array | None = None) -> PreparedLayer:
-    """``X`` (N, d) checked and ready for many comparisons; a prepared layer stays as it is.
-
-    ``neighbours`` (N, >= k) are the nearest others, where they are known already.
-
-    Raises:
-        ValueError: fewer than 4 images, NaN or infinity, neighbours of another number of images.
-    """
-    if isinstance(X, PreparedLayer):
-        return X
-    of = points(X, _LEAST_IMAGES)
-    if neighbours is None:
-        return PreparedLayer(of)
-    if neighbours.ndim != 2 or len(neighbours) != len(of):
-        raise ValueError(f"neighbours must be a table of {len(of)} rows, not of shape {neighbours.shape}.")
-    return PreparedLayer(of, {neighbours.shape[1]: neighbours})
 
 
 def similarity_table(
@@ -146,30 +41,8 @@ def cka(X: Layer, Y: Layer) -> float:
     Raises:
         ValueError: fewer than 4 images, a different number of rows, NaN or infinity.
     """
-    a, b = _same_images(X, Y)
-    return _normalised(hsic(a.centred, b.centred), a.self_hsic, b.self_hsic)
-
-
-def cka_table(layers: Sequence[Layer], others: Sequence[Layer]) -> Array:
-    """:func:`cka` (L, M) of every one of ``layers`` with every one of ``others``.
-
-    Each is centred once and its HSIC with itself worked out once.
-    """
-    return similarity_table(cka, layers, others)
-
-
-def hsic(a: Array, b: Array) -> float:
-    """Unbiased HSIC of centred ``a`` (N, p), ``b`` (N, q) with linear kernels, times N(N - 3).
-
-    Nguyen et al. (2021), eq. 3, reads tr(KL) + 1'K1 1'L1 / ((N-1)(N-2)) - 2 1'KL1 / (N-2) for kernels
-    without their diagonals. With centred features the full kernels' rows add up to 0, so only the squared
-    lengths u, v of the rows are left beside tr(KL): tr(KL) - N/(N-2) u.v + sum(u) sum(v) / ((N-1)(N-2)).
-    """
-    n = len(a)
-    u, v = np.einsum("nd,nd->n", a, a), np.einsum("nd,nd->n", b, b)
-    trace = _kernel_product(a, b)
-    value = trace - n / (n - 2) * float(u @ v) + float(u.sum() * v.sum()) / ((n - 1) * (n - 2))
-    return value if abs(value) > 1e-12 * trace else 0.0
+    a, b = same_images(X, Y)
+    return normalised(hsic(a.centred, b.centred), a.self_hsic, b.self_hsic)
 
 
 def cka_rbf(X: Layer, Y: Layer) -> float:
@@ -193,7 +66,7 @@ def cka_rbf_table(layers: Sequence[Layer], others: Sequence[Layer]) -> Array:
     every = [prepare_layer(layer) for layer in (*layers, *others)]
     rows, columns = every[: len(layers)], every[len(layers) :]
     for layer in every[1:]:
-        _same_images(every[0], layer)
+        same_images(every[0], layer)
     totals = np.zeros((len(every), len(every[0])))
     own, cross = np.zeros(len(every)), np.zeros((len(rows), len(columns)))
     for parts in zip(*(Tiles.of_points(layer.of) for layer in every), strict=True):
@@ -205,11 +78,11 @@ def cka_rbf_table(layers: Sequence[Layer], others: Sequence[Layer]) -> Array:
         times = 1 if here == there else 2
         own += [times * _dot(kernel, kernel) for kernel in kernels]
         cross += [[times * _dot(a, b) for b in kernels[len(rows) :]] for a in kernels[: len(rows)]]
-    selves = [_unbiased(float(trace), sums, sums) for trace, sums in zip(own, totals, strict=True)]
+    selves = [unbiased_hsic(float(trace), sums, sums) for trace, sums in zip(own, totals, strict=True)]
     table = np.zeros_like(cross)
     for i, j in np.ndindex(table.shape):
-        value = _unbiased(float(cross[i, j]), totals[i], totals[len(rows) + j])
-        table[i, j] = _normalised(value, selves[i], selves[len(rows) + j])
+        value = unbiased_hsic(float(cross[i, j]), totals[i], totals[len(rows) + j])
+        table[i, j] = normalised(value, selves[i], selves[len(rows) + j])
     return table
 
 
@@ -223,7 +96,7 @@ def rsa(X: Layer, Y: Layer) -> float:
     Raises:
         ValueError: fewer than 4 images, a different number of rows, NaN or infinity.
     """
-    a, b = _same_images(X, Y)
+    a, b = same_images(X, Y)
     return float(np.clip(a.distance_ranks @ b.distance_ranks, -1, 1))
 
 
@@ -237,7 +110,7 @@ def procrustes(X: Layer, Y: Layer) -> float:
     Raises:
         ValueError: fewer than 4 images, a different number of rows, NaN or infinity.
     """
-    a, b = _same_images(X, Y)
+    a, b = same_images(X, Y)
     return float(np.clip(np.linalg.svd(a.centred.T @ b.centred, compute_uv=False).sum(), 0, 1))
 
 
@@ -251,7 +124,7 @@ def mutual_knn(X: Layer, Y: Layer, k: int = MUTUAL_K) -> float:
     Raises:
         ValueError: ``k`` is not between 1 and N - 1, fewer than 4 images, a different number of rows, NaN or infinity.
     """
-    a, b = _same_images(X, Y)
+    a, b = same_images(X, Y)
     check_k(k, len(a))
     if not (a.tells_apart and b.tells_apart):
         return 0.0
@@ -268,23 +141,11 @@ def svcca(X: Layer, Y: Layer) -> float:
     Raises:
         ValueError: fewer than 4 images, a different number of rows, NaN or infinity.
     """
-    a, b = _same_images(X, Y)
+    a, b = same_images(X, Y)
     kept = min(a.basis.shape[1], b.basis.shape[1])
     if kept == 0:
         return 0.0
     return float(np.clip(np.linalg.svd(a.basis.T @ b.basis, compute_uv=False), 0, 1).mean())
-
-
-def _same_images(X: Layer, Y: Layer) -> tuple[PreparedLayer, PreparedLayer]:
-    a, b = prepare_layer(X), prepare_layer(Y)
-    if len(a) != len(b):
-        raise ValueError(f"Two layers are compared on the same images: X has {len(a)} rows, Y has {len(b)}.")
-    return a, b
-
-
-def _normalised(value: float, own: float, other: float) -> float:
-    """HSIC of two layers over the root of their HSICs with themselves, or 0 where either of those is."""
-    return float(np.clip(value / np.sqrt(own * other), -1, 1)) if own > 0 and other > 0 else 0.0
 
 
 def _rbf(layer: PreparedLayer, here: slice, there: slice, squared: torch.Tensor) -> torch.Tensor:
@@ -295,24 +156,6 @@ def _rbf(layer: PreparedLayer, here: slice, there: slice, squared: torch.Tensor)
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a * b).sum(dtype=torch.float64))
-
-
-def _unbiased(trace: float, row_sums: Array, other_sums: Array) -> float:
-    """Nguyen et al. (2021), eq. 3, times N(N - 3), from tr(KL) and the row sums (N,) of K and L without diagonals."""
-    n = len(row_sums)
-    correction = row_sums.sum() * other_sums.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (row_sums @ other_sums)
-    value = float(trace + correction)
-    return value if abs(value) > 1e-12 * trace else 0.0
-
-
-def _kernel_product(a: Array, b: Array) -> float:
-    """tr(aa'bb'): through the p x q cross-product, or through blocks of the N x N kernels if that is less."""
-    n, p, q = len(a), a.shape[1], b.shape[1]
-    if p * q <= n * (p + q):
-        return float(np.square(a.T @ b).sum())
-    height = max(1, BLOCK_VALUES // n)
-    parts = (slice(start, start + height) for start in range(0, n, height))
-    return float(sum(((a[part] @ a.T) * (b[part] @ b.T)).sum() for part in parts))
 
 
 def _chance_of_mutual_knn(y: Array, k: int) -> float:

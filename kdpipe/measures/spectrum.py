@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.special import entr
 
 from kdpipe.measures.distances import FLOAT64_UP_TO, points
 from kdpipe.measures.registry import Array, Measure
@@ -54,20 +55,19 @@ def rankme(X: Array) -> float:
 
 
 def participation_ratio_of(values: Array) -> float:
-    """:func:`participation_ratio` from the singular ``values`` of a centred layer."""
+    """:func:`participation_ratio` from the singular ``values`` (r,) of a centred layer."""
     eigenvalues = np.square(values)
     squares = float(np.square(eigenvalues).sum())
     return float(eigenvalues.sum() ** 2 / squares) if squares > 0 else 0.0
 
 
 def effective_rank_of(values: Array) -> float:
-    """:func:`effective_rank` from the singular ``values`` of a centred layer."""
-    shown = values[values > 0]
-    return _exp_entropy(shown / shown.sum()) if len(shown) else 0.0
+    """:func:`effective_rank` from the singular ``values`` (r,) of a centred layer."""
+    return _exp_entropy(values / values.sum()) if values.any() else 0.0
 
 
 def rankme_of(values: Array) -> float:
-    """:func:`rankme` from the singular ``values`` of a layer as it is."""
+    """:func:`rankme` from the singular ``values`` (r,) of a layer as it is."""
     return _exp_entropy(values / values.sum() + RANKME_EPSILON) if values.any() else 0.0
 
 
@@ -129,7 +129,7 @@ def smaller_gram(a: Array) -> Array:
 
 
 def gram_eigenvalues(found: Array) -> Array:
-    """Eigenvalues ``found`` of a Gram matrix, with those that rounding cannot tell from 0 set to 0."""
+    """Eigenvalues ``found`` (r,) of a Gram matrix, with those that rounding cannot tell from 0 set to 0."""
     return np.where(found > 8 * len(found) * _EPSILON * found.max(), found, 0)
 
 
@@ -150,7 +150,8 @@ def unit_length(X: Array, centred: bool, least: int = 2) -> Array:
 
 
 def _exp_entropy(shares: Array) -> float:
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    # Not scipy.stats.entropy, which would divide RankMe's shares by their sum once more.
+    return float(np.exp(entr(shares).sum()))
 
 
 def _directions(rows: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdpipe.measures.distances import BLOCK_VALUES, Points, exact_squared
+from kdpipe.measures.distances import Points, exact_squared, row_slices
 from kdpipe.measures.registry import Array
 
 TILE = 2048
@@ -121,11 +121,10 @@ class Nearest:
         n, k, of = len(self.squared), self.k, self.tiles.of
         indices, distances = np.empty((n, k), np.int32), np.empty((n, k), np.float32)
         candidates, rounded = self.indices.cpu().numpy(), self.squared.cpu().numpy().astype(np.float64)
-        height = max(1, BLOCK_VALUES // self.kept)
-        for start in range(0, n, height):
-            rows = np.arange(start, min(start + height, n))
-            part = _in_order(self.tiles, rows, candidates[rows], rounded[rows], k)
-            indices[rows], distances[rows] = part[0], np.sqrt(part[1]) * of.scale
+        for part in row_slices(n, self.kept):
+            rows = np.arange(part.start, part.stop)
+            nearest, squared = _in_order(self.tiles, rows, candidates[part], rounded[part], k)
+            indices[part], distances[part] = nearest, np.sqrt(squared) * of.scale
         return indices, distances
 
 

@@ -65,6 +65,7 @@ class Step:
 
     @property
     def of_teacher(self) -> Outputs:
+        """The teacher's outputs, for methods that have one."""
         assert self.teacher is not None, "the registry says that this method needs no teacher"
         return self.teacher
 
@@ -144,6 +145,7 @@ class Method:
 
     @property
     def needs_teacher(self) -> bool:
+        """Whether it learns from any teacher."""
         return self.teacher is not None
 
     @property

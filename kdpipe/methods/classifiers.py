@@ -36,6 +36,8 @@ def simkd_loss(map_student: Tensor, map_teacher: Tensor) -> Tensor:
 
 
 class SimKdParameters(Parameters):
+    """Parameters of SimKD."""
+
     simkd_weight: float = Field(default=1.0, gt=0.0)
 
 
@@ -121,6 +123,8 @@ def catkd_loss(cam_student: Tensor, cam_teacher: Tensor, pooled: int = 2, normal
 
 
 class CatKdParameters(Parameters):
+    """Parameters of CAT-KD."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     catkd_weight: float = Field(default=15.0, ge=0.0)
     pooled: int = Field(default=2, ge=2, description="positions a side that class-activation maps are pooled to")
@@ -217,6 +221,7 @@ class Exit(nn.Module):
         self.classify = nn.Linear(width, classes)
 
     def forward(self, map_student: Tensor) -> Tensor:
+        """Logits (B, K) from a layer's map (B, C, H, W)."""
         return self.classify(self.blocks(map_student).mean((2, 3)))
 
 
@@ -233,10 +238,13 @@ class Exits(nn.Module):
         )
 
     def forward(self, maps_student: list[Tensor]) -> list[Tensor]:
+        """Logits (B, K) of each exit, from all maps of the student."""
         return [leave(maps_student[index]) for leave, index in zip(self.exits, self.indices, strict=True)]
 
 
 class OfaParameters(Parameters):
+    """Parameters of OFA-KD."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     ofa_weight: float = Field(default=1.0, ge=0.0)
     gamma: float = Field(default=1.0, ge=1.0)

@@ -9,6 +9,8 @@ from kdpipe.methods.logits import kd_loss
 
 
 class FunMatchParameters(Parameters):
+    """Parameters of function matching."""
+
     kl_weight: float = Field(default=1.0, ge=0.0)
     temperature: float = Field(default=1.0, gt=0.0)
 

@@ -57,6 +57,7 @@ class ContrastiveMemory(nn.Module):
 
     @property
     def images(self) -> int:
+        """M, the number of images that are remembered."""
         return len(self.labels)
 
     def draw(self, index: Tensor) -> Tensor:
@@ -181,10 +182,13 @@ class ContrastiveHeads(nn.Module):
         self.memory = memory
 
     def forward(self, pooled_student: Tensor, pooled_teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Both pooled features (B, D) in the common space, each (B, width)."""
         return self.student(pooled_student), self.teacher(pooled_teacher)
 
 
 class CrdParameters(Parameters):
+    """Parameters of CRD."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     crd_weight: float = Field(default=0.8, ge=0.0)
     width: int = Field(default=128, ge=1, description="of the common space")

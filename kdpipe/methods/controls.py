@@ -75,6 +75,8 @@ SUPERVISED = Method(
 
 
 class SmoothingParameters(Parameters):
+    """Parameters of label smoothing."""
+
     epsilon: float = Field(default=0.1, ge=0.0, lt=1.0)
 
 

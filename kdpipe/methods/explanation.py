@@ -56,6 +56,8 @@ def grad_cam(network: Network, outputs: Outputs, classes: Tensor, create_graph: 
 
 
 class E2KdParameters(Parameters):
+    """Parameters of e²KD."""
+
     ce_weight: float = Field(default=0.0, ge=0.0)
     kd_weight: float = Field(default=1.0, ge=0.0)
     e2kd_weight: float = Field(default=1.0, ge=0.0, description="the paper's lambda: 0.2, 1, 5 or 10")

@@ -20,6 +20,7 @@ from kdpipe.methods.layers import (
     refuse_layers,
     refuse_names,
     refuse_points,
+    smaller_size,
 )
 from kdpipe.methods.numerics import full_precision, unit, wide
 from kdpipe.models.profile import Tap, pair_by_depth
@@ -49,7 +50,7 @@ class Regressor(nn.Module):
     def __init__(self, student: Tap, teacher: Tap, student_index: int, teacher_index: int) -> None:
         super().__init__()
         self.student_index, self.teacher_index = student_index, teacher_index
-        self.size = (min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2]))
+        self.size = smaller_size(student.shape, teacher.shape)
         self.project = nn.Sequential(
             nn.Conv2d(student.shape[0], teacher.shape[0], 1, bias=False), nn.BatchNorm2d(teacher.shape[0])
         )
@@ -62,6 +63,8 @@ class Regressor(nn.Module):
 
 
 class FitNetParameters(LayerParameters):
+    """Parameters of FitNet hints."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     hint_weight: float = Field(default=100.0, ge=0.0)
     depth: float = Field(default=0.5, ge=0.0, le=1.0, description="relative depth of the guided layer")
@@ -147,6 +150,8 @@ def _attention(maps: Tensor) -> Tensor:
 
 
 class AtParameters(LayerParameters):
+    """Parameters of attention transfer."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     at_weight: float = Field(default=1000.0, ge=0.0)
 
@@ -206,7 +211,7 @@ class Observer(nn.Module):
     def __init__(self, student: Tap, teacher: Tap, variance: float) -> None:
         super().__init__()
         width = teacher.shape[0]
-        self.size = (min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2]))
+        self.size = smaller_size(student.shape, teacher.shape)
         self.mean = nn.Sequential(
             nn.Conv2d(student.shape[0], width, 1, bias=False),
             nn.ReLU(inplace=True),
@@ -218,6 +223,7 @@ class Observer(nn.Module):
         self.log_scale = nn.Parameter(torch.full((width,), variance + math.log(-math.expm1(-variance))))
 
     def forward(self, map_student: Tensor) -> Tensor:
+        """The teacher's map, as predicted from the student's (B, C, H, W)."""
         return self.mean(F.adaptive_avg_pool2d(map_student, self.size))
 
 
@@ -241,6 +247,8 @@ class Observers(nn.Module):
 
 
 class VidParameters(LayerParameters):
+    """Parameters of variational information distillation."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     vid_weight: float = Field(default=1.0, ge=0.0)
     initial_variance: float = Field(default=5.0, gt=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch.nn.functional as F
@@ -74,10 +75,15 @@ def refuse_final_points(pair: Pair) -> str | None:
     return None
 
 
+def smaller_size(student: Sequence[int], teacher: Sequence[int]) -> tuple[int, int]:
+    """The height and width at which maps of two shapes (..., H, W) meet: the smaller of each."""
+    return min(student[-2], teacher[-2]), min(student[-1], teacher[-1])
+
+
 def meet(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Two stacks of maps (..., H, W) at the smaller height and width of the two, by adaptive average pooling."""
-    height, width = (min(sides) for sides in zip(student.shape[-2:], teacher.shape[-2:], strict=True))
-    return F.adaptive_avg_pool2d(student, (height, width)), F.adaptive_avg_pool2d(teacher, (height, width))
+    size = smaller_size(student.shape, teacher.shape)
+    return F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)
 
 
 class LayerPairs(nn.Module):

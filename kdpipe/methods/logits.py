@@ -29,6 +29,8 @@ def kd_loss(logits_student: Tensor, logits_teacher: Tensor, temperature: float =
 
 
 class KdParameters(Parameters):
+    """Parameters of KD, and of its controls."""
+
     temperature: float = Field(default=4.0, gt=0.0)
     ce_weight: float = Field(default=0.1, ge=0.0)
     kd_weight: float = Field(default=0.9, ge=0.0)
@@ -110,6 +112,8 @@ def dkd_loss(
 
 
 class DkdParameters(Parameters):
+    """Parameters of DKD."""
+
     alpha: float = Field(default=1.0, ge=0.0, description="weight of the target class (TCKD)")
     beta: float = Field(default=8.0, ge=0.0, description="weight of the other classes (NCKD); 2 to 8 by pair")
     temperature: float = Field(default=4.0, gt=0.0)
@@ -166,6 +170,8 @@ def nkd_loss(
 
 
 class NkdParameters(Parameters):
+    """Parameters of NKD."""
+
     gamma: float = Field(default=1.5, ge=0.0, description="weight of the classes other than the label")
     temperature: float = Field(default=1.0, gt=0.0)
     ce_weight: float = Field(default=1.0, ge=0.0)
@@ -214,6 +220,8 @@ def lskd_loss(logits_student: Tensor, logits_teacher: Tensor, temperature: float
 
 
 class LskdParameters(Parameters):
+    """Parameters of logit standardisation."""
+
     temperature: float = Field(default=2.0, gt=0.0)
     ce_weight: float = Field(default=0.1, ge=0.0)
     lskd_weight: float = Field(default=9.0, ge=0.0)
@@ -267,6 +275,8 @@ def wttm_loss(logits_student: Tensor, logits_teacher: Tensor, gamma: float = 0.2
 
 
 class WttmParameters(Parameters):
+    """Parameters of WTTM."""
+
     gamma: float = Field(default=0.2, gt=0.0, description="power of the teacher's probabilities, 1 / temperature")
     ce_weight: float = Field(default=1.0, ge=0.0)
     wttm_weight: float = Field(default=4.0, ge=0.0)

@@ -38,6 +38,8 @@ def dist_loss(
 
 
 class DistParameters(Parameters):
+    """Parameters of DIST."""
+
     beta: float = Field(default=1.0, ge=0.0, description="weight of the rows: each image over the classes")
     gamma: float = Field(default=1.0, ge=0.0, description="weight of the columns: each class over the images")
     temperature: float = Field(default=4.0, gt=0.0)
@@ -95,6 +97,8 @@ def mlkd_loss(
 
 
 class MlkdParameters(Parameters):
+    """Parameters of multi-level logit distillation."""
+
     temperatures: list[Annotated[float, Field(gt=0.0)]] = Field(default=[2.0, 3.0, 4.0, 5.0, 6.0], min_length=1)
     ce_weight: float = Field(default=0.1, ge=0.0)
     mlkd_weight: float = Field(default=0.9, ge=0.0)

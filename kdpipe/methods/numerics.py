@@ -26,7 +26,7 @@ def full_precision(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Ten
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """At least float32: half precision goes up, float64 stays."""
+    """A tensor of any shape in at least float32: half precision goes up, float64 stays."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdpipe.methods.base import Method, Pair, Step, Terms
-from kdpipe.methods.layers import LayerParameters, meet, paired_layers, refuse_layers
+from kdpipe.methods.layers import LayerParameters, meet, paired_layers, refuse_layers, smaller_size
 from kdpipe.methods.numerics import full_precision, wide
 from kdpipe.models.profile import Tap
 
@@ -49,7 +49,7 @@ class Fusion(nn.Module):
 
     def __init__(self, student: Tap, teacher: Tap, width: int, deepest: bool) -> None:
         super().__init__()
-        self.size = (min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2]))
+        self.size = smaller_size(student.shape, teacher.shape)
         self.enter = nn.Sequential(nn.Conv2d(student.shape[0], width, 1, bias=False), nn.BatchNorm2d(width))
         self.attend = None if deepest else nn.Conv2d(2 * width, 2, 1)
         self.leave = nn.Sequential(
@@ -80,7 +80,7 @@ class Review(nn.Module):
         )
 
     def forward(self, maps_student: list[Tensor], maps_teacher: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The student's fused maps and the teacher's, pair by pair, the deepest first."""
+        """The student's fused maps and the teacher's, each (B, C, H, W), pair by pair, the deepest first."""
         reviewed: list[Tensor] = []
         fused = None
         for fusion, (own, _) in zip(self.fusions, self.indices, strict=True):
@@ -90,6 +90,8 @@ class Review(nn.Module):
 
 
 class ReviewKdParameters(LayerParameters):
+    """Parameters of ReviewKD."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     reviewkd_weight: float = Field(default=1.0, ge=0.0)
     warmup: float = Field(default=20 / 240, ge=0.0, le=1.0, description="share of the training with a rising weight")

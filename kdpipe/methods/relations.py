@@ -72,6 +72,8 @@ def _geometry(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class RkdParameters(Parameters):
+    """Parameters of RKD."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     rkd_weight: float = Field(default=1.0, ge=0.0)
     distance_weight: float = Field(default=25.0, ge=0.0)
@@ -129,6 +131,8 @@ def _similarities(rows: Tensor) -> Tensor:
 
 
 class SpParameters(Parameters):
+    """Parameters of similarity preservation."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     sp_weight: float = Field(default=3000.0, ge=0.0)
 
@@ -193,10 +197,13 @@ class CorrelationHeads(nn.Module):
         self.teacher = nn.Linear(teacher, width, bias=False).requires_grad_(False)
 
     def forward(self, pooled_student: Tensor, pooled_teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Both pooled features (B, D) in the common space, each (B, width)."""
         return self.student(pooled_student), self.teacher(pooled_teacher)
 
 
 class CcParameters(Parameters):
+    """Parameters of correlation congruence."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     cc_weight: float = Field(default=100.0, ge=0.0)
     gamma: float = Field(default=0.4, gt=0.0)
@@ -264,6 +271,8 @@ def _log_conditional(points: Tensor) -> Tensor:
 
 
 class PktParameters(Parameters):
+    """Parameters of PKT."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     pkt_weight: float = Field(default=30000.0, ge=0.0)
 

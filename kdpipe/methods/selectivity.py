@@ -45,6 +45,8 @@ def _mean_kernel(one: Tensor, two: Tensor) -> Tensor:
 
 
 class NstParameters(LayerParameters):
+    """Parameters of NST."""
+
     ce_weight: float = Field(default=1.0, ge=0.0)
     nst_weight: float = Field(default=50.0, ge=0.0)
 

@@ -116,10 +116,10 @@ def _small_stem(model: nn.Module, spec: Architecture) -> None:
     )
     nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
     assert isinstance(name, str)
-    _replace(model, name, small)
+    model.set_submodule(name, small)
     for pool in _POOLS:
         if _submodule(model, pool) is not None:
-            _replace(model, pool, nn.Identity())
+            model.set_submodule(pool, nn.Identity())
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module | None:
@@ -127,11 +127,6 @@ def _submodule(model: nn.Module, name: str) -> nn.Module | None:
         return model.get_submodule(name)
     except AttributeError:
         return None
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
 
 
 def _choose_taps(model: nn.Module, spec: Architecture) -> tuple[list[int], list[str]]:

@@ -7,7 +7,6 @@ their architecture, so that a study need not repeat it; a plain timm state dict 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kdpipe.errors import NetworkError
-from kdpipe.files import sha256_of
+from kdpipe.files import new_file, sha256_of
 from kdpipe.models.build import build
 from kdpipe.models.saved import SavedArchitecture, write_network
 from kdpipe.models.weights import read_header
@@ -156,13 +155,8 @@ def convert_lite0(source: Path, target: Path) -> None:
     mean, std = [127 / 255] * 3, [128 / 255] * 3
     network = build(spec, image_shape=shape, classes=classes, mean=mean, std=std, seed=0)
     network.model.load_state_dict(state, strict=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with new_file(target) as unfinished:
         write_network(unfinished, network, spec, shape, classes)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def rename_lite0(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

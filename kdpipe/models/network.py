@@ -1,4 +1,4 @@
-"""Networks: any timm model, a stem for small images, taps on its layers, weights from safetensors.
+"""A network: any timm model with its input normalisation, taps on its layers, and perhaps another's classifier.
 
 Layers are read through timm's ``forward_intermediates``. The taps' order is timm's own; the first
 tap of a convolutional network is its stem and is left out of ``layers = "stages"``.
@@ -100,6 +100,7 @@ class Network(nn.Module):
         self._seen_by_classifier.append(inputs[0])
 
     def forward(self, images: Tensor) -> Outputs:
+        """Logits, tapped maps and what the head takes, for images (B, C, H, W) in [0, 1]."""
         normalised = (images - self.mean) / self.std
         final, maps = self.model.forward_intermediates(normalised, indices=self.indices)  # type: ignore[operator]
         maps = [part.float() for part in maps]
@@ -134,6 +135,7 @@ Forward = Callable[[Network, Tensor], Outputs]
 
 
 def forward(network: Network, images: Tensor) -> Outputs:
+    """A network's pass as a function, which :func:`compiled_forward` compiles."""
     return network(images)
 
 
@@ -172,6 +174,7 @@ class ReusedHead(nn.Module):
         return self.projector(nn.functional.adaptive_avg_pool2d(final, (height, width)))
 
     def classify(self, final: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean over positions (B, width) of a projected map, and its logits (B, K)."""
         pooled = final.mean((2, 3))
         return pooled, self.classifier(pooled)
 

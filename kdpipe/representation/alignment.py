@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import orthogonal_procrustes
 
 from kdpipe.errors import MapError
 from kdpipe.representation.map_jobs import Array
@@ -18,12 +19,10 @@ class Aligned:
         layout: (N, 2) float32, in the units of the reference.
         moved: (N,) how far each point still is from its place in the reference, in RMS radii of the
             reference (root mean square distance to its centre).
-        displacement: root mean square of ``moved``; 0 for the same map, at most 1.
     """
 
     layout: Array
     moved: Array
-    displacement: float
 
 
 def align(layout: Array, reference: Array) -> Aligned:
@@ -45,9 +44,7 @@ def align(layout: Array, reference: Array) -> Aligned:
     size, radius = (float(np.square(moving).sum()), float(np.sqrt(np.square(fixed).sum(axis=1).mean())))
     if not (size > 0 and radius > 0):
         raise MapError("A map whose points are all in one place cannot be aligned.")
-    left, weights, right = np.linalg.svd(moving.T @ fixed)
-    turned = moving @ (left @ right) * (weights.sum() / size)
+    rotation, agreement = orthogonal_procrustes(moving, fixed)
+    turned = moving @ rotation * (agreement / size)
     moved = np.linalg.norm(turned - fixed, axis=1) / radius
-    return Aligned(
-        layout=(turned + centre).astype(np.float32), moved=moved, displacement=float(np.sqrt(np.square(moved).mean()))
-    )
+    return Aligned(layout=(turned + centre).astype(np.float32), moved=moved)

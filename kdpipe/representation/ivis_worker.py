@@ -23,6 +23,8 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from kdpipe.files import new_file
+
 JOBS_FILE = "jobs.json"
 # Keras 2 is the only one ivis works with; these maps are too small for an accelerator to pay.
 ENVIRONMENT = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -127,9 +129,8 @@ def _standardised(X: Array) -> Array:
 def _save(job_file: Path, layout: Array) -> str:
     """Write ``layout`` beside its job, whole or not at all, and return the file's name."""
     target = job_file.with_suffix(".layout.npy")
-    unfinished = job_file.with_suffix(".unfinished.npy")
-    np.save(unfinished, layout.astype(np.float32))
-    os.replace(unfinished, target)
+    with new_file(target) as unfinished, unfinished.open("wb") as file:
+        np.save(file, layout.astype(np.float32))
     return target.name
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdpipe.errors import MapError
+from kdpipe.measures.spectrum import smaller_gram
 from kdpipe.representation.ivis_worker import IvisOptions
 
 Array = NDArray[Any]
@@ -59,9 +60,6 @@ class MapJob:
     start: Array | None = None
 
 
-IvisJob = MapJob  # one whose options are IvisOptions
-
-
 Layouts = dict[str, Array | MapError]
 
 
@@ -88,22 +86,26 @@ def principal_components(X: Array, components: int = 50) -> Array:
 
 
 def loadings(centred: Array, components: int) -> Array:
-    """Principal axes (d, at most ``components``), from the smaller of the two products of X with itself."""
+    """Principal axes (d, at most ``components``), from the smaller of the two products of X with itself.
+
+    scikit-learn's PCA rounds otherwise and keeps directions of pure rounding; both would make other t-SNE maps.
+    """
     n, d = centred.shape
-    by_features = d <= n
-    values, vectors = np.linalg.eigh(centred.T @ centred if by_features else centred @ centred.T)
+    values, vectors = np.linalg.eigh(smaller_gram(centred))
     # Eigenvalues are squares: below this they, and the axes that belong to them, are rounding.
     kept = np.flatnonzero(values > values[-1] * max(n, d) * np.finfo(np.float64).eps)[::-1][:components]
-    axes = vectors[:, kept] if by_features else centred.T @ vectors[:, kept] / np.sqrt(values[kept])
+    axes = vectors[:, kept] if d <= n else centred.T @ vectors[:, kept] / np.sqrt(values[kept])
     largest = np.abs(axes).argmax(axis=0)
     return np.asarray(axes * np.sign(axes[largest, np.arange(axes.shape[1])]))
 
 
 def two_columns(X: Array) -> Array:
+    """The first two columns (N, 2) of ``X`` (N, d); a second one of zeros if there is only one."""
     return X[:, :2] if X.shape[1] > 1 else np.hstack([X, np.zeros_like(X)])
 
 
 def map_failed(projector: str, name: str, reason: object) -> MapError:
+    """The error of one map, with a ``reason`` that is a clause or a sentence."""
     return MapError(f"The {projector} map {name!r} was not drawn: {str(reason).rstrip('.')}.")
 
 

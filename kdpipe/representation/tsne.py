@@ -1,4 +1,8 @@
-"""t-SNE maps, each alone or all from what they share."""
+"""t-SNE maps, each alone or all from what they share.
+
+Starts are as openTSNE's ``initialization`` makes them, but drawn from NumPy's own generators, not from its legacy
+ones: a start that is drawn anew is another map.
+"""
 
 from __future__ import annotations
 

@@ -23,11 +23,13 @@ class StepClock:
     timing: bool = False
 
     def start(self, step: int) -> None:
+        """Say which step begins, and so whether it is timed."""
         self.timing = step % 10 == 5
         self.steps += self.timing
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        """Add the seconds of the block to a part, if the step is timed."""
         if not self.timing:
             yield
             return

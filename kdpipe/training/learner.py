@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from kdpipe.config.sections import TrainingSpec
 from kdpipe.data.sources.base import Split
+from kdpipe.files import new_file
 from kdpipe.methods import Method, Step
 from kdpipe.models.network import Network
 from kdpipe.seeds import derive_seed
@@ -164,6 +164,7 @@ class Learner:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from what :meth:`checkpoint` gave."""
         self.network.load_state_dict(saved["network"], strict=False)
         if self.extras is not None:
             self.extras.load_state_dict(saved["extras"])
@@ -193,13 +194,12 @@ class Resume:
             return None
 
     def save(self, learner: str, state: dict[str, Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # A name of its own, as another run on the same cache may train the same learner.
-        temporary = self._path(learner).with_suffix(f".{os.getpid()}.tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self._path(learner))
+        """Keep a :meth:`Learner.checkpoint`, in the place of the last one."""
+        with new_file(self._path(learner)) as temporary:  # another run on the same cache may train the same learner
+            torch.save(state, temporary)
 
     def clear(self, learner: str) -> None:
+        """Forget the checkpoint of a learner that has finished."""
         self._path(learner).unlink(missing_ok=True)
 
 

@@ -1,4 +1,7 @@
-"""Learning rates over the steps of a training."""
+"""Learning rates over the steps of a training.
+
+Functions of the step alone, unlike torch's schedulers, so that a resumed training has no state of theirs to restore.
+"""
 
 from __future__ import annotations
 

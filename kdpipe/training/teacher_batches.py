@@ -61,6 +61,7 @@ class TeacherBatches:
     cache: TeacherLogits | None = None
 
     def at(self, step: int) -> TeacherBatch:
+        """What step ``step`` (from 0) shows."""
         self.clock.start(step)
         return TeacherBatch(self, step)
 

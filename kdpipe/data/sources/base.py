@@ -109,7 +109,11 @@ def peek(source: Source, request: Request, root: Path) -> Peek:
 
 
 def folder_of(request: Request, root: Path) -> Path:
-    """The folder that ``data.path`` names."""
+    """The folder that ``data.path`` names.
+
+    Raises:
+        DataError: it is not there.
+    """
     assert request.path is not None
     place = Path(request.path) if Path(request.path).is_absolute() else root / request.path
     if not place.is_dir():

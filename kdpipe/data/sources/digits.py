@@ -21,7 +21,7 @@ def _load_digits(request: Request, root: Path, tick: Tick) -> RawData:
 
     digits = load_digits()
     images = np.round(digits.images * (255.0 / 16.0)).astype(np.uint8)[:, None]
-    split = converted(checked(images, digits.target, 10, "digits"), request, "digits")
+    split = converted(checked(images, digits.target, 10, "digits"), request)
     return RawData(split, None, [str(name) for name in digits.target_names])
 
 

@@ -44,10 +44,7 @@ def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
 def _load_idx(request: Request, root: Path, tick: Tick) -> RawData:
     files = _idx_files(request, root)
     images, labels = [_read_idx(path, 3) for path in files[::2]], [_read_idx(path, 1) for path in files[1::2]]
-    splits = [
-        converted(checked(images[i][:, None], labels[i], 10, str(files[2 * i + 1])), request, "fashion-mnist")
-        for i in range(2)
-    ]
+    splits = [converted(checked(images[i][:, None], labels[i], 10, str(files[2 * i + 1])), request) for i in range(2)]
     return RawData(splits[0], splits[1], list(_FASHION))
 
 

@@ -19,7 +19,11 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 def decode(data: bytes | Path, place: str, request: Request) -> NDArray[np.uint8]:
-    """One image as (C, H, W) uint8, in the channels and size that the request asks for, if any."""
+    """One image as (C, H, W) uint8, in the channels and size that the request asks for, if any.
+
+    Raises:
+        DataError: no image can be read from ``data``; ``place`` says where it lies.
+    """
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
             file.load()
@@ -37,7 +41,7 @@ def decode(data: bytes | Path, place: str, request: Request) -> NDArray[np.uint8
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to ``size``, then the central square."""
+    """Shorter side to ``size``, then the central square, as torchvision's Resize and CenterCrop."""
     if image.size == (size, size):
         return image
     scale = size / min(image.size)
@@ -48,7 +52,11 @@ def resize(image: Image.Image, size: int) -> Image.Image:
 
 
 def stack(items: list[tuple[bytes | Path, str]], request: Request, tick: Tick = no_tick) -> NDArray[np.uint8]:
-    """Decode many images at once; all must come out in one shape."""
+    """Decode many images, each with its place, at once: (N, C, H, W).
+
+    Raises:
+        DataError: as :func:`decode`, or images that come out in different shapes.
+    """
     images = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for image in pool.map(lambda item: decode(item[0], item[1], request), items):
@@ -70,7 +78,11 @@ def stack(items: list[tuple[bytes | Path, str]], request: Request, tick: Tick = 
 
 
 def checked(images: NDArray[np.uint8], labels: NDArray[Any], classes: int, place: str) -> Split:
-    """A split whose labels are known to be whole and within range."""
+    """A split whose labels are known to be whole and within range.
+
+    Raises:
+        DataError: no images, another number of labels, or a label that is no class.
+    """
     if len(images) != len(labels):
         raise DataError(f"{place}: {len(images)} images but {len(labels)} labels.")
     labels = np.asarray(labels).astype(np.int64)
@@ -81,7 +93,7 @@ def checked(images: NDArray[np.uint8], labels: NDArray[Any], classes: int, place
     return Split(np.ascontiguousarray(images), labels)
 
 
-def converted(split: Split, request: Request, place: str) -> Split:
+def converted(split: Split, request: Request) -> Split:
     """Apply ``channels`` and ``image_size`` to images that were decoded by someone else."""
     channels, size = request.channels, request.image_size
     if channels in (None, split.images.shape[1]) and (size is None or split.images.shape[2:] == (size, size)):

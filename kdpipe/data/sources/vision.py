@@ -54,7 +54,7 @@ def _torchvision(name: str, folder: str, **extra: Any) -> dict[str, Any]:
                 images = np.moveaxis(images, 3, 1)
             names = [str(name) for name in getattr(dataset, "classes", [])]
             names = names or [str(label) for label in range(int(np.max(labels)) + 1)]
-            splits.append(converted(checked(images, np.asarray(labels), len(names), name), request, name))
+            splits.append(converted(checked(images, np.asarray(labels), len(names), name), request))
         return RawData(splits[0], splits[1], names)
 
     return {"files": files, "load": load}

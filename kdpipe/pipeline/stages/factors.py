@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from kdpipe.engine.stage import Context, Task, stage
 from kdpipe.measures import (
@@ -87,6 +89,4 @@ def read_factors(probe: Path, teacher: Path) -> dict[str, NDArray[Any]]:
 
 def teacher_entropy(logits: NDArray[Any]) -> NDArray[Any]:
     """Entropy (N,) in bits of the softmax of ``logits`` (N, K)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return -(np.exp(log_p) * log_p).sum(axis=1) / np.log(2)
+    return entropy(softmax(logits.astype(np.float64), axis=1), base=2, axis=1)
