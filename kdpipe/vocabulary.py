@@ -71,6 +71,25 @@ LAYOUTS: Mapping[str, str] = {
     INDEPENDENT: "optimised alone",
 }
 
+# ---------------------------------------------------------------------------------------- statistics
+
+# Slices of the probe images, beside the quarters of each factor: the column ``kind`` of slices.parquet.
+ALL_IMAGES, CLASS_SLICE = "all", "class"
+# Whose place a student would take: the column ``replaces``.
+REPLACES = ("teacher", "plain")
+# Where a teacher is sure, it is mostly right itself: quarters of this factor are no slices to replace it on.
+TEACHER_CERTAINTY = "teacher_entropy"
+
+# What methods are ranked by: the column ``measure`` of method_ranks.parquet, beside the endpoints.
+TEST_ACCURACY = "test_accuracy"
+LEVEL_ITSELF = "level"  # its ``quantity``: the accuracy, not a difference
+RANK_DRAWS = 2000  # of the bootstrap over seeds
+
+CALIBRATION_BINS = 10  # of equal width
+# Whose answers they hold: the column ``who`` of calibration.parquet.
+OWN, SECOND_START = "student", "second start"
+CALIBRATED = (OWN, PLAIN, TEACHER, SECOND_START)
+
 # ------------------------------------------------------------------------------------------ evidence
 
 LEAST_SEEDS = 8  # with fewer paired seeds there are estimates, no p values and no verdicts

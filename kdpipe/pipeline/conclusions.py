@@ -1,4 +1,4 @@
-"""What a study says of itself, from its tables alone: verdicts with all that they rest on.
+"""What a study says of itself, from its tables alone: verdicts with all that they rest on, and the pages' statistics.
 
 Nothing here knows a network or a cache, so a stored study is judged again in seconds, by the rules as they are now.
 """
@@ -16,8 +16,9 @@ from kdpipe.artifacts.store import Study, open_study, write_study
 from kdpipe.errors import ArtifactError
 from kdpipe.evidence.tables.groups import Frames
 from kdpipe.evidence.tables.judge_study import EVIDENCE_TABLES, judge_study
+from kdpipe.pipeline.statistics import STATISTICS_TABLES, statistics_tables
 
-CONCLUSIONS = EVIDENCE_TABLES
+CONCLUSIONS = (*EVIDENCE_TABLES, *STATISTICS_TABLES)
 
 
 def conclusions(frames: Frames, record: Mapping[str, Any]) -> dict[str, pl.DataFrame]:
@@ -27,11 +28,12 @@ def conclusions(frames: Frames, record: Mapping[str, Any]) -> dict[str, pl.DataF
         frames: every other table, as in the schema.
         record: what study.json says of the study.
     """
-    return judge_study(frames, record)
+    judged = judge_study(frames, record)
+    return judged | statistics_tables({**frames, **judged})
 
 
 def judge_again(folder: Path) -> Study:
-    """Judge a stored study anew, by the rules as they are now, and replace its tables of evidence.
+    """Judge a stored study anew, by the rules as they are now, and replace its tables of evidence and statistics.
 
     Raises:
         ArtifactError: artifacts that cannot be read, or that were written before evidence was asked for.
