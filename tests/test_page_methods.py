@@ -233,7 +233,7 @@ def test_ranks_are_those_of_the_table_with_controls_and_without(root: Path) -> N
     for controls in (False, True):
         stored = study.frame("method_ranks", measure="test_accuracy", budget="0.1", with_controls=controls)
         app = show(PAGE, rank_controls=str(controls).lower())
-        drawn = chart_rows(app, holding="rank").sort("rank")
+        drawn = chart_rows(app, 3, "rank").sort("rank")
         assert drawn["rank"].to_list() == stored.sort("rank")["rank"].to_list()
         assert drawn["low"].to_list() == stored.sort("rank")["best"].to_list(), "of three seeds there is no interval"
     words = says(app.caption)
