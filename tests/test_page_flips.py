@@ -215,9 +215,8 @@ def test_the_diagram_is_of_the_seeds_that_were_picked(root: Path) -> None:
         stored = stored.filter(pl.col("seed").eq_missing(seed) & (pl.col("images") >= calibration.FEWEST))
         app = show(FLIPS, seed=picked)
         drawn = chart_rows(app, 4, "low").filter(series="kd").sort("bin")
-        assert drawn.select("bin", "accuracy", "low", "high").rows() == pytest.approx(
-            stored.select("bin", "accuracy", "low", "high").rows(), rel=1e-5
-        )
+        columns = ["bin", "accuracy", "low", "high"]
+        assert drawn.height and drawn.select(columns).rows() == stored.select(columns).rows()
 
 
 # ------------------------------------------------------------------------------- slices
