@@ -91,14 +91,12 @@ def rank_section(
         able = {quantity.name: quantity for quantity in quantities if quantity.quantity != "advance"}
         quantity = able[pick.one("Ranked by", list(able), "rank", look="segments")]
         controls = pick.switch("Controls too", "rank_controls")
-    each = methods.ranked_values(study, networks, cell, quantity)
-    each = each if controls else each.filter((pl.col("role") != "control") | pl.col("null"))
-    ranking = methods.ranks(each)
+    ranking = methods.ranks(study, networks, cell, quantity, controls)
     if ranking.rows.height < 2:
         st.info("Fewer than two networks share a seed here, so there is nothing to rank.")
         return
     line = "95 % interval" if ranking.resampled else "lowest and highest rank"
-    drawn = gain_charts.rank_ranges(ranking.rows, colours, line)
+    drawn = gain_charts.rank_ranges(ranking, colours, line)
     page.chart(study, drawn, key="ranks", alt=method_tables.ranks_in_words(ranking, quantity.name))
     st.caption(method_tables.about_ranks(ranking, quantity))
     page.table_beside(ranking.rows, f"{study.name}-ranks", "ranks")

@@ -111,8 +111,7 @@ def confusion_section(study: Study, compared: flips.Comparison) -> None:
 def calibration_section(study: Study, compared: flips.Comparison) -> None:
     st.header("How sure, and how right")
     named = calibration.named(compared)
-    answers = flips.answers_of(study, set(named["network_id"])).join(named, on="network_id")
-    rows = calibration.reliability(answers)
+    rows = calibration.reliability(study, compared)
     main = rows.filter(pl.col("series").is_in(["teacher", "plain", compared.series]))
     errors = calibration.errors(study, named)
     left, right = st.columns([3, 2])

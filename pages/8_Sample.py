@@ -3,13 +3,13 @@
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.flips.slices import FACTORS
 from kdpipe.app.sample import layers as views
 from kdpipe.app.sample import probabilities as beliefs
 from kdpipe.app.shared import catalog, charts, focus
 from kdpipe.app.shell import images, page, pick, theme
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import FACTORS
 
 
 def image_section(study: Study, networks: pl.DataFrame, row: dict[str, object]) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import write_study
 from kdpipe.config.sections import EvidenceSpec
-from kdpipe.evidence.tables.judge_study import judge_study
+from kdpipe.pipeline.conclusions import conclusions
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 TITLES = {
@@ -80,7 +80,7 @@ def write_toy_study(root: Path, recipe: Recipe = Recipe()) -> Path:
         **_layer_tables(recipe, networks, samples),
     }
     frames = {name: _typed(name, frame) for name, frame in frames.items()}
-    frames |= judge_study(frames, _record(recipe))
+    frames |= conclusions(frames, _record(recipe))
     timings = {"stages": {"train": 12.5, "maps": 3.0}, "hardware": {"cpu": "made up"}, "training": _speeds(networks)}
     write_study(root / recipe.name, _record(recipe), frames, timings)
     return root / recipe.name

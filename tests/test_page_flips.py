@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from kdpipe.app.flips import replacement as trade
 from kdpipe.app.shell import images
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import Study, open_study, write_study
-from kdpipe.measures import ece
 
 FLIPS = "pages/6_Flips.py"
 KD = ("small-kd-f0.1-s0", "small-kd-f0.1-s1")
@@ -151,7 +149,8 @@ def test_equal_sizes_are_not_called_fewer() -> None:
 def compared(study: Study) -> flips.Comparison:
     rows = study.frame("flips", network_id=KD).filter(pl.col("label").is_null())
     own = rows.select("network_id", "plain_id", "teacher_id").with_columns(series=pl.lit("kd"), seed=pl.Series([0, 1]))
-    return flips.Comparison("kd", "10% of labels", own, own.clear(), {"teacher": "#1", "plain": "#2", "kd": "#3"})
+    colours = {"teacher": "#1", "plain": "#2", "kd": "#3"}
+    return flips.Comparison("kd", "10% of labels", own, own.clear(), colours, ("small", "kd", 0.1))
 
 
 def test_images_are_those_of_the_table_the_most_consistent_first(pristine: Path) -> None:
@@ -209,78 +208,31 @@ def test_teacher_errors_are_drawn_on_request(root: Path) -> None:
 # ------------------------------------------------------------------------------- calibration
 
 
-def test_wilson_is_the_textbook_interval() -> None:
-    low, high = calibration.wilson(pl.col("right"), pl.col("images"))
-    rows = pl.DataFrame({"right": [8.0, 0.0, 10.0], "images": [10.0] * 3}).select(low=low, high=high)
-    assert rows["low"].to_list() == pytest.approx([0.490, 0.0, 0.722], abs=1e-3)  # Wilson (1927), Newcombe (1998)
-    assert rows["high"].to_list() == pytest.approx([0.943, 0.278, 1.0], abs=1e-3)
-
-
-def test_bins_are_open_below_and_hold_every_image_once() -> None:
-    answers = pl.DataFrame(
-        {
-            "series": ["a"] * 4, "network_id": ["a0", "a0", "a1", "a1"], "confidence": [0.1, 0.11, 0.95, 1.0],
-            "correct": [True, False, True, True],
-        }
-    )  # fmt: skip
-    rows = calibration.reliability(answers)
-    assert rows["bin"].to_list() == [0, 1, 9]
-    assert rows["share"].sum() == pytest.approx(1) and rows["images"].to_list() == [0.5, 0.5, 1.0]
-    assert rows["accuracy"].to_list() == [1, 0, 1]
-
-
-def test_distances_from_the_diagonal_are_the_calibration_error(pristine: Path) -> None:
-    answers = open_study(pristine / "toy").frame("predictions", network_id=KD[0])
-    labels = open_study(pristine / "toy").samples["label"].to_numpy()
-    rows = calibration.reliability(answers.with_columns(series=pl.lit("kd")))
-    gap = (rows["share"] * (rows["confidence"] - rows["accuracy"]).abs()).sum()
-    assert gap == pytest.approx(ece(np.array(answers["logits"].to_list()), labels, bins=10), abs=1e-5)
+def test_the_diagram_is_of_the_seeds_that_were_picked(root: Path) -> None:
+    study = open_study(root / "toy")
+    for seed, picked in ((None, "all seeds"), (1, "seed 1")):
+        stored = study.frame("calibration", method_label="kd", budget="0.1", who="student")
+        stored = stored.filter(pl.col("seed").eq_missing(seed) & (pl.col("images") >= calibration.FEWEST))
+        app = show(FLIPS, seed=picked)
+        drawn = chart_rows(app, 4, "low").filter(series="kd").sort("bin")
+        columns = ["bin", "accuracy", "low", "high"]
+        assert drawn.height and drawn.select(columns).rows() == stored.select(columns).rows()
 
 
 # ------------------------------------------------------------------------------- slices
 
 
-def test_one_seed_gives_agresti_and_mins_interval() -> None:
-    own, base = np.zeros((1, 100)), np.zeros((1, 100))
-    own[0, :20], base[0, 12:40] = 1, 1  # 12 gained, 8 kept, 20 lost
-    found = slices._paired(own, base)
-    gained, lost, n = 12.5, 20.5, 102  # half an image in each of four cells
-    centre = (gained - lost) / n
-    half = 1.959964 * math.sqrt(((gained + lost) / n - centre**2) / n)
-    assert found["difference"] == pytest.approx(-8)
-    assert (found["low"], found["high"]) == pytest.approx((100 * (centre - half), 100 * (centre + half)))
-    assert (found["p"] < 0.05) == (found["low"] * found["high"] > 0)
-
-
-def test_p_values_are_corrected_over_all() -> None:
-    found = slices.benjamini_hochberg(np.array([0.01, 0.04, 0.03, 0.5]))
-    assert found.tolist() == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
-
-
-def test_a_slice_that_is_lost_is_marked_and_few_others_are() -> None:
-    rng = np.random.default_rng(0)
-    ids, kind = np.arange(2000), np.repeat([f"s{i}" for i in range(20)], 100)
-    base = rng.random((3, 2000)) < 0.9
-    own = rng.random((3, 2000)) < np.where(kind == "s7", 0.5, 0.9)
-    rows = [
-        pl.DataFrame({"network_id": f"{name}{seed}", "sample_id": ids, "correct": right[seed]})
-        for name, right in (("own", own), ("base", base)) for seed in range(3)
-    ]  # fmt: skip
-    pairs = pl.DataFrame([{"network_id": f"own{seed}", "base_id": f"base{seed}"} for seed in range(3)])
-    members = pl.DataFrame({"sample_id": ids, "kind": "class", "slice": kind})
-    table = slices.differences(pl.concat(rows), pairs, members)
-    assert table["slice"][:2].to_list() == ["all images", "s7"]
-    assert table.filter("marked")["slice"].to_list() == ["s7"] == table.filter("worst")["slice"].to_list()
-    assert table["difference"][0] == pytest.approx(100 * (own.mean() - base.mean()))
-
-
-def test_quarters_hold_a_quarter_and_leave_out_what_has_no_value(pristine: Path) -> None:
-    samples = open_study(pristine / "toy").samples
-    samples = samples.with_columns(hue=pl.lit(None, pl.Float32), contrast=pl.lit(1.0, pl.Float32))
-    members = slices.memberships(samples)
-    counts = members.filter(pl.col("kind") == "brightness").group_by("slice").len()
-    assert counts.height == 4 and counts["len"].to_list() == [15] * 4
-    assert {"hue", "contrast"}.isdisjoint(members["kind"])
+def test_slices_are_named_and_the_largest_loss_comes_first(root: Path) -> None:
+    study = open_study(root / "toy")
+    table = slices.differences(study, compared(study), "plain")
+    assert table["slice"][0] == "all images" and table["difference"][1:].is_sorted()
+    assert set(table.filter(kind="class")["slice"]) == set(study.record["data"]["class_names"])
+    brightness = table.filter(kind="brightness")
+    edges = [study.samples["brightness"].cast(pl.Float64).quantile(share, "linear") for share in (0.25, 0.75)]
+    assert f"brightness: lowest quarter (≤ {edges[0]:.3g})" in brightness["slice"].to_list()
+    assert f"brightness: highest quarter (> {edges[1]:.3g})" in brightness["slice"].to_list()
+    teacher = slices.differences(study, compared(study), "teacher")
+    assert set(table["kind"]) - set(teacher["kind"]) == {"teacher_entropy"}
 
 
 def test_slices_are_of_the_network_that_is_replaced(root: Path) -> None:

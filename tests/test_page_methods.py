@@ -228,44 +228,39 @@ def test_the_cheapest_network_that_is_as_accurate_is_named(root: Path) -> None:
 # ------------------------------------------------------------------------------------- ranks
 
 
-def _ranked(values: dict[str, list[float | None]]) -> methods.Ranking:
-    rows = [(name, "distilled", seed, v) for name, each in values.items() for seed, v in enumerate(each)]
-    return methods.ranks(pl.DataFrame(rows, schema=["series", "role", "seed", "value"], orient="row"))
+def test_ranks_are_those_of_the_table_with_controls_and_without(root: Path) -> None:
+    study = open_study(root / "toy")
+    for controls in (False, True):
+        stored = study.frame("method_ranks", measure="test_accuracy", budget="0.1", with_controls=controls)
+        app = show(PAGE, rank_controls=str(controls).lower())
+        drawn = chart_rows(app, 3, "rank").sort("rank")
+        assert drawn["rank"].to_list() == stored.sort("rank")["rank"].to_list()
+        assert drawn["low"].to_list() == stored.sort("rank")["best"].to_list(), "of three seeds there is no interval"
+    words = says(app.caption)
+    assert "Line: lowest to highest rank" in words and "A rank hides how small differences are" in words
 
 
-def test_ranks_are_within_seeds_and_ties_share_theirs() -> None:
-    found = _ranked({"a": [3.0, 1.0], "b": [2.0, 1.0], "c": [1.0, 0.5]})
-    assert not found.resampled and found.seeds == [0, 1]
-    rows = {row["series"]: row for row in found.rows.rows(named=True)}
-    assert rows["a"]["rank"] == 1.25 and (rows["b"]["low"], rows["b"]["high"]) == (1.5, 2.0) and rows["c"]["rank"] == 3
-    words = method_tables.about_ranks(found, methods.ACCURACY)
-    assert "estimate" in words and "A rank hides how small differences are" in words and "1.2 points" in words
+def test_ranks_are_among_all_methods_whichever_are_drawn(root: Path) -> None:
+    write_toy_study(root, MANY)
+    networks, study = catalog.networks(open_study(root / "many")), open_study(root / "many")
+    cell = pl.col("student") == "small"
+    whole = methods.ranks(study, networks, cell, methods.ACCURACY, controls=False)
+    few = networks.filter(pl.col("series").is_in(["plain", "kd", "method-26"]))
+    some = methods.ranks(study, few, cell, methods.ACCURACY, controls=False)
+    assert some.ranked == whole.ranked == whole.rows.height and some.rows.height == 3
+    assert some.rows.rows() == whole.rows.filter(pl.col("series").is_in(some.rows["series"].to_list())).rows()
+    assert f"among all {whole.ranked} networks" in method_tables.about_ranks(some, methods.ACCURACY)
+    assert "drawn or not" not in method_tables.about_ranks(whole, methods.ACCURACY)
+    assert method_tables.ranks_in_words(some, "accuracy").startswith(f"3 of {whole.ranked} networks")
 
 
-def test_ranks_of_eight_seeds_have_a_bootstrap_interval() -> None:
-    values = {"a": [1.0, 0.0] * 4, "b": [0.0, 1.0] * 4, "c": [-1.0] * 8}
-    found = _ranked(values)
-    assert found.resampled and found.rows.rows() == _ranked(values).rows.rows(), "the draws are seeded"
-    rows = {row["series"]: row for row in found.rows.rows(named=True)}
-    assert 1 <= rows["a"]["low"] < 1.5 < rows["a"]["high"] <= 2 and rows["c"]["low"] == rows["c"]["high"] == 3
-    expected = 1 + np.percentile(np.random.default_rng(1).binomial(8, 0.5, 20_000) / 8, [2.5, 97.5])
-    assert [rows["a"]["low"], rows["a"]["high"]] == pytest.approx(expected, abs=0.13)
-
-
-def test_a_seed_is_given_up_for_a_method_but_not_all_seeds() -> None:
-    some = _ranked({"a": [1.0, 2.0, 3.0], "b": [0.0, None, 1.0], "c": [0.0, None, None]})
-    assert some.seeds == [0, 2] and some.left_out == ["c"]
-    apart = _ranked({"a": [1.0, 2.0, 3.0, 4.0], "b": [1.0, 2.0, None, None], "c": [None, None, 1.0, 2.0]})
-    assert apart.seeds == [0, 1, 2, 3] and apart.left_out == ["b", "c"]
-    assert _ranked({"a": [None], "b": [None]}).rows.is_empty()
-
-
-def test_plain_has_no_early_area_over_itself(evident: Study) -> None:
+def test_ranks_of_eight_seeds_are_drawn_with_their_interval(evident: Study) -> None:
     networks = catalog.networks(evident)
-    each = methods.ranked_values(evident, networks, pl.col("student") == "small", EARLY)
-    assert each.filter(series="plain")["value"].to_list() == [0.0] * 8
-    ranking = methods.ranks(each)
-    assert ranking.resampled and ranking.rows["series"][-1] != "kd"
+    found = methods.ranks(evident, networks, pl.col("student") == "small", EARLY, controls=True)
+    stored = evident.frame("method_ranks", measure="silhouette", with_controls=True, method_label="kd").to_dicts()[0]
+    mine = found.rows.filter(series="kd").row(0, named=True)
+    assert found.resampled and found.seeds == 8 and (mine["low"], mine["high"]) == (stored["low"], stored["high"])
+    assert "2,000 draws" in method_tables.about_ranks(found, EARLY)
 
 
 # ------------------------------------------------------------------------------- budgets and words

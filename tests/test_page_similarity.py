@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 from app_pages import says, show
@@ -243,26 +242,6 @@ def test_credit_counts_what_the_table_holds(root: Path) -> None:
     totals = each["same"] + each["other"]
     expected = [totals.mean(), totals.min(), totals.max()]
     assert [mine[name].item() for name in ("neighbours", "lowest", "highest")] == pytest.approx(expected, rel=1e-5)
-
-
-def test_neighbours_are_counted_as_the_definition_says() -> None:
-    mine, plain, teacher = (np.array([ids]) for ids in ([1, 2, 3, 4], [1, 5, 6, 4], [1, 2, 5, 7]))
-    labels = np.array([0, 0, 0, 1, 1, 0, 1, 1])
-    found = credit.counted(mine, plain, teacher, labels, labels[[0]])
-    kept, gained, lost, invented = (found[f"{kind}_same"] + found[f"{kind}_other"] for kind in credit.KINDS)
-    assert (kept, gained, lost, invented) == (1, 1, 1, 1)  # 1; 2; 5; 3 (4 is plain's own)
-    assert found["invented_other"] == 1 and found["gained_same"] == 1 and found["lost_same"] == 1
-
-
-def test_neighbours_are_counted_as_the_pipeline_counts_them() -> None:
-    pipeline = pytest.importorskip("kdpipe.measures.credit")
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 3, 40)
-    others = np.array([[j for j in range(40) if j != i] for i in range(40)])
-    mine, plain, teacher = (random.permuted(others, axis=1)[:, :15] for _ in range(3))
-    expected = pipeline.neighbour_credit(mine, plain, teacher, labels)
-    found = credit.counted(mine, plain, teacher, labels, labels)
-    assert found == pytest.approx({name: float(np.mean(values)) for name, values in expected.items()})
 
 
 def test_the_null_is_another_start_or_another_seed_or_said_to_be_missing(root: Path) -> None:

@@ -28,12 +28,13 @@ from kdpipe.engine.hardware import describe_hardware, resolve_device
 from kdpipe.engine.run import with_inputs
 from kdpipe.engine.stage import Context
 from kdpipe.errors import DataError, KdpipeError, NetworkError, StudyError
-from kdpipe.evidence.tables.judge_study import judge_again
 from kdpipe.files import recover_folder
 from kdpipe.names import closest
 from kdpipe.pipeline.analysis_plan import ANALYSIS_KINDS, plan_analysis
+from kdpipe.pipeline.conclusions import judge_again
 from kdpipe.pipeline.cost import rough_seconds
-from kdpipe.pipeline.export.study import export, export_weights
+from kdpipe.pipeline.export.weights import export_weights
+from kdpipe.pipeline.publish import publish
 from kdpipe.pipeline.run_study import finished, run_study
 from kdpipe.pipeline.training_plan import TRAINING_KINDS, plan_training
 
@@ -140,7 +141,7 @@ def run(
     else:
         recover_folder(artifacts / spec.name)
         recover_folder(weights / spec.name)
-        frames = export(spec, preflight, result, store, artifacts / spec.name, hardware)
+        frames = publish(spec, preflight, result, store, artifacts / spec.name, hardware)
         lacking = export_weights(result.training, store, weights / spec.name)
         _show_results(frames)
         if lacking:

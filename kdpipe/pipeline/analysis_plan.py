@@ -11,6 +11,8 @@ from kdpipe.config.study import StudySpec
 from kdpipe.engine.stage import Stage, StageFunction
 from kdpipe.measures import MEASURES
 from kdpipe.models.profile import pair_by_depth
+from kdpipe.pipeline.alignment_plan import ALIGNMENT_STAGES, AlignmentPlan, plan_alignment
+from kdpipe.pipeline.answers_plan import ANSWER_STAGES, AnswersPlan, plan_answers
 from kdpipe.pipeline.stages.credit import make_credit
 from kdpipe.pipeline.stages.embeddings import PIXELS, make_embeddings
 from kdpipe.pipeline.stages.explanations import make_explanations
@@ -23,7 +25,7 @@ from kdpipe.pipeline.training_plan import TEACHER, Planned, Training
 
 ANALYSIS = (
     make_embeddings, make_measures, make_teacher_measures, make_similarity, make_factors, make_credit,
-    make_explanations, make_consensus, make_maps,
+    make_explanations, make_consensus, make_maps, *ANSWER_STAGES, *ALIGNMENT_STAGES,
 )  # fmt: skip
 ANALYSIS_KINDS = tuple(function.kind for function in ANALYSIS)
 CONSENSUS, INDEPENDENT = "consensus", "independent"
@@ -50,10 +52,7 @@ class MapPlan:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Stages by network, ``similarity`` by (network, other network).
-
-    ``flips`` names whose answers are held beside each other: (network, plain of its seed, teacher).
-    """
+    """Stages by network, ``similarity`` by (network, other network)."""
 
     embeddings: dict[str, Stage]
     measures: dict[str, Stage]
@@ -63,7 +62,8 @@ class Analysis:
     credit: dict[str, Stage]
     explanations: dict[str, Stage]
     maps: list[MapPlan]
-    flips: list[tuple[str, str, str]]
+    answers: AnswersPlan
+    alignment: AlignmentPlan
 
     @property
     def stages(self) -> list[Stage]:
@@ -73,7 +73,8 @@ class Analysis:
         )  # fmt: skip
         shared = {drawn.shared.key: drawn.shared for drawn in self.maps if drawn.shared}
         first = [stage for stages in by_network for stage in stages.values()]
-        return [*first, *shared.values(), *(drawn.stage for drawn in self.maps)]
+        drawn = [*shared.values(), *(drawn.stage for drawn in self.maps)]
+        return [*first, *drawn, *self.answers.stages, *self.alignment.stages]
 
 
 def plan_analysis(spec: StudySpec, preflight: Preflight, training: Training, networks: Sequence[Planned]) -> Analysis:
@@ -103,16 +104,18 @@ class _AnalysisPlanner:
             name: self._stage(make_measures, f"measures of {name}", self.of_layers, {"embedding": stage})
             for name, stage in self.embeddings.items()
         }
+        pairs, maps = self._pairs(), self._maps()
         return Analysis(
             self.embeddings,
             measures,
             self._teacher_measures(),
-            {pair: self._similarity(*pair) for pair in self._pairs()} if self._measures("pair") else {},
+            {pair: self._similarity(*pair) for pair in pairs} if self._measures("pair") else {},
             {name: self._factors(name) for name in self.embeddings} if self.spec.measures.factors else {},
             {name: self._credit(name, plain, measures) for name, plain in self._credited()},
             self._explanations() if self.spec.measures.explanations else {},
-            self._maps(),
-            self._flips(),
+            maps,
+            plan_answers(self.probe, self.embeddings, pairs, self._trios(), self._measures("answers")),
+            plan_alignment(maps),
         )
 
     def _stage(
@@ -201,7 +204,7 @@ class _AnalysisPlanner:
             for name, stage in self.embeddings.items()
         }
 
-    def _flips(self) -> list[tuple[str, str, str]]:
+    def _trios(self) -> list[tuple[str, str, str]]:
         """Students with their plain companion and their teacher; with the study's, where they learned from none.
 
         How often those err like a teacher whom they never heard is what chance gives.

@@ -8,22 +8,13 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from kdpipe.app.flips.outcomes import Comparison
+from kdpipe.app.flips.outcomes import Comparison, stored_of
 from kdpipe.app.shared.charts import CANVAS, Layered, series_colour
 from kdpipe.app.shell.theme import GREY
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import CALIBRATION_BINS, OWN, PLAIN, SECOND_START, TEACHER
 
-BINS = 10
 FEWEST = 5  # images that a bin needs to be drawn
-_Z = 1.959964  # of a 95 % interval
-
-
-def wilson(right: pl.Expr, images: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """Ends of Wilson's 95 % interval (1927) for a share of ``right`` among ``images``, which may be means."""
-    share = right / images
-    middle = (share + _Z**2 / (2 * images)) / (1 + _Z**2 / images)
-    half = _Z * (share * (1 - share) / images + (_Z / (2 * images)) ** 2).sqrt() / (1 + _Z**2 / images)
-    return (middle - half).clip(0, 1), (middle + half).clip(0, 1)
 
 
 def named(compared: Comparison) -> pl.DataFrame:
@@ -33,32 +24,19 @@ def named(compared: Comparison) -> pl.DataFrame:
     return together.unique("network_id", keep="first", maintain_order=True)
 
 
-def reliability(answers: pl.DataFrame) -> pl.DataFrame:
+def reliability(study: Study, compared: Comparison) -> pl.DataFrame:
     """Accuracy in ten bins of confidence, each open below and closed above, for each series.
-
-    Seeds answer the same images, so they are no further images: counts are means over seeds, and the
-    interval is that of as many images as one seed has there.
-
-    Args:
-        answers: series, network_id, confidence, correct; a row a network and image.
 
     Returns:
         series, bin (0 to 9), confidence (mean), accuracy, low, high (Wilson, 95 %), images (mean over
         seeds), share (of all images), seeds. Empty bins have no row.
     """
-    place = ((pl.col("confidence").cast(pl.Float64) * BINS).ceil() - 1).clip(0, BINS - 1).cast(pl.Int32)
-    networks = answers.group_by("series").agg(seeds=pl.col("network_id").n_unique(), all=pl.len())
-    low, high = wilson(pl.col("accuracy") * pl.col("images"), pl.col("images"))
-    return (
-        answers.with_columns(bin=place)
-        .group_by("series", "bin", maintain_order=True)
-        .agg(confidence=pl.col("confidence").cast(pl.Float64).mean(), accuracy=pl.col("correct").mean(), count=pl.len())
-        .join(networks, on="series")
-        .with_columns(images=pl.col("count") / pl.col("seeds"), share=pl.col("count") / pl.col("all"))
-        .with_columns(low=low, high=high)
-        .select("series", "bin", "confidence", "accuracy", "low", "high", "images", "share", "seeds")
-        .sort("series", "bin")
-    )
+    series = {OWN: compared.series, PLAIN: "plain", TEACHER: "teacher"}
+    if compared.null.height:
+        series[SECOND_START] = compared.null["series"][0]
+    rows = stored_of(study, "calibration", compared).with_columns(series=pl.col("who").replace_strict(series))
+    columns = ["series", "bin", "confidence", "accuracy", "low", "high", "images", "share", "seeds"]
+    return rows.select(columns).sort("series", "bin")
 
 
 def errors(study: Study, named: pl.DataFrame) -> pl.DataFrame:
@@ -123,9 +101,9 @@ def reliability_chart(rows: pl.DataFrame, colours: Mapping[str, str]) -> Layered
 def confidence_chart(rows: pl.DataFrame, colours: Mapping[str, str]) -> Layered:
     """How the images are spread over the bins of confidence, a line a series."""
     present = [name for name in colours if name in rows["series"].to_list()]
-    every = pl.DataFrame({"bin": range(BINS)}, schema={"bin": pl.Int32})
+    every = pl.DataFrame({"bin": range(CALIBRATION_BINS)}, schema={"bin": pl.Int32})
     full = every.join(pl.DataFrame({"series": present}), how="cross").join(rows, on=["series", "bin"], how="left")
-    full = full.with_columns(pl.col("share", "images").fill_null(0.0), middle=(pl.col("bin") + 0.5) / BINS)
+    full = full.with_columns(pl.col("share", "images").fill_null(0.0), middle=(pl.col("bin") + 0.5) / CALIBRATION_BINS)
     base = alt.Chart(full).encode(
         x=alt.X("middle:Q", title="confidence", scale=alt.Scale(domain=[0, 1]),
                 axis=alt.Axis(format=".0%", tickCount=5)),

@@ -22,6 +22,7 @@ from kdpipe.app.shell import pick, theme
 from kdpipe.app.shell.images import Figure
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import budget_id
 
 KINDS = {"fixed": "fixed", "broken": "broken", "net": "fixed − broken", "inherited": "inherited"}
 OUTCOMES = ("fixed", "broken", "inherited")
@@ -43,7 +44,8 @@ class Comparison:
     """One student and method on one budget beside plain, seed by seed, and beside it plain's second start.
 
     ``own`` and ``null`` have network_id, plain_id, teacher_id, series and seed, a row a seed; ``null`` has
-    no rows where plain was not started again, or where it is itself what was picked.
+    no rows where plain was not started again, or where it is itself what was picked. ``place`` is the student's
+    architecture, method label and share of labels; ``seed`` the one seed that was picked, or None for all.
     """
 
     series: str
@@ -51,6 +53,8 @@ class Comparison:
     own: pl.DataFrame
     null: pl.DataFrame
     colours: Mapping[str, str]
+    place: tuple[str, str, float]
+    seed: int | None = None
 
     @property
     def both(self) -> pl.DataFrame:
@@ -87,10 +91,12 @@ def pick_comparison(study: Study, networks: pl.DataFrame) -> Comparison | None:
     null = here.filter(pl.col("null") & (pl.col("series") != series) & pl.col("seed").is_in(own["seed"].to_list()))
     if seed != _ALL_SEEDS:
         own, null = (frame.filter(pl.format("seed {}", "seed") == seed) for frame in (own, null))
+    one = None if seed == _ALL_SEEDS else own["seed"].item()
+    place = own.select("student", "method_label", "label_fraction").row(0)
     chosen = [] if own["null"].any() else [series]
     columns = ["network_id", "plain_id", pl.col("teaches").alias("teacher_id"), "series", "seed"]
     colours = focus.colours(study, networks, chosen)
-    return Comparison(series, budget, own.select(columns), null.sort("seed").select(columns), colours)
+    return Comparison(series, budget, own.select(columns), null.sort("seed").select(columns), colours, place, one)
 
 
 def _pick_among(label: str, known: pl.DataFrame, column: str, head: pl.DataFrame) -> str:
@@ -110,6 +116,14 @@ def counts_of(study: Study, compared: Comparison) -> pl.DataFrame:
     rows = study.frame("flips", network_id=compared.both["network_id"].to_list())
     named = rows.join(compared.both.select("network_id", "series", "seed"), on="network_id", maintain_order="left")
     return named.with_columns(net=pl.col("fixed") - pl.col("broken"))
+
+
+def stored_of(study: Study, table: str, compared: Comparison) -> pl.DataFrame:
+    """Rows of a table of statistics for the student of a comparison, of all its seeds or of the one that was picked."""
+    student, label, fraction = compared.place
+    rows = study.frame(table, student=student, method_label=label, budget=budget_id(fraction))
+    seed = pl.col("seed").is_null() if compared.seed is None else pl.col("seed") == compared.seed
+    return rows.filter(seed)
 
 
 def ranges(counts: pl.DataFrame, by: Sequence[str], kinds: Sequence[str]) -> pl.DataFrame:

@@ -1,166 +1,70 @@
 """Slices of the images on which a student is worse than the network it would replace: classes, and known factors.
 
-Of many slices some look bad by luck: only those are marked that remain after a correction over all.
+Of many slices some look bad by luck: only those are marked that remain after a correction over all. Differences,
+intervals and corrections are of slices.parquet; here they are named and drawn.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
-import numpy as np
 import polars as pl
 import streamlit as st
-from numpy.typing import NDArray
 
 from kdpipe.app.flips import outcomes as flips
 from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns
 from kdpipe.app.shell import page, pick
 from kdpipe.app.shell.theme import GREY
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import ALL_IMAGES, CLASS_SLICE, FACTORS, REPLACES, TEACHER_CERTAINTY
 
-FACTORS = ("brightness", "contrast", "hue", "colourfulness", "edge_density", "teacher_entropy")
-RATE = 0.05  # of false marks among the marks, at most
 MOST = 24  # slices drawn
 WORST, MARKED, UNMARKED = "worse than elsewhere", "after correction", "may be luck"
 _QUARTERS = ("lowest", "second", "third", "highest")
-_Z = 1.959964
 _LABEL = 215  # pixels of a slice's name: a phone has 340 in all
 _ALL = "all images"
-CERTAINTY = "teacher_entropy"
+_SHOWN = {"base": "base_accuracy", "student": "accuracy", "q": "p_corrected", "q_excess": "p_excess_corrected"}
+_COLUMNS = (
+    "kind", "slice", "images", "base", "student", "difference", "low", "high", "lowest", "highest", "p", "q", "marked",
+    "excess", "p_excess", "q_excess", "worst",
+)  # fmt: skip
 
 
 def factors_for(base: str) -> tuple[str, ...]:
     """Factors whose quarters can be compared with ``base``: where a teacher is sure, it is mostly right itself."""
-    return tuple(name for name in FACTORS if base != "teacher" or name != CERTAINTY)
+    return tuple(name for name in FACTORS if base != "teacher" or name != TEACHER_CERTAINTY)
 
 
-def memberships(samples: pl.DataFrame) -> pl.DataFrame:
-    """Which image lies in which slice: its class, and its quarter of each factor that the images differ in.
-
-    Images without a value of a factor (the hue of a grey one) are in none of its quarters.
+def differences(study: Study, compared: flips.Comparison, base: str) -> pl.DataFrame:
+    """What is stored of the slices of a comparison, the largest loss first; the row of all images before them.
 
     Returns:
-        sample_id, kind (class or the factor) and slice (its name).
+        kind, slice (its name), images, base, student, difference (all in points of accuracy), low, high, lowest,
+        highest (of seeds), p, q (p corrected over all slices), marked (q below .05 and worse, or better, at every
+        seed), excess (the difference less that on all other images), p_excess, q_excess, worst (marked, lost, and
+        the excess below 0 in the same way as q).
     """
-    parts = [samples.select("sample_id", kind=pl.lit("class"), slice=pl.col("class_name"))]
-    for factor in FACTORS:
-        known = samples.select("sample_id", value=pl.col(factor).cast(pl.Float64)).drop_nulls()
-        if known["value"].n_unique() < len(_QUARTERS):
-            continue
-        edges = [float(known["value"].quantile(q, "linear") or 0.0) for q in (0.25, 0.5, 0.75)]
-        place = np.searchsorted(edges, known["value"].to_numpy(), side="left")
-        words = [_quarter(factor, at, edges) for at in range(len(_QUARTERS))]
-        parts.append(
-            known.select(
-                "sample_id", kind=pl.lit(factor), slice=pl.Series([words[at] for at in place], dtype=pl.String)
-            )
-        )
-    return pl.concat(parts)
+    rows = flips.stored_of(study, "slices", compared).filter(pl.col("replaces") == base)
+    names = pl.Series(
+        [_name(row, study.record["data"]["class_names"]) for row in rows.rows(named=True)], dtype=pl.String
+    )
+    rows = rows.drop("student").with_columns(slice=names, **{new: pl.col(old) for new, old in _SHOWN.items()})
+    whole = pl.col("kind") == ALL_IMAGES
+    parts = rows.filter(~whole).sort("difference", "slice")
+    return pl.concat([rows.filter(whole), parts]).select(_COLUMNS)
 
 
-def _quarter(factor: str, at: int, edges: Sequence[float]) -> str:
-    low, high = ([None, *edges, None][at + i] for i in (0, 1))
+def _name(row: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """What a slice is called: ``all images``, its class, or ``hue: lowest quarter (≤ 31.5)``."""
+    kind, low, high = row["kind"], row["above"], row["up_to"]
+    if kind == ALL_IMAGES:
+        return _ALL
+    if kind == CLASS_SLICE:
+        return classes[row["part"]]
     span = f"≤ {high:.3g}" if low is None else f"> {low:.3g}" if high is None else f"{low:.3g} to {high:.3g}"
-    return f"{factor.replace('_', ' ')}: {_QUARTERS[at]} quarter ({span})"
-
-
-def differences(answers: pl.DataFrame, pairs: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
-    """Accuracy of the student and of the network it would replace on each slice, the largest loss first.
-
-    Of each image the difference (right or not, 1 or 0) is averaged over seeds; the interval is over
-    images, these networks given: that of Agresti and Min (2005), which adds half an image to each cell
-    of the paired table, so that a slice without any difference still has a width. p is of the same
-    statistic, and q is corrected after Benjamini and Hochberg (1995) over all slices.
-
-    Args:
-        answers: network_id, sample_id, correct.
-        pairs: network_id and base_id, a row a seed.
-        members: of :func:`memberships`.
-
-    Returns:
-        kind, slice, images, base, student, difference (all in points of accuracy), low, high, lowest, highest
-        (of seeds), p, q, marked (q below .05 and worse, or better, at every seed), excess (the difference less
-        that on all other images), p_excess, q_excess, worst (marked, lost, and the excess below 0 in the same way
-        as q); the row of all images first.
-    """
-    right = {who[0]: rows for who, rows in answers.partition_by("network_id", as_dict=True).items()}
-    ids = answers["sample_id"].unique().sort()
-    own, base = (
-        np.stack([_in_order(right[name], ids) for name in pairs[column]]) for column in ("network_id", "base_id")
-    )
-    place = {sample: at for at, sample in enumerate(ids)}
-    rows = [{"kind": _ALL, "slice": _ALL, **_paired(own, base)}]
-    for (kind, name), group in members.group_by("kind", "slice", maintain_order=True):
-        at = [place[sample] for sample in group["sample_id"] if sample in place]
-        if at:
-            rows.append({"kind": kind, "slice": name, **_paired(own[:, at], base[:, at]), **_excess(own - base, at)})
-    whole, *parts = rows
-    table = pl.DataFrame(parts, infer_schema_length=None)
-    corrected = {f"q{of}": pl.Series(benjamini_hochberg(table[f"p{of}"].to_numpy())) for of in ("", "_excess")}
-    table = table.with_columns(**corrected)
-    marked = (pl.col("q") < RATE) & (pl.col("lowest") * pl.col("highest") > 0)
-    worst = marked & (pl.col("highest") < 0) & (pl.col("q_excess") < RATE) & (pl.col("excess") < 0)
-    table = table.with_columns(marked=marked, worst=worst).sort("difference", "slice")
-    nothing = {"q": None, "marked": False, "excess": None, "p_excess": None, "q_excess": None, "worst": False}
-    return pl.concat([pl.DataFrame([{**whole, **nothing}], schema=table.schema), table])
-
-
-def _excess(moved: NDArray[np.float64], at: Sequence[int]) -> dict[str, float]:
-    """How much more a slice moves than all other images, and p of that: two groups of images, unpaired."""
-    inside = np.zeros(moved.shape[1], bool)
-    inside[list(at)] = True
-    groups = [moved.mean(0)[side] for side in (inside, ~inside)]
-    if min(map(len, groups)) == 0:
-        return {"excess": 0.0, "p_excess": 1.0}
-    excess = float(groups[0].mean() - groups[1].mean())
-    # As in the paired interval: two images are added to each group, one that moved up and one that moved down.
-    variance = sum(((group**2).sum() + 2) / (len(group) + 2) / (len(group) + 2) for group in groups)
-    variance -= sum((group.sum() / (len(group) + 2)) ** 2 / (len(group) + 2) for group in groups)
-    return {"excess": 100 * excess, "p_excess": math.erfc(abs(excess) / math.sqrt(2 * variance))}
-
-
-def _in_order(rows: pl.DataFrame, ids: pl.Series) -> NDArray[np.float64]:
-    """Whether each of ``ids`` is right, as 0 and 1."""
-    return (
-        pl.DataFrame({"sample_id": ids})
-        .join(rows, on="sample_id", how="left", maintain_order="left")["correct"]
-        .cast(pl.Float64)
-        .fill_null(0.0)
-        .to_numpy()
-    )
-
-
-def _paired(own: NDArray[np.float64], base: NDArray[np.float64]) -> dict[str, float]:
-    """Means of one slice, (seeds, images) each, the interval of their difference over images, and its p."""
-    moved = own - base
-    each, images = moved.mean(0), moved.shape[1]
-    centre = each.sum() / (images + 2)
-    variance = ((each**2).sum() + 1) / (images + 2) - centre**2
-    half = _Z * math.sqrt(variance / (images + 2))
-    seeds = moved.mean(1)
-    return {
-        "images": images,
-        "base": 100 * float(base.mean()),
-        "student": 100 * float(own.mean()),
-        "difference": 100 * float(each.mean()),
-        "low": 100 * max(-1.0, centre - half),
-        "high": 100 * min(1.0, centre + half),
-        "lowest": 100 * float(seeds.min()),
-        "highest": 100 * float(seeds.max()),
-        "p": math.erfc(abs(centre) / half * _Z / math.sqrt(2)),
-    }
-
-
-def benjamini_hochberg(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """p values corrected so that a share of at most q of those called below q is false. Benjamini, Hochberg (1995)."""
-    order = np.argsort(p)
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    return corrected
+    return f"{kind.replace('_', ' ')}: {_QUARTERS[row['part']]} quarter ({span})"
 
 
 def called(base: str) -> str:
@@ -270,14 +174,8 @@ def loss_ranges(parts: pl.DataFrame, whole: float, colour: str, title: Sequence[
 
 def section(study: Study, compared: flips.Comparison) -> None:
     st.header("Slices you would lose", anchor="slices")
-    base = pick.one("If the student replaces", ["teacher", "plain"], "replaces", look="segments")
-    pairs = compared.own.select("network_id", base_id=f"{base}_id")
-    answers = flips.answers_of(study, {*pairs["network_id"], *pairs["base_id"]})
-    samples = study.scan("samples").drop("image").collect()
-    members = memberships(samples)
-    if base == "teacher":
-        members = members.filter(pl.col("kind") != CERTAINTY)
-    table = differences(answers, pairs, members)
+    base = pick.one("If the student replaces", REPLACES, "replaces", look="segments")
+    table = differences(study, compared, base)
     largest, left_out = drawn(table)
     colour = compared.colours[compared.series]
     title = ("accuracy of the student less", f"that of {called(base)}, in points")  # two lines on the axis

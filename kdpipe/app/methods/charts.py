@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from kdpipe.app.methods.differences import Quantity
+from kdpipe.app.methods.differences import Quantity, Ranking
 from kdpipe.app.shared.charts import CANVAS, Layered, series_colour
 from kdpipe.app.shell.theme import GREY, PETROFF
 
@@ -158,18 +158,17 @@ def slopes(
     return alt.layer(*layers).properties(height=400, usermeta=CANVAS)
 
 
-def rank_ranges(rows: pl.DataFrame, colours: Mapping[str, str], words: str) -> Layered:
+def rank_ranges(ranking: Ranking, colours: Mapping[str, str], words: str) -> Layered:
     """A row a method: its mean rank over seeds and a line from low to high.
 
     Args:
-        rows: of :attr:`kdpipe.app.methods.differences.Ranking.rows`, the best first.
         words: what the line is.
     """
-    shown = rows.with_columns(
+    shown = ranking.rows.with_columns(
         kind=_kind(), colour=pl.col("series").replace_strict(dict(colours), default=GREY, return_dtype=pl.String)
     )
     axis = alt.Axis(orient="bottom", tickMinStep=1, tickCount=_NARROW, format="d")
-    scale = alt.Scale(domain=[0.5, rows.height + 0.5], nice=False)
+    scale = alt.Scale(domain=[0.5, ranking.ranked + 0.5], nice=False)
     x: dict[str, Any] = {"title": "rank within a seed (1 is the best)", "axis": axis, "scale": scale}
     tooltip: list[Any] = [alt.Tooltip("series:N", title="network"), alt.Tooltip("rank:Q", title="mean", format=".2f")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".2f", title=f"{words}, {name}") for name in ("low", "high")]

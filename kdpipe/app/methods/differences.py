@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from kdpipe.app.shared import catalog, gains
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import LEVEL_ITSELF, TEST_ACCURACY
 
-DRAWS = 2000
 _LANES = ((0,), (0, 1), (1, 0, 2), (1, 3, 0, 2), (2, 0, 4, 1, 3))
 _CELL = ("student", "label_fraction")
 _PARTS = ("data", "teacher", "student", "loss")
@@ -77,42 +76,22 @@ QUANTITIES = (
 def differences(study: Study, networks: pl.DataFrame, quantity: Quantity) -> pl.DataFrame:
     """One quantity of every method and control less plain's, a row a seed.
 
-    A control's early area is worked out where a method was held against it: method less plain, less (method less
-    control), which is exact, as areas subtract.
-
     Returns:
         rows as of :func:`kdpipe.app.shared.gains.pairs`; seed is empty where it is not known which seed a value is of.
     """
     if not quantity.measure:
         return gains.pairs(networks)
-    rows = study.frame("comparisons", measure=quantity.measure, quantity=quantity.quantity)
-    labels = _labels(networks)
-    found: dict[tuple[str, float, str], list[float]] = {}
-    for row in rows.filter(pl.col("against") == "plain").iter_rows(named=True):
-        found[row["student"], row["label_fraction"], row["method_label"]] = row["per_seed"]
-    own = dict(found)
-    for row in rows.filter(pl.col("against") != "plain").iter_rows(named=True):
-        control, withheld = row["against"].removesuffix(" - plain"), row["against"].endswith(" - plain")
-        cell = (row["student"], row["label_fraction"])
-        method = own.get((*cell, row["method_label"]))
-        if (*cell, control) in found or method is None or len(method) != len(row["per_seed"]):
-            continue
-        less = (one - other for one, other in zip(method, row["per_seed"], strict=True))
-        found[*cell, control] = row["per_seed"] if withheld else list(less)
-    seeds, layers = _paired_seeds(networks), _layers(study, networks)
-    parts = []
-    for (student, fraction, label), values in found.items():
-        if (student, fraction, label) not in labels:
-            continue  # such as a plain student of matched accuracy, which is no series of its own
-        known = seeds.get((student, fraction, label), [])
-        scale = layers.get(student, 1) - 1 if quantity.quantity == "advance" else 1
-        named = known if len(known) == len(values) and quantity.quantity != "advance" else [None] * len(values)
-        parts += [
-            {**labels[student, fraction, label], "seed": seed, "gain": scale * value}
-            for seed, value in zip(named, values, strict=True)
-        ]
-    schema = {**gains.pairs(networks.clear()).schema, "gain": pl.Float64()}
-    return pl.DataFrame(parts, schema=schema)
+    students = networks.filter(catalog.STUDENT).unique([*_CELL, "method_label"], keep="first", maintain_order=True)
+    named = students.select("method_label", *gains.KIND, layers=_layers(study, networks))
+    held = study.frame("gains", measure=quantity.measure, quantity=quantity.quantity)
+    held = held.select(*_CELL, "method_label", "seeds", "per_seed").join(
+        named, on=[*_CELL, "method_label"], maintain_order="left"
+    )
+    scale = pl.col("layers") - 1 if quantity.quantity == "advance" else pl.lit(1)
+    known = held.filter(pl.col("seeds").is_not_null()).explode("seeds", "per_seed")
+    unknown = held.filter(pl.col("seeds").is_null()).explode("per_seed").with_columns(seeds=pl.lit(None, pl.Int32))
+    gain = scale * pl.col("per_seed").cast(pl.Float64)
+    return pl.concat([known, unknown.select(known.columns)]).select(*gains.KIND, seed="seeds", gain=gain)
 
 
 def offered(study: Study) -> list[Quantity]:
@@ -145,30 +124,14 @@ def null_reach(study: Study, rows: pl.DataFrame, quantity: Quantity) -> dict[tup
     return {(student, fraction): float(reach) for student, fraction, reach in found.rows()}
 
 
-def _labels(networks: pl.DataFrame) -> dict[tuple[str, float, str], dict[str, Any]]:
-    students = networks.filter(catalog.STUDENT).unique([*_CELL, "method_label"], keep="first", maintain_order=True)
-    return {
-        (row["student"], row["label_fraction"], row["method_label"]): {name: row[name] for name in gains.KIND}
-        for row in students.iter_rows(named=True)
-    }
-
-
-def _paired_seeds(networks: pl.DataFrame) -> dict[tuple[str, float, str], list[int]]:
-    """Seeds of which both plain and the method were trained to the end, in order: what ``per_seed`` is of."""
-    done = networks.filter(catalog.TRAINED_STUDENT)
-    plain = done.filter(pl.col("role") == "plain").select(*_CELL, "seed")
-    both = done.join(plain.unique(), on=[*_CELL, "seed"], how="semi")
-    grouped = both.group_by(*_CELL, "method_label").agg(pl.col("seed").unique().sort())
-    return {(student, fraction, label): list(seeds) for student, fraction, label, seeds in grouped.rows()}
-
-
-def _layers(study: Study, networks: pl.DataFrame) -> dict[str, int]:
-    """How many layers each student was looked at in."""
+def _layers(study: Study, networks: pl.DataFrame) -> pl.Expr:
+    """How many layers each student was looked at in, by the column ``student``."""
     one = networks.filter(catalog.TRAINED_STUDENT).unique("student", keep="first", maintain_order=True)
     rows = study.frame("layers", network_id=one["network_id"].to_list()).join(
         one.select("network_id", "student"), on="network_id"
     )
-    return {student: int(count) for student, count in rows.group_by("student").agg(pl.col("layer").n_unique()).rows()}
+    counts = dict(rows.group_by("student").agg(pl.col("layer").n_unique().cast(pl.Int64)).rows())
+    return pl.col("student").replace_strict(counts, default=1, return_dtype=pl.Int64)
 
 
 # ------------------------------------------------------------------------------------------ cost
@@ -228,74 +191,44 @@ def hardware_in_words(timed: Sequence[Mapping[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Mean ranks over seeds, and what they are of.
+    """Mean ranks over seeds, as stored in method_ranks.parquet, and what they are of.
 
     Attributes:
         rows: series, role, rank (mean over seeds; 1 is the best), low, high, best, worst, mean (of the quantity).
-        seeds: those that every ranked series has.
+        seeds: how many there are that every ranked series has.
+        ranked: how many series were ranked; all of them, whichever are in ``rows``.
         left_out: series that lack too many seeds to be ranked.
         resampled: whether low and high are a bootstrap interval; otherwise they are the lowest and highest rank.
     """
 
     rows: pl.DataFrame
-    seeds: list[int]
+    seeds: int
+    ranked: int
     left_out: list[str]
     resampled: bool
 
 
-def ranks(each: pl.DataFrame) -> Ranking:
-    """Rank every series within each seed, the highest value first (ties share their mean rank).
-
-    The interval is the percentile bootstrap over seeds (2,000 draws, seeded), all series in the same draws. Below
-    :data:`kdpipe.app.shared.catalog.FEW_SEEDS` seeds it would claim too much, so the lowest and highest rank stand
-    there.
-
-    Args:
-        each: series, role, seed, value of one student and budget.
-    """
-    known = each.drop_nulls(["seed", "value"])
-    seeds_of = {name: set(seeds) for name, seeds in known.group_by("series", maintain_order=True).agg("seed").rows()}
-    most = max(map(len, seeds_of.values()), default=0)
-    # A seed is given up for a method that has at least half of them, unless none would be left.
-    for least in (-(-most // 2), most):
-        kept = [name for name, seeds in seeds_of.items() if len(seeds) >= least]
-        seeds = sorted(set.intersection(*(seeds_of[name] for name in kept))) if kept else []
-        if len(seeds) >= min(most, 2):
-            break
-    left_out = [name for name in each["series"].unique(maintain_order=True) if name not in kept]
-    inside = known.filter(pl.col("series").is_in(kept) & pl.col("seed").is_in(seeds))
-    placed = inside.with_columns(rank=pl.col("value").rank("average", descending=True).over("seed"))
-    wide = placed.sort("seed").group_by("series", maintain_order=True).agg("rank", mean=pl.col("value").mean())
-    if wide.is_empty() or not seeds:
-        return Ranking(pl.DataFrame(), [], left_out, False)
-    table = np.array(wide["rank"].to_list(), dtype=np.float64)  # series, seeds
-    resampled = len(seeds) >= catalog.FEW_SEEDS
-    low, high = table.min(axis=1), table.max(axis=1)
-    if resampled:
-        drawn = np.random.default_rng(0).integers(0, len(seeds), (DRAWS, len(seeds)))
-        low, high = np.percentile(table[:, drawn].mean(axis=2), [2.5, 97.5], axis=1)
-    roles = dict(each.select("series", "role").rows())
-    rows = pl.DataFrame(
-        {
-            "series": wide["series"], "role": [roles[name] for name in wide["series"]], "rank": table.mean(axis=1),
-            "low": low, "high": high, "best": table.min(axis=1), "worst": table.max(axis=1), "mean": wide["mean"],
-        }
-    )  # fmt: skip
-    return Ranking(rows.sort("rank", "series"), seeds, left_out, resampled)
-
-
-def ranked_values(study: Study, networks: pl.DataFrame, cell: pl.Expr, quantity: Quantity) -> pl.DataFrame:
-    """What is ranked in a cell, a row a seed: test accuracy, or the early area over plain (plain's own is 0)."""
+def ranks(study: Study, networks: pl.DataFrame, cell: pl.Expr, quantity: Quantity, controls: bool) -> Ranking:
+    """How the series of ``networks`` rank in a cell, among all that the study has there."""
     mine = networks.filter(catalog.TRAINED_STUDENT & cell)
-    if not quantity.measure:
-        found = mine.filter(pl.col("test_accuracy").is_not_null())
-        return found.select("series", "role", "null", "seed", value=100 * pl.col("test_accuracy").cast(pl.Float64))
-    each = differences(study, networks, quantity).filter(cell)
-    columns = {"series": "series", "role": "role", "null": "null", "seed": "seed", "value": "gain"}
-    found = each.select(**{name: pl.col(column) for name, column in columns.items()})
-    plain = mine.filter(pl.col("role") == "plain").unique("seed", keep="first", maintain_order=True)
-    zero = plain.select("series", "role", "null", "seed", value=pl.lit(0.0))
-    return pl.concat([found, zero.filter(pl.col("seed").is_in(found["seed"].drop_nulls().to_list()))])
+    keys = [*_CELL, "method_label"]
+    measure, of = (quantity.measure, quantity.quantity) if quantity.measure else (TEST_ACCURACY, LEVEL_ITSELF)
+    stored = study.frame("method_ranks", measure=measure, quantity=of, with_controls=controls)
+    stored = stored.join(mine.select(_CELL).unique(), on=_CELL, how="semi")
+    named = mine.select(*keys, "series", "role").unique(maintain_order=True)
+    rows = named.join(stored, on=keys, maintain_order="left")
+    placed = rows.filter(pl.col("rank").is_not_null())
+    resampled = bool(placed["low"].is_not_null().any())
+    ends = {"low": "best", "high": "worst"}
+    placed = placed.with_columns(pl.coalesce(name, end) for name, end in ends.items())
+    columns = ["series", "role", "rank", "low", "high", "best", "worst", "mean"]
+    return Ranking(
+        placed.select(columns).sort("rank", "series"),
+        int(stored["seeds"].max() or 0),  # type: ignore[arg-type]
+        stored["rank"].count(),
+        rows.filter(pl.col("rank").is_null())["series"].to_list(),
+        resampled,
+    )
 
 
 # ---------------------------------------------------------------------------------------- fronts

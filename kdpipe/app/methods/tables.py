@@ -14,6 +14,7 @@ from kdpipe.app.methods.differences import Quantity, Ranking
 from kdpipe.app.shared import catalog, gains
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import RANK_DRAWS
 
 _AREAS = {"early area, silhouette": "area sil.", "early area, kNN accuracy": "area kNN"}
 _ADVANCES = {"advance, silhouette": "advance", "advance, kNN accuracy": "advance kNN"}
@@ -262,17 +263,20 @@ def ranks_in_words(ranking: Ranking, by: str) -> str:
         f"{row['series']} has mean rank {row['rank']:.1f} ({what} {row['low']:.1f} to {row['high']:.1f})"
         for row in (rows.row(0, named=True), rows.row(-1, named=True))
     ]
-    count = len(ranking.seeds)
-    return f"{rows.height} networks ranked by {by} within {count} seed{'s' * (count != 1)}: {', '.join(ends)}"
+    count = ranking.seeds
+    among = f"{rows.height} of {ranking.ranked}" if rows.height < ranking.ranked else f"{rows.height}"
+    return f"{among} networks ranked by {by} within {count} seed{'s' * (count != 1)}: {', '.join(ends)}"
 
 
 def about_ranks(ranking: Ranking, quantity: Quantity) -> str:
     """What ranks tell, what they hide, and what was left out."""
-    rows, count = ranking.rows, len(ranking.seeds)
+    rows, count = ranking.rows, ranking.seeds
     within = f"within each of the {count} seeds that all of them have" if count > 1 else "within one seed"
     said = [f"Networks are ranked against each other {within}; dot: mean rank. "]
+    if rows.height < ranking.ranked:
+        said.append(f"Ranks are among all {ranking.ranked} networks, drawn or not. ")
     if ranking.resampled:
-        said.append(f"Line: 95 % interval, a bootstrap over seeds ({methods.DRAWS:,} draws); of so few seeds it is "
+        said.append(f"Line: 95 % interval, a bootstrap over seeds ({RANK_DRAWS:,} draws); of so few seeds it is "
                     "rather too short. ")  # fmt: skip
     elif count > 1:
         said.append(f"Line: lowest to highest rank. With fewer than {catalog.FEW_SEEDS} seeds this is an estimate. ")

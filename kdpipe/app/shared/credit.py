@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from kdpipe.app.shared import catalog, tables
+from kdpipe.app.shared import tables
 from kdpipe.app.shared.charts import CANVAS, Layered
 from kdpipe.app.shell.theme import GREY, PETROFF, SAME
 from kdpipe.artifacts.store import Study
@@ -38,7 +36,7 @@ def of_networks(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFrame:
 
 
 def of_another_seed(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFrame:
-    """The same bookkeeping of plain of another seed beside plain, counted from the stored neighbours.
+    """The same bookkeeping of plain of another seed beside plain, as stored in seed_credit.parquet.
 
     Labels, batches and initial weights differ, so it moves more than initial weights alone would.
 
@@ -46,61 +44,8 @@ def of_another_seed(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFram
         Rows as of :func:`of_networks`, of the second plain student that has neighbours; none where fewer than two
         have, or the teacher has not.
     """
-    teacher = scope.filter(pl.col("role") == "teacher")["network_id"].to_list()
-    plain = scope.filter(pl.col("role") == "plain").sort("seed")["network_id"].to_list()
-    found = study.frame("neighbours", network_id=[*teacher, *plain], view=view)
-    stored = set(found["network_id"].unique().to_list())
-    teacher, plain = ([name for name in names if name in stored] for names in (teacher, plain))
-    kinds = {f"{kind}_{whose}": pl.Float64 for kind in KINDS for whose in ("same", "other")}
-    nothing = pl.DataFrame(schema={"network_id": pl.String, "layer": pl.String, **kinds})
-    if not teacher or len(plain) < 2:
-        return nothing
-    samples = study.samples.select("sample_id", "label")
-    labels = np.full(int(samples["sample_id"].max()) + 1, -1)  # type: ignore[arg-type]
-    labels[samples["sample_id"].to_numpy()] = samples["label"].to_numpy()
-    ordered = catalog.layers_in_order(study.layers)
-    theirs, first, second = ordered[teacher[0]], plain[0], plain[1]
-    rows = []
-    for i, layer in enumerate(ordered[second]):
-        near = theirs[catalog.nearest_place(i, len(ordered[second]), len(theirs))]
-        places = [(second, layer), (first, layer), (teacher[0], near)]
-        ids = [found.filter(network_id=name, layer=at).sort("sample_id") for name, at in places]
-        if any(one.is_empty() for one in ids):
-            return nothing
-        own = labels[ids[0]["sample_id"].to_numpy()]
-        mine, its, given = (np.array(one["ids"].to_list(), dtype=np.int64) for one in ids)
-        rows.append({"network_id": second, "layer": layer, **counted(mine, its, given, labels, own)})
-    return pl.DataFrame(rows, schema=nothing.schema)
-
-
-def counted(
-    mine: NDArray[np.int64], plain: NDArray[np.int64], teacher: NDArray[np.int64],
-    labels: NDArray[np.int64], own: NDArray[np.int64],
-) -> dict[str, float]:  # fmt: skip
-    """Mean neighbours an image that are kept, gained, lost and invented, as of neighbour_credit.parquet.
-
-    Args:
-        mine, plain, teacher: neighbours (N, k) of each image.
-        labels: class of each image, by its id.
-        own: (N,) class of the images themselves.
-    """
-
-    def has(these: NDArray[np.int64], those: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return np.asarray((these[:, :, None] == those[:, None, :]).any(axis=2))
-
-    by_teacher, by_plain = has(mine, teacher), has(mine, plain)
-    told = {
-        "kept": (mine, by_teacher & by_plain),
-        "gained": (mine, by_teacher & ~by_plain),
-        "lost": (plain, has(plain, teacher) & ~has(plain, mine)),
-        "invented": (mine, ~by_teacher & ~by_plain),
-    }
-    found: dict[str, float] = {}
-    for kind, (ids, which) in told.items():
-        same = labels[ids] == own[:, None]
-        found[f"{kind}_same"] = float((which & same).sum(axis=1).mean())
-        found[f"{kind}_other"] = float((which & ~same).sum(axis=1).mean())
-    return found
+    found = study.frame("seed_credit", network_id=scope["network_id"].to_list(), view=view)
+    return found.drop("plain_id", "view")
 
 
 def net(means: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:

@@ -6,12 +6,12 @@ exist. Light on purpose (polars only): the app imports it.
 ``SCHEMA_VERSION`` rises whenever a reader of the old files would misread the new ones.
 """
 
-from kdpipe.artifacts.schema import evidence, layers, maps, measures, networks, registries, samples
+from kdpipe.artifacts.schema import evidence, layers, maps, measures, networks, registries, samples, statistics
 from kdpipe.artifacts.schema.table import Column, Table, disagreement
 
 SCHEMA_VERSION = 4
 
-_MODULES = (networks, layers, samples, maps, measures, registries, evidence)
+_MODULES = (networks, layers, samples, maps, measures, registries, evidence, statistics)
 TABLES: dict[str, Table] = {table.name: table for module in _MODULES for table in module.TABLES}
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "Column", "Table", "disagreement"]

@@ -7,14 +7,11 @@ What a verdict is, and by which rules, stands in :mod:`kdpipe.evidence`; here it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from kdpipe.artifacts.schema import TABLES
-from kdpipe.artifacts.store import Study, open_study, write_study
-from kdpipe.errors import ArtifactError
 from kdpipe.evidence.claims import CLAIMS
 from kdpipe.evidence.tables.comparisons import comparisons_of
 from kdpipe.evidence.tables.contrasts import Draws, Limits, comparison_row, correct, judge_comparison
@@ -51,21 +48,6 @@ def judge_study(frames: Frames, record: Mapping[str, Any]) -> dict[str, pl.DataF
         "verdicts": verdicts + across(verdicts),
     }
     return {name: _typed(name, found) for name, found in rows.items()}
-
-
-def judge_again(folder: Path) -> Study:
-    """Judge a stored study anew, by the rules as they are now, and replace its tables of evidence.
-
-    Raises:
-        ArtifactError: artifacts that cannot be read, or that were written before evidence was asked for.
-    """
-    study = open_study(folder)
-    if "evidence" not in study.record["study"]:
-        raise ArtifactError(f"{folder.name} says nothing of how it is to be judged: run its study file again.")
-    frames = {name: study.frame(name) for name in TABLES if name not in EVIDENCE_TABLES}
-    record = {name: value for name, value in study.record.items() if name not in ("files", "sha256", "schema_version")}
-    write_study(folder, record, frames | judge_study(frames, record), study.timings)
-    return open_study(folder)
 
 
 def _limits(evidence: Mapping[str, Any]) -> Limits:

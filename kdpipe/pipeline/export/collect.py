@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from typing import TypeVar
+
 import polars as pl
 
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.stage import Stage
+
+Name = TypeVar("Name", str, tuple[str, str], tuple[str, str, str])
 
 
 def as_declared(name: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -18,21 +22,21 @@ def as_declared(name: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(pl.col(column).cast(dtype) for column, dtype in schema.items())
 
 
-def logits_of(stage: Stage, cache: Cache) -> np.ndarray | None:
-    """(N, K) of the probe images; None for raw pixels."""
-    path = cache.path(stage) / "logits.npy"
-    return np.load(path) if path.is_file() else None
+def collected(file: str, stages: Mapping[Name, Stage], cache: Cache, *others: str) -> pl.DataFrame:
+    """One file of every stage, with the networks that it is about.
 
-
-def collected(file: str, stages: dict[str, Stage], cache: Cache) -> pl.DataFrame:
-    """One file of every stage, with the network it belongs to."""
-    frames = [
-        pl.read_parquet(cache.path(stage) / file).with_columns(network_id=pl.lit(name))
-        for name, stage in done(stages, cache).items()
-    ]
+    Args:
+        stages: by network, or by several of them.
+        others: columns for the networks after the first, whose column is ``network_id``.
+    """
+    frames = []
+    for name, stage in done(stages, cache).items():
+        names = name if isinstance(name, tuple) else (name,)
+        place = {column: pl.lit(one) for column, one in zip(("network_id", *others), names, strict=True)}
+        frames.append(pl.read_parquet(cache.path(stage) / file).with_columns(**place))
     return pl.concat(frames) if frames else pl.DataFrame()
 
 
-def done(stages: dict[str, Stage], cache: Cache) -> dict[str, Stage]:
+def done(stages: Mapping[Name, Stage], cache: Cache) -> dict[Name, Stage]:
     """The stages that have an output; what failed is named under ``missing`` in study.json."""
     return {name: stage for name, stage in stages.items() if cache.has(stage)}

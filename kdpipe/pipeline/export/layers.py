@@ -44,14 +44,7 @@ def neighbours_table(alive: Sequence[Planned], analysis: Analysis, cache: Cache)
 
 
 def similarity_table(analysis: Analysis, cache: Cache) -> pl.DataFrame:
-    frames = [
-        pl.read_parquet(cache.path(stage) / "similarity.parquet").with_columns(
-            network_id=pl.lit(one), other_id=pl.lit(other)
-        )
-        for (one, other), stage in analysis.similarity.items()
-        if cache.has(stage)
-    ]
-    return pl.concat(frames) if frames else pl.DataFrame()
+    return collected("similarity.parquet", analysis.similarity, cache, "other_id")
 
 
 def credit_table(analysis: Analysis, cache: Cache) -> pl.DataFrame:

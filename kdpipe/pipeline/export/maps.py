@@ -1,10 +1,10 @@
-"""Maps on their way to artifacts: each laid over what the networks share at its depth, with its measures."""
+"""The tables of maps: where each image lies, and how well each map keeps what it shows."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,115 +14,72 @@ from kdpipe.artifacts.schema import TABLES
 from kdpipe.config.preflight import Preflight
 from kdpipe.config.study import StudySpec
 from kdpipe.engine.cache import Cache
-from kdpipe.errors import MapError
-from kdpipe.files import canonical_json
-from kdpipe.measures import MEASURES, displacement
+from kdpipe.measures import MEASURES
 from kdpipe.pipeline.analysis_plan import Analysis, MapPlan
+from kdpipe.pipeline.stages.alignment import DRIFT
 from kdpipe.pipeline.stages.maps import LAYOUT, MAP_NEIGHBOURS, MISPLACED, QUALITY
-from kdpipe.pipeline.training_plan import TEACHER, Training
-from kdpipe.representation.alignment import align
+from kdpipe.pipeline.training_plan import Training
 
 
-def map_tables(
+def maps_table(preflight: Preflight, analysis: Analysis, cache: Cache) -> pl.DataFrame:
+    """Points of every map, as aligned with what the networks share at its depth."""
+    frames = []
+    for one in _drawn(analysis, cache):
+        aligned = analysis.alignment.aligned[one.stage.key]
+        layout = np.load(cache.path(aligned if cache.has(aligned) else one.stage) / LAYOUT)
+        frames.append(_named(_points(cache.path(one.stage), layout), _place(preflight, one)))
+    return pl.concat(frames) if frames else pl.DataFrame()
+
+
+def map_measures_table(
     spec: StudySpec, preflight: Preflight, training: Training, analysis: Analysis, cache: Cache
-) -> dict[str, pl.DataFrame]:
-    """Points and measures of every map, each rotated onto what the networks share at its depth."""
+) -> pl.DataFrame:
+    """Measures of every map, and how far another seed moves it where it was drawn with several."""
     labels = np.load(cache.path(training.probe) / "labels.npy")
-    drawn = [one for one in analysis.maps if cache.has(one.stage)]
-    references = _references(drawn, cache)
-    layouts = {
-        one.stage.key: _on_reference(np.load(cache.path(one.stage) / LAYOUT), references.get(_axes(one)))
-        for one in drawn
-    }
-    drift = _drift(drawn, layouts)
-    points, numbers = [], []
-    for one in drawn:
-        params, folder = one.stage.params, cache.path(one.stage)
-        place = {
-            "network_id": one.planned.network_id,
-            "layer": preflight.layers(one.planned.student)[one.order],
-            "view": params["view"],
-            "projector": params["projector"],
-            "layout": one.layout,
-            "perplexity": params["options"].get("perplexity"),
-            "map_seed": params["options"].get("seed", 0),
-        }
-        points.append(_points(place, layouts[one.stage.key], {n: np.load(folder / f"{n}.npy") for n in MISPLACED}))
-        quality = json.loads((folder / QUALITY).read_text())
-        numbers += [
+    rows: list[dict[str, Any]] = []
+    for one in _drawn(analysis, cache):
+        place = _place(preflight, one)
+        quality = json.loads((cache.path(one.stage) / QUALITY).read_text())
+        rows += [
             {**place, "measure": name, "value": value, "chance": MEASURES[name].known_chance(labels, MAP_NEIGHBOURS)}
             for name, value in quality.items()
             if name in spec.measures.names
         ]
-        if one.stage.key in drift:
-            numbers.append({**place, "measure": "seed_drift", "value": drift[one.stage.key], "chance": None})
+        drift = analysis.alignment.drift.get(one.stage.key)
+        found = json.loads((cache.path(drift) / DRIFT).read_text()) if drift and cache.has(drift) else {}
+        rows += [{**place, "measure": name, "value": v, "chance": None} for name, v in found.items() if v is not None]
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _drawn(analysis: Analysis, cache: Cache) -> Iterator[MapPlan]:
+    return (one for one in analysis.maps if cache.has(one.stage))
+
+
+def _place(preflight: Preflight, one: MapPlan) -> dict[str, Any]:
+    """What tells a map from all others."""
+    params = one.stage.params
     return {
-        "maps": pl.concat(points) if points else pl.DataFrame(),
-        "map_measures": pl.DataFrame(numbers, infer_schema_length=None),
+        "network_id": one.planned.network_id,
+        "layer": preflight.layers(one.planned.student)[one.order],
+        "view": params["view"],
+        "projector": params["projector"],
+        "layout": one.layout,
+        "perplexity": params["options"].get("perplexity"),
+        "map_seed": params["options"].get("seed", 0),
     }
 
 
-Axes = tuple[str, int]
-
-
-def _axes(one: MapPlan) -> Axes:
-    """Maps of the same axes lie on one reference: t-SNE's consensus, or the teacher's map where there is none."""
-    return ("" if one.shared else one.stage.params["projector"], one.place)
-
-
-def _references(drawn: Sequence[MapPlan], cache: Cache) -> dict[Axes, np.ndarray]:
-    found: dict[Axes, np.ndarray] = {}
-    for one in drawn:
-        if one.shared and not one.strip and cache.has(one.shared):
-            found.setdefault(_axes(one), np.load(cache.path(one.shared) / LAYOUT))
-        elif not one.shared and one.planned.network_id == TEACHER:
-            found.setdefault(_axes(one), np.load(cache.path(one.stage) / LAYOUT))
-    return found
-
-
-def _drift(drawn: Sequence[MapPlan], layouts: dict[str, np.ndarray]) -> dict[str, float]:
-    """How far a map moves when nothing but its seed changes, in RMS radii, by the key of the map's stage."""
-    of: dict[tuple[Any, ...], list[MapPlan]] = {}
-    for one in drawn:
-        options = {name: value for name, value in one.stage.params["options"].items() if name != "seed"}
-        same = (one.planned.network_id, one.order, one.stage.params["projector"], one.layout, canonical_json(options))
-        of.setdefault(same, []).append(one)
-    found = {}
-    for seeds in of.values():
-        first, *others = (layouts[one.stage.key] for one in seeds)
-        if others:
-            with contextlib.suppress(ValueError):
-                found[seeds[0].stage.key] = float(np.mean([displacement(other, first) for other in others]))
-    return found
-
-
-def _on_reference(layout: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
-    """The layout on the reference's axes and in its size; as it is where there is nothing to align it with.
-
-    Procrustes' own scale is undone: it shrinks a map the less it resembles the reference, which to
-    the eye is compactness, the very thing that these maps are looked at for.
-    """
-    if reference is None:
-        return layout
-    try:
-        turned = align(layout, reference).layout
-    except MapError:
-        return layout
-    centre = reference.mean(axis=0)
-    return centre + (turned - centre) * (_radius(reference) / _radius(turned))
-
-
-def _radius(layout: np.ndarray) -> float:
-    """Root mean square distance of the points to their centre."""
-    return float(np.sqrt(np.square(layout - layout.mean(axis=0)).sum(axis=1).mean()))
-
-
-def _points(place: dict[str, Any], layout: np.ndarray, misplaced: dict[str, np.ndarray]) -> pl.DataFrame:
+def _points(folder: Path, layout: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "sample_id": np.arange(len(layout), dtype=np.int32),
             "x": layout[:, 0].astype(np.float32),
             "y": layout[:, 1].astype(np.float32),
-            **{name: values.astype(np.float32) for name, values in misplaced.items()},
+            **{name: np.load(folder / f"{name}.npy").astype(np.float32) for name in MISPLACED},
         }
-    ).with_columns(**{name: pl.lit(value, dtype=TABLES["maps"].columns[name].dtype) for name, value in place.items()})
+    )
+
+
+def _named(frame: pl.DataFrame, place: dict[str, Any]) -> pl.DataFrame:
+    columns = TABLES["maps"].columns
+    return frame.with_columns(**{name: pl.lit(value, dtype=columns[name].dtype) for name, value in place.items()})

@@ -18,7 +18,7 @@ from kdpipe.pipeline.analysis_plan import Analysis
 from kdpipe.pipeline.run_study import Result
 from kdpipe.pipeline.training_plan import Training
 
-EXPORT_VERSION = 5  # raised when the same outputs would be assembled differently
+EXPORT_VERSION = 6  # raised when the same outputs would be assembled differently
 
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "polars", "openTSNE", "ivis", "tensorflow", "scikit-learn")

@@ -2,79 +2,33 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import polars as pl
-from PIL import Image
 
-from kdpipe.config.study import StudySpec
 from kdpipe.engine.cache import Cache
-from kdpipe.measures import MEASURES, flips, margins
+from kdpipe.errors import KdpipeError
 from kdpipe.pipeline.analysis_plan import Analysis
-from kdpipe.pipeline.export.collect import done, logits_of
-from kdpipe.pipeline.stages.factors import teacher_entropy
-from kdpipe.pipeline.training_plan import TEACHER, Training
-from kdpipe.seeds import derive_seed
-
-LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
+from kdpipe.pipeline.export.collect import collected, done
+from kdpipe.pipeline.stages.answers import ANSWERS
+from kdpipe.pipeline.stages.predictions import PREDICTIONS
+from kdpipe.pipeline.stages.samples import SAMPLES
 
 
-def samples_table(training: Training, analysis: Analysis, class_names: list[str], cache: Cache) -> pl.DataFrame:
-    folder = cache.path(training.probe)
-    images, labels = np.load(folder / "images.npy"), np.load(folder / "labels.npy")
-    return pl.DataFrame(
-        {
-            "sample_id": np.arange(len(labels), dtype=np.int32),
-            "label": labels.astype(np.int32),
-            "class_name": [class_names[label] for label in labels],
-            "display_rank": np.arange(len(labels), dtype=np.int32),
-            "image": [_webp(image) for image in images],
-            **_factors(folder, cache.path(analysis.embeddings[TEACHER])),
-        }
-    )
+def samples_table(analysis: Analysis, class_names: Sequence[str], cache: Cache) -> pl.DataFrame:
+    stage = analysis.answers.samples
+    if stage is None or not cache.has(stage):
+        raise KdpipeError("The probe images could not be made ready to be shown, see above; no artifacts were written.")
+    frame = pl.read_parquet(cache.path(stage) / SAMPLES)
+    names = dict(enumerate(class_names))
+    return frame.with_columns(class_name=pl.col("label").replace_strict(names, return_dtype=pl.String))
 
 
-def _factors(probe: Path, teacher: Path) -> dict[str, Any]:
-    """The known factors of the images; a hue in degrees, or none."""
-    found = dict(np.load(probe / "factors.npz"))
-    cosine, sine = found.pop("hue").T
-    degrees = np.degrees(np.arctan2(sine, cosine)) % 360
-    none = np.hypot(cosine, sine) == 0
-    hue = [None if grey else float(value) for value, grey in zip(degrees, none, strict=True)]
-    return {**found, "hue": hue, "teacher_entropy": teacher_entropy(np.load(teacher / "logits.npy"))}
-
-
-def _webp(image: np.ndarray) -> bytes:
-    """(C, H, W) uint8 as WebP bytes."""
-    pixels = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, 2)
-    small = max(pixels.shape[:2]) <= LOSSLESS_UP_TO
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).convert("RGB").save(buffer, "WEBP", lossless=small, quality=80, method=6)
-    return buffer.getvalue()
-
-
-def predictions_table(training: Training, analysis: Analysis, cache: Cache) -> pl.DataFrame:
-    labels = np.load(cache.path(training.probe) / "labels.npy")
+def predictions_table(analysis: Analysis, cache: Cache) -> pl.DataFrame:
+    """Each network's answers, with the layer from which on its neighbours vote for them where that was measured."""
     frames = []
-    for network_id, stage in done(analysis.embeddings, cache).items():
-        if (logits := logits_of(stage, cache)) is None:
-            continue
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        predicted = logits.argmax(axis=1)
-        frame = pl.DataFrame(
-            {
-                "sample_id": np.arange(len(labels), dtype=np.int32),
-                "predicted": predicted.astype(np.int32),
-                "confidence": (shifted.max(axis=1) / shifted.sum(axis=1)).astype(np.float32),
-                "margin": margins(logits, labels).astype(np.float32),
-                "correct": predicted == labels,
-                "logits": list(logits),
-            },
-            schema_overrides={"logits": pl.List(pl.Float32)},
-        )
+    for network_id, stage in done(analysis.answers.predictions, cache).items():
+        frame = pl.read_parquet(cache.path(stage) / PREDICTIONS)
         measured = analysis.measures[network_id]
         if cache.has(measured):
             settled = pl.read_parquet(cache.path(measured) / "answers.parquet")
@@ -84,27 +38,11 @@ def predictions_table(training: Training, analysis: Analysis, cache: Cache) -> p
     return pl.concat(frames, how="vertical_relaxed") if frames else pl.DataFrame()
 
 
-def answers_table(spec: StudySpec, training: Training, analysis: Analysis, cache: Cache) -> pl.DataFrame:
+def answers_table(analysis: Analysis, cache: Cache) -> pl.DataFrame:
     """Each network's answers beside its teacher's and those of plain of the same seed."""
-    labels = np.load(cache.path(training.probe) / "labels.npy")
-    embedded = done(analysis.embeddings, cache)
-    shuffle = np.random.default_rng(derive_seed("shuffled answers")).permutation(len(labels))
-    rows: list[dict[str, Any]] = []
-    for one, other in analysis.similarity:
-        if one not in embedded or other not in embedded:
-            continue
-        logits, others = logits_of(embedded[one], cache), logits_of(embedded[other], cache)
-        assert logits is not None and others is not None, "raw pixels are compared with nobody"
-        said, theirs = logits.argmax(axis=1), others.argmax(axis=1)
-        arrays = {"a": said, "b": theirs, "correct_a": said == labels, "correct_b": theirs == labels}
-        moved = {**arrays, "b": theirs[shuffle], "correct_b": (theirs == labels)[shuffle]}
-        place = {"network_id": one, "other_id": other}
-        for measure in (MEASURES[name] for name in spec.measures.names if MEASURES[name].of == "answers"):
-            value = measure.function(*(arrays[name] for name in measure.takes))
-            chance = measure.known_chance(labels)
-            if measure.chance == "shuffled":
-                chance = measure.function(*(moved[name] for name in measure.takes))
-            rows.append({**place, "measure": measure.name, "value": value, "chance": chance})
-        shares = flips(theirs, said, labels).shares
-        rows += [{**place, "measure": name, "value": value, "chance": None} for name, value in shares.items()]
-    return pl.DataFrame(rows, schema_overrides={"value": pl.Float32, "chance": pl.Float32}, infer_schema_length=None)
+    return collected(ANSWERS, analysis.answers.answers, cache, "other_id")
+
+
+def flips_table(analysis: Analysis, cache: Cache, file: str) -> pl.DataFrame:
+    """What each student fixed, broke and inherited: one of the two files of the stage."""
+    return collected(file, analysis.answers.flips, cache, "plain_id", "teacher_id")

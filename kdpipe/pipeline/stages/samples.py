@@ -1,0 +1,54 @@
+"""The stage that makes the probe images ready to be shown: as small pictures, with their known factors."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from PIL import Image
+
+from kdpipe.engine.stage import Context, Task, stage
+from kdpipe.pipeline.stages.factors import teacher_entropy
+from kdpipe.pipeline.stages.predictions import read_logits
+
+SAMPLES = "samples.parquet"
+LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
+
+
+@stage("samples", takes=("probe", "teacher"))
+def make_samples(task: Task, context: Context) -> None:
+    """The probe images as WebP, their labels and display order, and the known factors of each."""
+    probe = task.inputs["probe"]
+    images, labels = np.load(probe / "images.npy"), np.load(probe / "labels.npy")
+    pl.DataFrame(
+        {
+            "sample_id": np.arange(len(labels), dtype=np.int32),
+            "label": labels.astype(np.int32),
+            "display_rank": np.arange(len(labels), dtype=np.int32),
+            "image": [webp(image) for image in images],
+            **known_factors(dict(np.load(probe / "factors.npz"))),
+            "teacher_entropy": teacher_entropy(read_logits(task.inputs["teacher"])),
+        },
+        schema_overrides={"hue": pl.Float64},
+    ).write_parquet(task.folder / SAMPLES)
+
+
+def known_factors(found: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Factors as one number an image: a hue, stored as cosine and sine, in degrees; None where there is no colour."""
+    cosine, sine = found["hue"].T
+    degrees = np.degrees(np.arctan2(sine, cosine)) % 360
+    none = np.hypot(cosine, sine) == 0
+    hue = [None if grey else float(value) for value, grey in zip(degrees, none, strict=True)]
+    return {**found, "hue": hue}
+
+
+def webp(image: NDArray[np.uint8]) -> bytes:
+    """(C, H, W) uint8 as WebP bytes."""
+    pixels = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, 2)
+    small = max(pixels.shape[:2]) <= LOSSLESS_UP_TO
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert("RGB").save(buffer, "WEBP", lossless=small, quality=80, method=6)
+    return buffer.getvalue()
