@@ -146,7 +146,7 @@ def test_a_layer_class_by_class_with_the_range_of_its_seeds(root: Path) -> None:
 
 
 def test_the_advance_is_that_of_the_evidence() -> None:
-    module = pytest.importorskip("kdpipe.evidence.curves")
+    module = pytest.importorskip("kdpipe.relative_depth")
     rng = np.random.default_rng(3)
     depth = np.linspace(0, 1, 5)
     method, plain = rng.normal(size=(2, 200, 5)).cumsum(axis=2)

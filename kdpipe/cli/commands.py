@@ -17,6 +17,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from kdpipe.artifacts.store import ARTIFACTS, study_names
+from kdpipe.cli.migrate import migrate_named
 from kdpipe.cli.progress import RichReporter, open_log
 from kdpipe.config.diagnostics import closest
 from kdpipe.config.preflight import Preflight, run_preflight
@@ -36,6 +37,7 @@ from kdpipe.pipeline.cost import rough_seconds
 from kdpipe.pipeline.export.study import export, export_weights
 from kdpipe.pipeline.run_study import finished, run_study
 from kdpipe.pipeline.training_plan import TRAINING_KINDS, plan_training
+from kdpipe.vocabulary import full_title
 
 KINDS = TRAINING_KINDS + ANALYSIS_KINDS
 CACHE_VARIABLE = "KDPIPE_CACHE"
@@ -200,9 +202,24 @@ def judge(
         table.add_column(column)
     for row in found.verdicts.iter_rows(named=True):
         claim, student, method = row["claim"], row["student"] or "all", row["method_label"] or "all"
-        table.add_row(claim, student, method, f"{row['label_fraction']:.4g}", row["title"])
+        table.add_row(claim, student, method, f"{row['label_fraction']:.4g}", _title(row))
     console.print(table)
     console.print(f"{found.verdicts.height} verdicts in {time.perf_counter() - started:.1f} s: {artifacts / study}")
+
+
+def _title(row: dict[str, Any]) -> str:
+    return full_title(row["verdict"], row["title"], row["controls_not_asked"])
+
+
+@app.command()
+def migrate(
+    study: Annotated[
+        str, typer.Argument(metavar="NAME", help="A study under the artifacts folder.", show_default=False)
+    ],
+    artifacts: Annotated[Path, typer.Option(help="Where artifacts are.", show_default="artifacts/")] = ARTIFACTS,
+) -> None:
+    """Bring a finished study's artifacts to the present schema, without a network."""
+    console.print(migrate_named(study, artifacts))
 
 
 @app.command()

@@ -12,21 +12,21 @@ from kdpipe.engine.stage import Stage, StageFunction
 from kdpipe.measures import MEASURES
 from kdpipe.models.profile import pair_by_depth
 from kdpipe.pipeline.stages.credit import make_credit
-from kdpipe.pipeline.stages.embeddings import PIXELS, make_embeddings
+from kdpipe.pipeline.stages.embeddings import make_embeddings
 from kdpipe.pipeline.stages.explanations import make_explanations
 from kdpipe.pipeline.stages.factors import make_factors
 from kdpipe.pipeline.stages.layer_measures import make_measures
 from kdpipe.pipeline.stages.maps import make_consensus, make_maps
 from kdpipe.pipeline.stages.similarity import make_similarity
 from kdpipe.pipeline.stages.teacher_measures import make_teacher_measures
-from kdpipe.pipeline.training_plan import TEACHER, Planned, Training
+from kdpipe.pipeline.training_plan import Planned, Training
+from kdpipe.vocabulary import CONSENSUS, INDEPENDENT, PIXELS, TEACHER
 
 ANALYSIS = (
     make_embeddings, make_measures, make_teacher_measures, make_similarity, make_factors, make_credit,
     make_explanations, make_consensus, make_maps,
 )  # fmt: skip
 ANALYSIS_KINDS = tuple(function.kind for function in ANALYSIS)
-CONSENSUS, INDEPENDENT = "consensus", "independent"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import polars as pl
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
 from kdpipe.errors import ArtifactError
+from kdpipe.relative_depth import nearest_place
 
 VIEWS = {"gap": "channel means (gap)", "projection": "whole map (projection)"}
 ROLES = ("teacher", "plain", "control", "distilled", "checkpoint", "baseline")
@@ -169,16 +170,6 @@ def columns_of(layers: pl.DataFrame, chosen: Sequence[str]) -> pl.DataFrame:
         .sort("order")
         .select("layer", "relative_depth", place=pl.int_range(pl.len()), count=pl.len())
     )
-
-
-def nearest_place(place: int, count: int, others: int) -> int:
-    """Which of ``others`` layers is nearest in relative depth to layer ``place`` of ``count``; earlier on ties.
-
-    In integers, as the pipeline pairs layers (``kdpipe.models.saved.pair_by_depth``): halves and thirds of
-    floats tie by luck.
-    """
-    own, other = max(count - 1, 1), max(others - 1, 1)
-    return min(range(others), key=lambda j: abs(place * other - j * own))
 
 
 def layers_in_order(layers: pl.DataFrame) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from kdpipe.app.shared import catalog, tables
 from kdpipe.app.shared.charts import CANVAS, Layered
 from kdpipe.app.shell.theme import GREY, PETROFF, SAME
 from kdpipe.artifacts.store import Study
+from kdpipe.relative_depth import nearest_place
 
 KINDS = ("kept", "gained", "lost", "invented")
 SAME_CLASS, OTHER_CLASS = "same class", "other class"
@@ -62,7 +63,7 @@ def of_another_seed(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFram
     theirs, first, second = ordered[teacher[0]], plain[0], plain[1]
     rows = []
     for i, layer in enumerate(ordered[second]):
-        near = theirs[catalog.nearest_place(i, len(ordered[second]), len(theirs))]
+        near = theirs[nearest_place(i, len(ordered[second]), len(theirs))]
         places = [(second, layer), (first, layer), (teacher[0], near)]
         ids = [found.filter(network_id=name, layer=at).sort("sample_id") for name, at in places]
         if any(one.is_empty() for one in ids):

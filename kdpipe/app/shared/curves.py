@@ -1,6 +1,6 @@
 """Two curves over depth on a page: differences to plain, the area before the last layer, and the advance.
 
-The definitions are those of :mod:`kdpipe.evidence.curves`, which needs SciPy's company; a test holds both together.
+The definitions are those of :mod:`kdpipe.relative_depth`, which needs SciPy's company; a test holds both together.
 """
 
 from __future__ import annotations

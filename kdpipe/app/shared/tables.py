@@ -9,6 +9,7 @@ import polars as pl
 from kdpipe.app.shared import catalog
 from kdpipe.app.shared.charts import depth_means
 from kdpipe.artifacts.store import Study
+from kdpipe.relative_depth import nearest_place
 
 MOST_CLASSES = 24
 
@@ -104,7 +105,7 @@ def by_class(
     reference = next(who for who in [*students(scope), *scope["network_id"]] if layer in ordered.get(who, []))
     place, count = ordered[reference].index(layer), len(ordered[reference])
     matched = [
-        (who, ordered[who][catalog.nearest_place(place, count, len(ordered[who]))])
+        (who, ordered[who][nearest_place(place, count, len(ordered[who]))])
         for who in scope["network_id"]
         if who in ordered
     ]
@@ -144,7 +145,7 @@ def matching_depth(pairs: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFram
     ordered = catalog.layers_in_order(layers)
     teachers = pairs.select("network_id", "other_id").unique().sort("network_id", "other_id")
     matched = [
-        (who, layer, teacher, ordered[teacher][catalog.nearest_place(i, len(ordered[who]), len(ordered[teacher]))])
+        (who, layer, teacher, ordered[teacher][nearest_place(i, len(ordered[who]), len(ordered[teacher]))])
         for who, teacher in teachers.unique("network_id", keep="first", maintain_order=True).rows()
         for i, layer in enumerate(ordered.get(who, []))
         if teacher in ordered

@@ -18,6 +18,7 @@ from kdpipe.app.shared import catalog, charts, tables
 from kdpipe.app.shared.charts import CANVAS, Layered
 from kdpipe.app.shell.theme import PETROFF
 from kdpipe.artifacts.store import Study
+from kdpipe.relative_depth import nearest_place
 
 OTHER_START, OTHER_SEED = "other initial weights", "another seed"
 EVERY = "all, their mean"
@@ -99,7 +100,7 @@ def pairing(pairs: pl.DataFrame, layers: pl.DataFrame, down: str, across: str) -
     ordered = catalog.layers_in_order(layers)
     one, other = pairs.row(0, named=True)["network_id"], pairs.row(0, named=True)["other_id"]
     rows, columns = ordered[one], ordered[other]
-    matched = {(layer, columns[catalog.nearest_place(i, len(rows), len(columns))]) for i, layer in enumerate(rows)}
+    matched = {(layer, columns[nearest_place(i, len(rows), len(columns))]) for i, layer in enumerate(rows)}
     value = pl.col("value")
     cells = pairs.group_by("layer", "other_layer", maintain_order=True).agg(
         value.mean(), lowest=value.min(), highest=value.max(), chance=pl.col("chance").mean(),

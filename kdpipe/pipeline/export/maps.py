@@ -19,8 +19,9 @@ from kdpipe.files import canonical_json
 from kdpipe.measures import MEASURES, displacement
 from kdpipe.pipeline.analysis_plan import Analysis, MapPlan
 from kdpipe.pipeline.stages.maps import LAYOUT, MAP_NEIGHBOURS, MISPLACED, QUALITY
-from kdpipe.pipeline.training_plan import TEACHER, Training
+from kdpipe.pipeline.training_plan import Training
 from kdpipe.representation.alignment import align
+from kdpipe.vocabulary import TEACHER
 
 
 def map_tables(

@@ -16,8 +16,9 @@ from kdpipe.measures import MEASURES, flips, margins
 from kdpipe.pipeline.analysis_plan import Analysis
 from kdpipe.pipeline.export.collect import done, logits_of
 from kdpipe.pipeline.stages.factors import teacher_entropy
-from kdpipe.pipeline.training_plan import TEACHER, Training
+from kdpipe.pipeline.training_plan import Training
 from kdpipe.seeds import derive_seed
+from kdpipe.vocabulary import TEACHER
 
 LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
 

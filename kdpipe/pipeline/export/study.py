@@ -29,8 +29,8 @@ from kdpipe.pipeline.export.record import study_record, timings_record
 from kdpipe.pipeline.export.registries import measures_table, methods_table
 from kdpipe.pipeline.export.samples import answers_table, predictions_table, samples_table
 from kdpipe.pipeline.run_study import Result, finished
-from kdpipe.pipeline.stages.embeddings import PIXELS
 from kdpipe.pipeline.training_plan import Training
+from kdpipe.vocabulary import PIXELS
 
 
 def export(
