@@ -14,10 +14,11 @@ import polars as pl
 
 from kdpipe.app.shared import catalog, gains
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import CONTROL, LEAST_SEEDS, PLAIN
 
 DRAWS = 2000
 _LANES = ((0,), (0, 1), (1, 0, 2), (1, 3, 0, 2), (2, 0, 4, 1, 3))
-_CELL = ("student", "label_fraction")
+_CELL = ("student", "budget_id")
 _PARTS = ("data", "teacher", "student", "loss")
 
 
@@ -87,13 +88,13 @@ def differences(study: Study, networks: pl.DataFrame, quantity: Quantity) -> pl.
         return gains.pairs(networks)
     rows = study.frame("comparisons", measure=quantity.measure, quantity=quantity.quantity)
     labels = _labels(networks)
-    found: dict[tuple[str, float, str], list[float]] = {}
-    for row in rows.filter(pl.col("against") == "plain").iter_rows(named=True):
-        found[row["student"], row["label_fraction"], row["method_label"]] = row["per_seed"]
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for row in rows.filter(against=PLAIN).iter_rows(named=True):
+        found[row["student"], row["budget_id"], row["method_label"]] = row["per_seed"]
     own = dict(found)
-    for row in rows.filter(pl.col("against") != "plain").iter_rows(named=True):
-        control, withheld = row["against"].removesuffix(" - plain"), row["against"].endswith(" - plain")
-        cell = (row["student"], row["label_fraction"])
+    for row in rows.filter(against=CONTROL).iter_rows(named=True):
+        control, withheld = row["control"], row["control_kind"] == "without"
+        cell = (row["student"], row["budget_id"])
         method = own.get((*cell, row["method_label"]))
         if (*cell, control) in found or method is None or len(method) != len(row["per_seed"]):
             continue
@@ -101,15 +102,16 @@ def differences(study: Study, networks: pl.DataFrame, quantity: Quantity) -> pl.
         found[*cell, control] = row["per_seed"] if withheld else list(less)
     seeds, layers = _paired_seeds(networks), _layers(study, networks)
     parts = []
-    for (student, fraction, label), values in found.items():
-        if (student, fraction, label) not in labels:
+    for (student, budget, label), values in found.items():
+        if (student, budget, label) not in labels:
             continue  # such as a plain student of matched accuracy, which is no series of its own
-        known = seeds.get((student, fraction, label), [])
+        known = seeds.get((student, budget, label), [])
         scale = layers.get(student, 1) - 1 if quantity.quantity == "advance" else 1
-        named = known if len(known) == len(values) and quantity.quantity != "advance" else [None] * len(values)
+        named = known if len(known) == len(values) else [None] * len(values)
         parts += [
-            {**labels[student, fraction, label], "seed": seed, "gain": scale * value}
+            {**labels[student, budget, label], "seed": seed, "gain": scale * value}
             for seed, value in zip(named, values, strict=True)
+            if value is not None  # of advance: plain's final value is never reached
         ]
     schema = {**gains.pairs(networks.clear()).schema, "gain": pl.Float64()}
     return pl.DataFrame(parts, schema=schema)
@@ -128,8 +130,8 @@ def intervals(study: Study, networks: pl.DataFrame, quantity: Quantity) -> pl.Da
     return rows.join(named, on=[*_CELL, "method_label"]).select(*_CELL, "series", "low", "high", "never_reached")
 
 
-def null_reach(study: Study, rows: pl.DataFrame, quantity: Quantity) -> dict[tuple[str, float], float]:
-    """How far another start moves a quantity, by (student, label_fraction); cells without a null are left out.
+def null_reach(study: Study, rows: pl.DataFrame, quantity: Quantity) -> dict[tuple[str, str], float]:
+    """How far another start moves a quantity, by (student, budget_id); cells without a null are left out.
 
     Of the test accuracy the furthest seed of the control; of areas the root mean square over seeds, which the
     judge divided the estimate by. Nothing is stored of advances.
@@ -142,24 +144,24 @@ def null_reach(study: Study, rows: pl.DataFrame, quantity: Quantity) -> dict[tup
         ratio = pl.col("null_ratio")
         stored = stored.filter(ratio.is_not_null() & ratio.is_finite() & (ratio != 0))
         found = stored.group_by(_CELL).agg(reach=(pl.col("estimate") / ratio).abs().max())
-    return {(student, fraction): float(reach) for student, fraction, reach in found.rows()}
+    return {(student, budget): float(reach) for student, budget, reach in found.rows()}
 
 
-def _labels(networks: pl.DataFrame) -> dict[tuple[str, float, str], dict[str, Any]]:
+def _labels(networks: pl.DataFrame) -> dict[tuple[str, str, str], dict[str, Any]]:
     students = networks.filter(catalog.STUDENT).unique([*_CELL, "method_label"], keep="first", maintain_order=True)
     return {
-        (row["student"], row["label_fraction"], row["method_label"]): {name: row[name] for name in gains.KIND}
+        (row["student"], row["budget_id"], row["method_label"]): {name: row[name] for name in gains.KIND}
         for row in students.iter_rows(named=True)
     }
 
 
-def _paired_seeds(networks: pl.DataFrame) -> dict[tuple[str, float, str], list[int]]:
+def _paired_seeds(networks: pl.DataFrame) -> dict[tuple[str, str, str], list[int]]:
     """Seeds of which both plain and the method were trained to the end, in order: what ``per_seed`` is of."""
     done = networks.filter(catalog.TRAINED_STUDENT)
     plain = done.filter(pl.col("role") == "plain").select(*_CELL, "seed")
     both = done.join(plain.unique(), on=[*_CELL, "seed"], how="semi")
     grouped = both.group_by(*_CELL, "method_label").agg(pl.col("seed").unique().sort())
-    return {(student, fraction, label): list(seeds) for student, fraction, label, seeds in grouped.rows()}
+    return {(student, budget, label): list(seeds) for student, budget, label, seeds in grouped.rows()}
 
 
 def _layers(study: Study, networks: pl.DataFrame) -> dict[str, int]:
@@ -247,7 +249,7 @@ def ranks(each: pl.DataFrame) -> Ranking:
     """Rank every series within each seed, the highest value first (ties share their mean rank).
 
     The interval is the percentile bootstrap over seeds (2,000 draws, seeded), all series in the same draws. Below
-    :data:`kdpipe.app.shared.catalog.FEW_SEEDS` seeds it would claim too much, so the lowest and highest rank stand
+    :data:`kdpipe.vocabulary.LEAST_SEEDS` seeds it would claim too much, so the lowest and highest rank stand
     there.
 
     Args:
@@ -269,7 +271,7 @@ def ranks(each: pl.DataFrame) -> Ranking:
     if wide.is_empty() or not seeds:
         return Ranking(pl.DataFrame(), [], left_out, False)
     table = np.array(wide["rank"].to_list(), dtype=np.float64)  # series, seeds
-    resampled = len(seeds) >= catalog.FEW_SEEDS
+    resampled = len(seeds) >= LEAST_SEEDS
     low, high = table.min(axis=1), table.max(axis=1)
     if resampled:
         drawn = np.random.default_rng(0).integers(0, len(seeds), (DRAWS, len(seeds)))

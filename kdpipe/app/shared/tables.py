@@ -10,6 +10,7 @@ from kdpipe.app.shared import catalog
 from kdpipe.app.shared.charts import depth_means
 from kdpipe.artifacts.store import Study
 from kdpipe.relative_depth import nearest_place
+from kdpipe.vocabulary import PIXELS
 
 MOST_CLASSES = 24
 
@@ -49,7 +50,7 @@ def by_depth(rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> p
 def baselines(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, measure: str) -> pl.DataFrame:
     """Rows as of :func:`by_depth` for what nobody trained: the scope's students as they start, and the raw pixels."""
     students = scope.filter(catalog.STUDENT)["student"].unique().to_list()
-    chosen = networks.filter(catalog.BASELINE & pl.col("student").is_in([*students, "pixels"]))
+    chosen = networks.filter(catalog.NOT_TRAINED & pl.col("student").is_in([*students, PIXELS]))
     rows = study.frame("layer_measures", network_id=chosen["network_id"].to_list(), view=view, measure=measure)
     return by_depth(rows, chosen, study.layers)
 

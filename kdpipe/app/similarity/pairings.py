@@ -237,7 +237,7 @@ def out_of_sight(curves: pl.DataFrame, start: pl.DataFrame, colours: Mapping[str
 def untrained(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, measure: str) -> pl.DataFrame:
     """Likeness of the scope's students to the teacher as they start, before any training: rows as curves by depth."""
     kinds = scope.filter(catalog.STUDENT)["student"].unique().to_list()
-    start = networks.filter(catalog.BASELINE & pl.col("student").is_in(kinds))
+    start = networks.filter(catalog.NOT_TRAINED & pl.col("student").is_in(kinds))
     rows = study.frame("similarity", network_id=start["network_id"].to_list(), view=view, measure=measure)
     both = pl.concat([start, scope.filter(pl.col("role") == "teacher")])
     return tables.matching_depth(tables.to_teacher(rows, both), both, study.layers)
