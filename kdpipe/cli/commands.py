@@ -37,7 +37,7 @@ from kdpipe.pipeline.cost import rough_seconds
 from kdpipe.pipeline.export.study import export, export_weights
 from kdpipe.pipeline.run_study import finished, run_study
 from kdpipe.pipeline.training_plan import TRAINING_KINDS, plan_training
-from kdpipe.vocabulary import full_title
+from kdpipe.vocabulary import CHECKPOINT, full_title
 
 KINDS = TRAINING_KINDS + ANALYSIS_KINDS
 CACHE_VARIABLE = "KDPIPE_CACHE"
@@ -351,7 +351,9 @@ def _show_results(frames: dict[str, pl.DataFrame]) -> None:
     last = frames["layers"].filter(pl.col("relative_depth") == 1.0, pl.col("view") == "gap")
     silhouettes = frames["layer_measures"].filter(measure="silhouette").join(last, ["network_id", "layer", "view"])
     joined = networks.join(silhouettes.select("network_id", silhouette="value"), "network_id", how="left")
-    groups = joined.group_by("role", "student", "method_label", "label_fraction", maintain_order=True).agg(
+    steps = pl.when(pl.col("role") == CHECKPOINT).then("checkpoint_step")
+    keys = ("role", "student", "method_label", "label_fraction", steps.alias("step"))
+    groups = joined.group_by(*keys, maintain_order=True).agg(
         pl.len().alias("seeds"),
         pl.col("test_accuracy").mean().alias("accuracy"),
         pl.col("test_accuracy").std().alias("spread"),
@@ -366,7 +368,7 @@ def _show_results(frames: dict[str, pl.DataFrame]) -> None:
         lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         table.add_row(
             row["student"],
-            row["method_label"],
+            row["method_label"] + (f" at step {row['step']}" if row["step"] else ""),
             f"{row['label_fraction']:.4g}",
             f"{row['seeds']}{lost}",
             _number(None if row["accuracy"] is None else 100 * row["accuracy"], "{:.1f}") + spread,

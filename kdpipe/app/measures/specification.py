@@ -63,9 +63,7 @@ def rows_of(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame
         way=pl.when(several).then(pl.concat_str("against", pl.lit(": "), way)).otherwise(way),
         kind=pl.when("fixed_in_advance").then(pl.lit("fixed in advance")).otherwise(pl.lit("another way")),
     )
-    first = pl.col("measure").replace_strict(
-        {name: at for at, name in enumerate(ENDPOINTS)}, default=len(ENDPOINTS)
-    )
+    first = pl.col("measure").replace_strict({name: at for at, name in enumerate(ENDPOINTS)}, default=len(ENDPOINTS))
     return rows.sort(first, "estimate").with_columns(
         place=pl.int_range(pl.len()).over("measure"),
         endpoint=pl.col("measure").replace({name: one.full_title for name, one in ENDPOINTS.items()}),

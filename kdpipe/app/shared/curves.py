@@ -133,7 +133,7 @@ def pair_of(study: Study, networks: pl.DataFrame, cell: Mapping[str, Any], endpo
 
 def _advance(depth: Array, method: Array, plain: Array) -> tuple[float, float, float]:
     level = float(plain[-1])
-    return level, *(float(first_reached(depth, curve, level)) for curve in (method, plain))
+    return level, float(first_reached(depth, method, level)), float(first_reached(depth, plain, level))
 
 
 def between(depth: Array, method: Array, plain: Array) -> pl.DataFrame:
