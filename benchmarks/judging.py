@@ -47,7 +47,8 @@ def frames() -> dict[str, pl.DataFrame]:
             networks.append(
                 {
                     "network_id": name, "role": role, "student": "small", "method": label, "method_label": label,
-                    "method_parameters": "{}", "training": "{}", "teacher_id": None, "label_fraction": 0.1,
+                    "method_parameters": "{}", "training": "{}", "teacher_id": None,
+                    "label_fraction": 0.1, "budget_id": "0.1", "checkpoint_of": None,
                     "labelled_images": 100, "unlabelled": False, "seed": seed, "checkpoint_step": 100,
                     "status": "trained", "test_accuracy": 0.7 + ahead,
                 }

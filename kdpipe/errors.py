@@ -26,4 +26,20 @@ class MapError(KdpipeError):
 
 
 class ArtifactError(KdpipeError):
-    """An artifact that is missing, damaged or of another schema."""
+    """An artifact that cannot be read or written: one of those below, or a table or column that there is not."""
+
+
+class MissingArtifactError(ArtifactError):
+    """A file of a study that is not there."""
+
+
+class DamagedArtifactError(ArtifactError):
+    """A file that is not what its study wrote."""
+
+
+class OtherSchemaError(ArtifactError):
+    """A file of an older or a newer schema."""
+
+
+class UnexpectedContentError(ArtifactError):
+    """A file that is whole and holds what the schema does not allow."""

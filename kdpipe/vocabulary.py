@@ -179,7 +179,7 @@ Verdict = Literal[
     "not computable",
 ]
 # In words that fit every claim.
-VERDICTS: Mapping[Verdict, str] = {
+MEANINGS: Mapping[Verdict, str] = {
     "supported": "The effect is there, on all that it is judged by, and no control that was asked gains as much.",
     "supported for compactness only": "Classes are tighter earlier, but neighbours are not shown to agree more.",
     "better but not earlier": "The curve is higher, but its shape over depth is not shown to be an earlier one.",
@@ -201,6 +201,13 @@ Finding = Literal["estimate only", "not computable", "no difference", "reversed"
 FINDINGS: tuple[Finding, ...] = get_args(Finding)
 
 
-def not_asked_in_words(controls: int) -> str:
-    """``2 controls not asked``; empty for none."""
-    return f"{controls} control{'s' * (controls != 1)} not asked" if controls else ""
+def qualification(verdict: str, not_asked: int) -> str:
+    """What qualifies a positive verdict: ``2 controls not asked``; empty for others, and where all were asked."""
+    if verdict not in POSITIVE or not not_asked:
+        return ""
+    return f"{not_asked} control{'s' * (not_asked != 1)} not asked"
+
+
+def full_title(verdict: str, title: str, not_asked: int) -> str:
+    """A verdict's title with its :func:`qualification`: ``supported, 2 controls not asked``."""
+    return ", ".join(filter(None, [title, qualification(verdict, not_asked)]))

@@ -145,7 +145,7 @@ def main() -> None:
         "methods is one of methods only where these curves show that both were trained to the end."
     )
     with page.section("The training"):
-        networks = catalog.networks(study).filter(~catalog.BASELINE & (pl.col("role") != "checkpoint"))
+        networks = catalog.networks(study).filter(~catalog.NOT_TRAINED & (pl.col("role") != "checkpoint"))
         page.lost_networks(networks)
         if networks.filter(catalog.STUDENT).is_empty():
             st.info("This study has no students.")

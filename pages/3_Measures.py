@@ -12,6 +12,7 @@ from kdpipe.app.shared import verdicts as evidence
 from kdpipe.app.shared.scope import pick_scope
 from kdpipe.app.shell import page, pick
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import ENDPOINTS
 
 
 def depth_section(
@@ -97,9 +98,9 @@ def earlier_section(study: Study, networks: pl.DataFrame, cell: dict[str, Any], 
         "measure's unit times depth. **Advance**: how much less depth it needs to be where plain ends (arrow)."
     )
     rows = evidence.of_cell(study.comparisons, cell).filter(against="plain")
-    for column, endpoint in zip(st.columns(2), evidence.ENDPOINTS, strict=True):
+    for column, endpoint in zip(st.columns(2), ENDPOINTS, strict=True):
         with column:
-            st.subheader(evidence.ENDPOINTS[endpoint])
+            st.subheader(ENDPOINTS[endpoint].full_title)
             pair = curves.pair_of(study, networks, cell, endpoint)
             if pair is None:
                 st.info("The study has no curves of this endpoint for both: it takes its measure in this view.")
@@ -107,10 +108,9 @@ def earlier_section(study: Study, networks: pl.DataFrame, cell: dict[str, Any], 
             mine = {row["quantity"]: row for row in rows.filter(measure=endpoint).rows(named=True)}
             area = curves.area_in_words(mine.get("early_abc"), evidence.epsilon_of(study, endpoint))
             advance = curves.advance_in_words(mine.get("advance"), pair)
-            measured = evidence.ENDPOINTS[endpoint].split(" (")[0]
             own = colours.get(pair.name) or focus.colours(study, networks, [pair.name])[pair.name]
-            chart = curves.earlier_chart(pair, {"plain": colours["plain"], pair.name: own}, measured)
-            alt = f"{evidence.ENDPOINTS[endpoint]} of {pair.name} and plain by relative depth. {area} {advance}"
+            chart = curves.earlier_chart(pair, {"plain": colours["plain"], pair.name: own}, ENDPOINTS[endpoint].title)
+            alt = f"{ENDPOINTS[endpoint].full_title} of {pair.name} and plain by relative depth. {area} {advance}"
             page.chart(study, chart, f"earlier_{endpoint}", alt)
             st.markdown(area)
             st.markdown(advance)

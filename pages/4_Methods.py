@@ -27,7 +27,7 @@ def gain_section(
         st.info(f"No network here can be compared with a plain student of its own seed in {quantity.name}.")
         return
     null = methods.null_reach(study, everything, quantity)
-    reach = null.get(rows.select("student", "label_fraction").row(0), 0.0)
+    reach = null.get(rows.select("student", "budget_id").row(0), 0.0)
     drawn = gain_charts.ranges(rows, colours, quantity, reach)
     page.chart(study, drawn, key="gains", alt=method_tables.gains_in_words(rows, quantity, reach))
     about = method_tables.about_ranges(rows, quantity, reach, gain_charts.left_edge(rows, reach) is not None)
@@ -132,7 +132,8 @@ def across_section(study: Study, networks: pl.DataFrame, quantity: methods.Quant
             alt = method_tables.slopes_in_words(mine.filter(pl.col("series").is_in(list(colours))), quantity)
             page.chart(study, drawn, key=f"slopes_{index}", alt=alt)
     st.caption(quantity.about + method_tables.about_slopes(by, bool(null)))
-    page.table_beside(rows.drop("rank", "null", "label_fraction"), f"{study.name}-everywhere", "everywhere")
+    shown = rows.drop("rank", "null", "budget_id", "label_fraction")
+    page.table_beside(shown, f"{study.name}-everywhere", "everywhere")
 
 
 def catalogue_section(study: Study, networks: pl.DataFrame) -> None:

@@ -10,12 +10,13 @@ sys.path.insert(0, str(ROOT))
 from kdpipe.evidence import MEANINGS, Rules
 from kdpipe.evidence.claims import CLAIMS
 from kdpipe.methods import METHODS
+from kdpipe.vocabulary import MATCHED_ACCURACY, MATCHED_ACCURACY_SUMMARY
 
 TARGET = ROOT / "docs" / "EVIDENCE.md"
 RULES = Rules()
 TEXT = f"""# Evidence: how a claim is judged
 
-Written by `scripts/evidence_docs.py` from `kdpipe/claims.py`, `kdpipe/evidence/` and the registry of methods.
+Written by `scripts/evidence_docs.py` from `kdpipe/evidence/`, `kdpipe/vocabulary.py` and the registry of methods.
 
 Lee & Wallraven's abstract makes several claims in one sentence. Each can be true or false by itself, so each is judged by
 itself, for every student, method and budget of labels of a study. kdpipe tests what the abstract says; it does not claim to
@@ -48,11 +49,11 @@ the channel means, both by `relative_depth`. Of each, with the distilled and the
 - **This teacher, these images.** p is about seeds, the interval about seeds and images; both hold for the one teacher of the study.
 - **The null.** Every effect is also given as a multiple of what plain moves when only its initial weights differ. Where a study has no
   second start, plain of the next seed stands in, whose labels and batches differ too: a wider null.
-- **What would not matter** (epsilon) stands in the study file, under `[evidence]`, before the run.
+- **The margin** ±ε, within which a difference does not matter, is the study's: under `[evidence]` in its file, or the default.
 
 ## What else could explain it
 
-A positive effect must outlast every control of the study that could explain it. Of a control *instead*, which puts something else in
+A positive effect must remain after every control of the study that could explain it. Of a control *instead*, which puts something else in
 distillation's place, distilled must be ahead; of a control *without*, which distils but withholds something, a gain over plain must be left.
 
 {{controls}}
@@ -63,7 +64,7 @@ left. Controls that vary KD are asked of KD alone; a method with another `teache
 that saw more labels is an upper bound, and explains a gain only where the distilled student saw the same images.
 
 A control that could explain a gain and was not asked, because the study does not have it or lacks a seed of it, is named with the verdict and
-counted in its title: *supported, 2 controls not asked*. More controls leave less room for *supported*, so a comparison that was tested less
+counted: *supported, 2 controls not asked*. More controls leave less room for *supported*, so a comparison that was tested less
 is not one that fared better.
 
 The **specification curve** repeats the comparison in every way that it could have been measured: both views, columns standardised or not,
@@ -71,7 +72,7 @@ two numbers of neighbours.
 
 ## The verdicts
 
-Tried in this order; each comes with its numbers, the controls it outlasted and those that could not be asked.
+Tried in this order; each comes with its numbers, the controls after which it remains and those that could not be asked.
 
 {{verdicts}}
 
@@ -100,7 +101,7 @@ def main() -> None:
     claims = [(f"`{claim.name}`", claim.title, claim.measured_by, claim.rule) for claim in CLAIMS]
     explaining = [method for method in METHODS.values() if method.explains]
     controls = [(f"`{m.name}`", m.explains or "", m.control_of or "any", m.summary) for m in explaining]
-    controls.append(("`matched-accuracy`", "without", "any", "Both students at the accuracy of the worse one."))
+    controls.append((f"`{MATCHED_ACCURACY}`", "without", "any", MATCHED_ACCURACY_SUMMARY))
     text = TEXT.format(
         claims=table(("claim", "in words", "judged by", "supported if"), claims),
         controls=table(("control", "kind", "of", "what it is"), controls),

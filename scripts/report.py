@@ -11,6 +11,16 @@ sys.path.insert(0, str(ROOT))
 import polars as pl
 
 from kdpipe.artifacts.store import ARTIFACTS, Study, open_study, study_names
+from kdpipe.vocabulary import (
+    CHECKPOINT,
+    CONTROL_TEACHER,
+    NOT_ASKED,
+    REMAINS,
+    STUDENT_ROLES,
+    UNTRAINED,
+    budget_id,
+    full_title,
+)
 
 STUDIES, TARGET = ROOT / "studies", ROOT / "docs" / "RESULTS.md"
 LAYERS = (
@@ -42,14 +52,20 @@ def markdown(frame: pl.DataFrame) -> str:
     return "\n".join([head, rule, *rows])
 
 
+def label() -> pl.Expr:
+    """What a configuration is called: its label in the study and, of a checkpoint, its step."""
+    there = pl.concat_str("method_label", pl.lit(" at step "), "checkpoint_step")
+    return pl.when(pl.col("role") == CHECKPOINT).then(there).otherwise("method_label").alias("method_label")
+
+
 def gains(frame: pl.DataFrame, value: str) -> pl.DataFrame:
     """Mean, lowest and highest over seeds of ``value``, and of its difference to plain within a seed."""
-    keys = ["student", "label_fraction", "seed"]
+    keys = ["student", "budget_id", "seed"]
     plain = frame.filter(role="plain").select(*keys, plain=value)
     return (
         frame.join(plain, keys, how="left")
         .with_columns(gain=pl.col(value) - pl.col("plain"))
-        .group_by("role", "student", "method_label", "label_fraction", maintain_order=True)
+        .group_by("role", "student", label(), "budget_id", "label_fraction", maintain_order=True)
         .agg(
             pl.len().alias("seeds"),
             *(getattr(pl.col(column), kind)().alias(f"{column}_{kind}")
@@ -69,8 +85,10 @@ def spread(row: dict[str, float | None], column: str, form: str, factor: float =
 
 def accuracies(study: Study) -> str:
     """Accuracy and gain of every configuration; those that learn from the plain student's labels by falling gain."""
-    found = gains(study.networks.filter(pl.col("role") != "baseline", status="trained"), "test_accuracy")
-    null = found.filter(method_label="second-seed")
+    found = gains(study.networks.filter(pl.col("role") != UNTRAINED, status="trained"), "test_accuracy")
+    alone = ("teacher", "plain", CONTROL_TEACHER)
+    nulls = study.methods.filter("null")["method"].to_list()
+    null = found.filter(pl.col("method_label").is_in(nulls))
     noise = max((abs(null[f"gain_{kind}"][0]) for kind in ("min", "max")), default=None) if null.height else None
     cost = costs(study)
     rows = [
@@ -81,8 +99,8 @@ def accuracies(study: Study) -> str:
             "labels": f"{row['label_fraction']:.4g}",
             "seeds": row["seeds"],
             "test accuracy, %": spread(row, "test_accuracy", "{:.1f}", 100),
-            "gain, points": "-" if row["role"] in ("teacher", "plain") else spread(row, "gain", "{:+.1f}", 100),
-            "against plain": "-" if row["role"] in ("teacher", "plain") else against(row, noise),
+            "gain, points": "-" if row["role"] in alone else spread(row, "gain", "{:+.1f}", 100),
+            "against plain": "-" if row["role"] in alone or row["method_label"] in nulls else against(row, noise),
             **cost.get(row["method_label"], dict.fromkeys(COSTS, "-")),
         }
         for row in found.sort("gain_mean", descending=True, nulls_last=False, maintain_order=True).iter_rows(named=True)
@@ -96,10 +114,10 @@ COSTS = ("time a step", "MACs", "parameters")
 
 
 def costs(study: Study) -> dict[str, dict[str, str]]:
-    """What a student costs beside the plain one: time a step with its teacher's pass, inference MACs and parameters."""
+    """What a student costs next to the plain one: time a step with its teacher's pass, inference MACs and parameters."""
     speed = study.timings.get("training", {})
-    first, student = study.networks["seed"].min(), ~pl.col("student").is_in(["teacher", "pixels"])
-    mine = study.networks.filter(student, status="trained", seed=first)
+    first, student = study.networks["seed"].min(), pl.col("role").is_in([*STUDENT_ROLES, CHECKPOINT])
+    mine = study.networks.filter(student, status="trained", seed=first).with_columns(label())
     plain = mine.filter(role="plain").row(0, named=True)
     base = _step_seconds(speed.get(plain["network_id"], {}), taught=False)
     found = {}
@@ -123,7 +141,7 @@ def _step_seconds(speed: dict, taught: bool) -> float | None:
 def against(row: dict, noise: float | None) -> str:
     """In words: every seed on one side, and the mean beyond what another initialisation did at most."""
     low, mean, high = row["gain_min"], row["gain_mean"], row["gain_max"]
-    if mean is None or row["method_label"] == "second-seed":
+    if mean is None:
         return "-"
     beyond = noise is None or abs(mean) > noise
     if low > 0 and beyond:
@@ -143,9 +161,7 @@ def by_layer(study: Study, measure: str, view: str) -> str:
     layers = study.frame("layers", view=view).select("network_id", "layer", "order", "relative_depth")
     frame = values.join(layers, ["network_id", "layer"]).join(study.networks, "network_id")
     teacher = frame.filter(role="teacher").sort("order")
-    mine = frame.filter(student=chosen["student"]).filter(
-        (pl.col("label_fraction") - chosen["label_fraction"]).abs() < 1e-6
-    )
+    mine = frame.filter(student=chosen["student"], budget_id=budget_id(chosen["label_fraction"]))
     rows: dict[str, dict[str, str]] = {"teacher": {"method": "teacher"}}
     for order in sorted(mine["order"].unique()):
         here = mine.filter(order=order)
@@ -164,7 +180,7 @@ def known_factors(study: Study) -> str:
     """What known factors explain of layers before and after training, of the headline's student at its first seed."""
     chosen, view = study.record["headline"], study.layers["view"].unique().sort()[0]
     networks = study.networks.filter(student=chosen["student"], seed=study.networks["seed"].min())
-    trained = networks.filter(pl.col("role") != "baseline")
+    trained = networks.filter(pl.col("role").is_in(STUDENT_ROLES))
     named = dict(trained.select("method_label", "network_id").rows())
     labels = {"untrained": f"{chosen['student']}-untrained", "plain": named["plain"]}
     labels[chosen["method"]] = named[chosen["method"]]
@@ -190,11 +206,16 @@ def known_factors(study: Study) -> str:
 
 def verdicts(study: Study) -> str:
     """Every claim for every comparison: the verdict, and the numbers that it rests on."""
-    rows = []
+    rows, controls = [], study.verdict_controls
     for row in study.verdicts.iter_rows(named=True):
         form, factor = ("{:+.1f}", 100) if row["claim"] in ("accurate", "beats-teacher") else ("{:+.4f}", 1)
         numbers = [row["estimate"], row["low"], row["high"]]
         effect = [None if number is None else form.format(factor * number) for number in numbers]
+        cell = {name: row[name] for name in ("claim", "student", "method_label", "budget_id")}
+        held = controls.filter(**cell).unique("control", keep="first", maintain_order=True)
+        listed = {
+            outcome: ", ".join(held.filter(outcome=outcome)["control"]) or "-" for outcome in (REMAINS, NOT_ASKED)
+        }
         rows.append(
             {
                 "claim": row["claim"] + (" (primary)" if row["primary"] else ""),
@@ -204,9 +225,9 @@ def verdicts(study: Study) -> str:
                 "effect (95 % interval)": "-" if None in effect else f"{effect[0]} ({effect[1]} to {effect[2]})",
                 "p, corrected": "-" if row["p_corrected"] is None else f"{row['p_corrected']:.3g}",
                 "times the null": "-" if row["null_ratio"] is None else f"{row['null_ratio']:.1f}",
-                "outlasts": ", ".join(row["controls_passed"]) or "-",
-                "not asked": ", ".join(said.split(":")[0] for said in row["controls_missing"]) or "-",
-                "verdict": f"**{row['title']}**",
+                "remains after": listed[REMAINS],
+                "not asked": listed[NOT_ASKED],
+                "verdict": f"**{full_title(row['verdict'], row['title'], row['controls_not_asked'])}**",
             }
         )
     return markdown(pl.DataFrame(rows))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write docs/ARTIFACTS.md from the schema module: ``scripts/schema_docs.py [--check]``."""
+"""Write docs/ARTIFACTS.md and kdpipe/artifacts/tables.py from the schema: ``scripts/schema_docs.py [--check]``."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,10 @@ sys.path.insert(0, str(ROOT))
 
 from kdpipe.artifacts.schema import SCHEMA_VERSION, TABLES, Table
 
-TARGET = ROOT / "docs" / "ARTIFACTS.md"
+DOCS, TYPED = ROOT / "docs" / "ARTIFACTS.md", ROOT / "kdpipe" / "artifacts" / "tables.py"
 INTRODUCTION = f"""# Artifacts
 
-Written by `scripts/schema_docs.py` from `kdpipe/schema.py`; schema version {SCHEMA_VERSION}.
+Written by `scripts/schema_docs.py` from `kdpipe/artifacts/schema/`; schema version {SCHEMA_VERSION}.
 
 A study is a folder `artifacts/<name>/` with the tables below, `study.json` (the resolved study, versions, data hash and
 licence, what is missing, sha256 and rows of every file) and `timings.json` (wall times, speed, hardware; outside every
@@ -31,11 +31,46 @@ def section(table: Table) -> str:
     return "\n".join(lines)
 
 
+PROPERTIES = '''"""Every table of a study as a typed property. Written by scripts/schema_docs.py; not to be edited."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import polars as pl
+
+
+class StudyTables(ABC):
+    """What a study's tables are called; :class:`kdpipe.artifacts.store.Study` reads them."""
+
+    @abstractmethod
+    def frame(self, name: str, *where: pl.Expr, **options: Any) -> pl.DataFrame:
+        """Rows of table ``name``."""
+'''
+
+
+def typed(table: Table) -> str:
+    """One table as a property."""
+    row = f"A row is {table.row}."
+    return f'''
+    @property
+    def {table.name}(self) -> pl.DataFrame:
+        """{row}"""
+        return self.frame("{table.name}")
+'''
+
+
 def main() -> None:
-    text = "\n\n".join([INTRODUCTION.strip(), *map(section, TABLES.values())]) + "\n"
-    if "--check" in sys.argv:
-        sys.exit(0 if TARGET.read_text() == text else "docs/ARTIFACTS.md is out of date: run scripts/schema_docs.py")
-    TARGET.write_text(text)
+    written = {
+        DOCS: "\n\n".join([INTRODUCTION.strip(), *map(section, TABLES.values())]) + "\n",
+        TYPED: PROPERTIES + "".join(map(typed, TABLES.values())),
+    }
+    for target, text in written.items():
+        if "--check" not in sys.argv:
+            target.write_text(text)
+        elif target.read_text() != text:
+            sys.exit(f"{target.relative_to(ROOT)} is out of date: run scripts/schema_docs.py")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import write_study
 from kdpipe.config.sections import EvidenceSpec
 from kdpipe.pipeline.conclusions import conclusions
+from kdpipe.vocabulary import FACTORS, TEACHER, UNTRAINED, budget_id
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 TITLES = {
@@ -34,9 +35,9 @@ TITLES = {
     "fitnet": "FitNet hints",
 }
 EXPLAIN = ("label-smoothing", "random-teacher")
-ADVANCE = {"teacher": 0.25, "plain": 0.0, "distilled": 0.15, "control": 0.0, "checkpoint": -0.1, "baseline": -0.6}
+ADVANCE = {"teacher": 0.25, "plain": 0.0, "distilled": 0.15, "control": 0.0, "checkpoint": -0.1}
+ADVANCE |= {"untrained": -0.6, "control-teacher": 0.0}
 RIGHTS = {True: "right", False: "wrong"}
-FACTORS = ("brightness", "contrast", "hue", "colourfulness", "edge_density", "teacher_entropy")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def write_toy_study(root: Path, recipe: Recipe = Recipe()) -> Path:
 def _speeds(networks: pl.DataFrame) -> dict[str, Any]:
     """Seeds trained together, each network with its share; as an older version wrote it for the second seed."""
     speeds: dict[str, Any] = {}
-    students = networks.filter(pl.col("role").is_in(["teacher", "plain", "distilled", "control"]))
+    students = networks.filter(pl.col("role").is_in(["teacher", "plain", "distilled", "control", "control-teacher"]))
     for row in students.to_dicts():
         together = 1 if row["student"] == "teacher" else 4
         took = 10.0 + row["seed"] + together
@@ -168,15 +169,16 @@ def _networks(recipe: Recipe) -> pl.DataFrame:
                 accuracy = base + 0.06 - 0.08 * step / len(recipe.methods) + jitter + 0.002 * np.sin(5 * seed + step)
                 rows.append(_network(recipe, "distilled", method, method, fraction, seed, accuracy))
     if recipe.baselines:
-        first = {**rows[0], "role": "baseline", "mapped": False, "label_fraction": 0.0, "test_accuracy": 0.1}
+        first = {**rows[0], "role": UNTRAINED, "mapped": False, "label_fraction": 0.0, "test_accuracy": 0.1}
+        first["budget_id"] = budget_id(0)
         untrained = {"network_id": "small-untrained", "student": "small", "method": "untrained"}
         pixels = {"network_id": "pixels", "student": "pixels", "arch": "pixels", "method": "pixels"}
         rows.append({**first, **untrained, "method_label": "plain-untrained"})
         rows.append({**first, **pixels, "method_label": "pixels", "test_accuracy": None, "params": 0, "macs": 0})
     if recipe.second_student:
-        rows += [_larger(row) for row in rows if row["student"] == "small" and row["role"] != "baseline"]
+        rows += [_larger(row) for row in rows if row["student"] == "small" and row["role"] != UNTRAINED]
     if recipe.all_diverged:
-        rows = [_diverged(row) if row["role"] not in ("teacher", "baseline") else row for row in rows]
+        rows = [_diverged(row) if row["role"] not in (TEACHER, UNTRAINED) else row for row in rows]
         return pl.DataFrame(rows, infer_schema_length=None)
     lost = {(label, seed, recipe.fractions[0]) for label, seed in recipe.lost}
     rows = [_diverged(r) if (r["method_label"], r["seed"], r["label_fraction"]) in lost else r for r in rows]
@@ -186,7 +188,9 @@ def _networks(recipe: Recipe) -> pl.DataFrame:
 
 
 def _larger(row: dict[str, Any]) -> dict[str, Any]:
-    name = {"network_id": row["network_id"].replace("small", "large", 1), "student": "large", "mapped": False}
+    names = ("network_id", "checkpoint_of")
+    name: dict[str, Any] = {one: row[one] and row[one].replace("small", "large", 1) for one in names}
+    name |= {"student": "large", "mapped": False}
     size = {"arch": "resnet18", "params": 2 * row["params"], "macs": 2 * row["macs"]}
     return {**row, **name, **size, "test_accuracy": row["test_accuracy"] + 0.01}
 
@@ -198,7 +202,7 @@ def _diverged(row: dict[str, Any]) -> dict[str, Any]:
 
 def _checkpoint(plain: dict[str, Any], step: int) -> dict[str, Any]:
     accuracy = plain["test_accuracy"] * (1 - float(np.exp(-step / 40)))
-    name = {"network_id": f"{plain['network_id']}-at{step}", "method_label": f"plain-at{step}"}
+    name = {"network_id": f"{plain['network_id']}-at{step}", "checkpoint_of": plain["network_id"]}
     now = {"checkpoint_step": step, "val_accuracy": accuracy, "test_accuracy": accuracy, "mapped": False}
     return {**plain, **name, **now, "role": "checkpoint"}
 
@@ -206,9 +210,9 @@ def _checkpoint(plain: dict[str, Any], step: int) -> dict[str, Any]:
 def _other_teacher(
     teacher: dict[str, Any], network_id: str, method: str, fraction: float, seed: int, accuracy: float
 ) -> dict[str, Any]:
-    name = {"network_id": network_id, "role": "control", "method": method, "method_label": method}
+    name = {"network_id": network_id, "role": "control-teacher", "method": method, "method_label": method}
     now = {"label_fraction": fraction, "seed": seed, "test_accuracy": accuracy, "mapped": False}
-    return {**teacher, **name, **now}
+    return {**teacher, **name, **now, "budget_id": budget_id(fraction)}
 
 
 def _network(
@@ -229,6 +233,7 @@ def _network(
         "training": "{}",
         "teacher_id": "teacher" if role == "distilled" else None,
         "teacher_label_fraction": 1.0 if role == "distilled" else None,
+        "budget_id": budget_id(fraction),
         "label_fraction": fraction,
         "labelled_images": int(1000 * fraction),
         "unlabelled": role == "distilled",
@@ -236,6 +241,7 @@ def _network(
         "init_seed": seed + 1000 * (role == "control"),
         "data_seed": seed,
         "label_seed": seed,
+        "checkpoint_of": None,
         "checkpoint_step": 200,
         "params": 11_000_000 if teacher else 1_200_000,
         "macs": 40_000_000 if teacher else 6_000_000,
@@ -277,6 +283,7 @@ def _methods(recipe: Recipe) -> pl.DataFrame:
             "role": [_role(recipe, name) for name in names],
             "explains": ["instead" if name in EXPLAIN else None for name in names],
             "control_of": [None] * len(names),
+            "null": [name == "second-seed" for name in names],
         },
         schema_overrides={"explains": pl.String, "control_of": pl.String},
     )

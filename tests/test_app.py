@@ -19,6 +19,7 @@ from kdpipe.app.shared import catalog, charts, focus
 from kdpipe.app.shell import images, theme
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import Study, open_study, sealed
+from kdpipe.relative_depth import nearest_place
 
 PAGES = ("Home.py", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pages").glob("*.py")))
 HOME, LAYERS_PAGE, MEASURES = "Home.py", "pages/1_Layers.py", "pages/3_Measures.py"
@@ -306,9 +307,9 @@ def test_depths_are_matched_as_the_pipeline_matches_them() -> None:
     profile = pytest.importorskip("kdpipe.models.profile")
     for count, others in itertools.product(range(1, 13), repeat=2):
         student, teacher = ([SimpleNamespace(order=i) for i in range(n)] for n in (count, others))
-        ours = [catalog.nearest_place(place, count, others) for place in range(count)]
+        ours = [nearest_place(place, count, others) for place in range(count)]
         assert ours == profile.pair_by_depth(student, teacher)
-    assert [catalog.nearest_place(place, 3, 4) for place in range(3)] == [0, 1, 3], "the earlier of two as near"
+    assert [nearest_place(place, 3, 4) for place in range(3)] == [0, 1, 3], "the earlier of two as near"
 
 
 def test_only_webp_bytes_become_an_image_and_captions_stay_text() -> None:

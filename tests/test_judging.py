@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import polars as pl
 import pytest
@@ -11,10 +9,11 @@ import pytest
 from kdpipe.evidence import Contrast, holm
 from kdpipe.evidence.tables.comparisons import comparisons_of
 from kdpipe.evidence.tables.judge_study import judge_study
-from kdpipe.evidence.tables.matched_accuracy import MATCHED, Matched, matched_accuracy
+from kdpipe.evidence.tables.matched_accuracy import Matched, matched_accuracy
 from kdpipe.evidence.tables.values import Values
 from kdpipe.evidence.tables.verdicts import single_verdict
 from kdpipe.methods import METHODS
+from kdpipe.vocabulary import CONTROL_TEACHER, EXPLAINS, MATCHED_ACCURACY, NOT_ASKED, REMAINS, budget_id
 
 LAYERS, IMAGES, CLASSES = 4, 60, 3
 DEPTH = [order / (LAYERS - 1) for order in range(LAYERS)]
@@ -42,6 +41,7 @@ class Made:
             row = {
                 "network_id": name, "role": role, "student": student, "method": method or label, "method_label": label,
                 "method_parameters": "{}", "training": "{}", "teacher_id": None, "label_fraction": fraction,
+                "budget_id": budget_id(fraction), "checkpoint_of": None,
                 "labelled_images": 100, "unlabelled": False, "seed": seed, "checkpoint_step": 100, "status": "trained",
                 "test_accuracy": right,
             }  # fmt: skip
@@ -53,7 +53,8 @@ class Made:
         row = {
             "network_id": name, "role": role, "student": "teacher", "method": "supervised",
             "method_label": "supervised", "method_parameters": "{}", "training": "{}", "teacher_id": None,
-            "label_fraction": fraction, "labelled_images": 1000, "unlabelled": False, "seed": 0,
+            "label_fraction": fraction, "budget_id": budget_id(fraction),
+            "checkpoint_of": None, "labelled_images": 1000, "unlabelled": False, "seed": 0,
             "checkpoint_step": 100, "status": "trained", "test_accuracy": 0.9,
         }  # fmt: skip
         self.rows.append(row)
@@ -82,7 +83,7 @@ class Made:
                     }))  # fmt: skip
         used = dict.fromkeys(row["method"] for row in self.rows if row["method"] in METHODS)
         methods = [
-            {"method": name, "role": r.role, "explains": r.explains, "control_of": r.control_of}
+            {"method": name, "role": r.role, "explains": r.explains, "control_of": r.control_of, "null": r.is_null}
             for name, r in ((name, METHODS[name]) for name in used)
         ]
         return {
@@ -110,6 +111,12 @@ def verdict(tables, claim="earlier", method="kd"):
     return tables["verdicts"].filter(claim=claim, method_label=method).row(0, named=True)
 
 
+def controls(tables, outcome, claim="earlier", method="kd", measure="silhouette"):
+    """Controls of an outcome, each with why it was not asked."""
+    rows = tables["verdict_controls"].filter(claim=claim, method_label=method, measure=measure, outcome=outcome)
+    return dict(rows.select("control", "why_not").iter_rows())
+
+
 def test_a_planted_advance_is_supported_and_the_sentence_says_so():
     found = made().judged()
     row = verdict(found)
@@ -128,30 +135,35 @@ def test_seven_seeds_are_an_estimate_and_say_what_is_missing():
 
 
 def test_a_control_that_gains_as_much_explains_it():
-    row = verdict(made().add("label-smoothing", EARLIER).judged())
+    found = made().add("label-smoothing", EARLIER).judged()
+    row = verdict(found)
     assert row["verdict"] == "explained" and row["title"] == "explained by label-smoothing"
-    assert row["controls_failed"] == ["label-smoothing"]
+    assert list(controls(found, EXPLAINS)) == ["label-smoothing"] and row["controls_explaining"] == 1
 
 
-def test_a_control_that_gains_less_is_outlasted():
-    row = verdict(made().add("label-smoothing", RISING).judged())
-    assert row["verdict"] == "supported" and "label-smoothing" in row["controls_passed"]
-    assert "outlasts" in row["sentence"]
+def test_after_a_control_that_gains_less_the_effect_remains():
+    found = made().add("label-smoothing", RISING).judged()
+    row = verdict(found)
+    assert row["verdict"] == "supported" and "label-smoothing" in controls(found, REMAINS)
+    assert row["controls_remaining"] == len(controls(found, REMAINS))
+    assert "it remains after label-smoothing" in row["sentence"]
 
 
 def test_a_teacher_without_extra_labels_must_still_bring_something():
     """own-budget-teacher withholds the teacher's labels: if it gains nothing over plain, they were the gain."""
-    study = made().teacher("teacher-l0.1", 0.1, "control")
+    study = made().teacher("teacher-l0.1", 0.1, CONTROL_TEACHER)
     row = verdict(study.add("own-budget-teacher", RISING, teacher_id="teacher-l0.1").judged())
     assert row["title"] == "explained by own-budget-teacher"
-    study = made().teacher("teacher-l0.1", 0.1, "control")
-    row = verdict(study.add("own-budget-teacher", EARLIER, teacher_id="teacher-l0.1").judged())
-    assert row["verdict"] == "supported" and "own-budget-teacher" in row["controls_passed"]
+    study = made().teacher("teacher-l0.1", 0.1, CONTROL_TEACHER)
+    found = study.add("own-budget-teacher", EARLIER, teacher_id="teacher-l0.1").judged()
+    assert verdict(found)["verdict"] == "supported" and "own-budget-teacher" in controls(found, REMAINS)
+    held = found["comparisons"].filter(control="own-budget-teacher", measure="silhouette", quantity="early_abc")
+    assert held.select("against", "control_kind").rows() == [("control", "without")]
 
 
 def test_the_fair_teacher_is_beaten_by_its_own_student():
     """A teacher with all labels is hard to outperform; one with the student's own few is what the claim is about."""
-    study = made().teacher("teacher-l0.1", 0.1, "control")
+    study = made().teacher("teacher-l0.1", 0.1, CONTROL_TEACHER)
     study.rights["teacher-l0.1"] = 0.5
     found = study.add("own-budget-teacher", EARLIER, 0.7, teacher_id="teacher-l0.1").judged()
     assert verdict(found, "beats-teacher", "own-budget-teacher")["verdict"] == "supported"
@@ -175,9 +187,8 @@ def test_variants_of_kd_are_controls_of_kd_alone():
 
 
 def test_a_stand_in_teacher_is_a_control_of_its_own_method():
-    study = (
-        made().add("fitnet", EARLIER, role="distilled", teacher_id="teacher").teacher("teacher-untrained", 0, "control")
-    )
+    study = made().add("fitnet", EARLIER, role="distilled", teacher_id="teacher")
+    study.teacher("teacher-untrained", 0, CONTROL_TEACHER)
     study.add("fitnet-untrained-teacher", EARLIER, method="fitnet", teacher_id="teacher-untrained")
     found = study.judged()
     assert verdict(found, method="fitnet")["title"] == "explained by fitnet-untrained-teacher"
@@ -186,9 +197,9 @@ def test_a_stand_in_teacher_is_a_control_of_its_own_method():
 
 def test_a_control_that_lacks_a_seed_is_named_and_not_asked():
     study = made().add("label-smoothing", EARLIER, seeds=range(7))
-    row = verdict(study.judged())
-    assert row["verdict"] == "supported"
-    assert "label-smoothing: it is missing at seed 7" in row["controls_missing"]
+    found = study.judged()
+    assert verdict(found)["verdict"] == "supported"
+    assert controls(found, NOT_ASKED)["label-smoothing"] == "it is missing at seed 7"
 
 
 def test_only_the_primary_cell_is_corrected_by_holm():
@@ -235,6 +246,8 @@ def test_without_a_second_seed_the_null_is_plain_of_the_next_one():
 def checkpoints(study: Made, method: str, accuracies, curve, **more) -> Made:
     for step, right in zip((40, 60, 80), accuracies, strict=True):
         study.add(f"{method}-at{step}", curve, right, method=method, role="checkpoint", checkpoint_step=step, **more)
+        for row in study.rows[-len(study.seeds) :]:
+            row |= {"method_label": method, "checkpoint_of": f"small-{method}-l0.1-s{row['seed']}"}
     return study
 
 
@@ -248,13 +261,13 @@ def test_matched_accuracy_stops_the_better_student_where_plain_ends():
     assert (stopped.before, stopped.after) == ("small-kd-at60-l0.1-s3", "small-kd-at80-l0.1-s3")
     assert stopped.share == pytest.approx((0.7 - 0.6) / 0.15)
     assert end.before == end.after == "small-plain-l0.1-s3"
-    row = verdict(study.judged())
-    assert row["verdict"] == "supported" and MATCHED in row["controls_passed"]
+    judged = study.judged()
+    assert verdict(judged)["verdict"] == "supported" and MATCHED_ACCURACY in controls(judged, REMAINS)
 
 
 def test_a_gain_that_is_gone_at_matched_accuracy_is_explained_by_it():
     row = verdict(checkpoints(made(), "kd", (0.5, 0.7, 0.7), RISING, teacher_id="teacher").judged())
-    assert row["title"] == f"explained by {MATCHED}"
+    assert row["title"] == f"explained by {MATCHED_ACCURACY}"
 
 
 def test_a_seed_without_a_gain_does_not_cancel_matched_accuracy():
@@ -265,15 +278,15 @@ def test_a_seed_without_a_gain_does_not_cancel_matched_accuracy():
         if row["network_id"] == "small-kd-l0.1-s2":
             row["test_accuracy"] = 0.65
     row = verdict(study.judged())
-    assert row["title"] == f"explained by {MATCHED}"
+    assert row["title"] == f"explained by {MATCHED_ACCURACY}"
 
 
 def test_checkpoints_without_an_accuracy_are_passed_over():
     study = checkpoints(made(), "kd", (0.5, 0.6, 0.75), EARLIER, teacher_id="teacher")
     for row in study.rows:
-        if row["method_label"] == "kd-at40":
+        if (row["method_label"], row["checkpoint_step"]) == ("kd", 40):
             row["test_accuracy"] = None
-    assert MATCHED in verdict(study.judged())["controls_passed"]
+    assert MATCHED_ACCURACY in controls(study.judged(), REMAINS)
 
 
 @pytest.mark.parametrize("budget", [0.5, 1.0])
@@ -307,24 +320,33 @@ def test_what_a_failed_stage_left_out_takes_part_in_nothing(lost, how):
         "study": {"evidence": EVIDENCE, "measures": {"k": 20, "second_k": 5}},
         "headline": {"student": "small", "method": "kd", "label_fraction": 0.1},
     }
-    row = verdict(judge_study(frames | changes[how], record))
-    assert row["seeds"] == (7 if "-kd-" in lost else 8)
-    missing = [said for said in row["controls_missing"] if said.startswith("label-smoothing")]
-    assert missing == (["label-smoothing: it is missing at seed 3"] if "smoothing" in lost else [])
+    judged = judge_study(frames | changes[how], record)
+    assert verdict(judged)["seeds"] == (7 if "-kd-" in lost else 8)
+    missing = controls(judged, NOT_ASKED).get("label-smoothing")
+    assert missing == ("it is missing at seed 3" if "smoothing" in lost else None)
 
 
 def test_a_verdict_says_how_many_controls_nobody_asked():
-    row = verdict(made().add("label-smoothing", RISING).judged())
-    assert row["title"] == f"supported, {len(row['controls_missing'])} controls not asked"
-    assert "plain-long: it is not in the study" in row["controls_missing"]
-    assert not any("supervised" in said or "fitnet" in said for said in row["controls_missing"])
+    found = made().add("label-smoothing", RISING).judged()
+    row, missing = verdict(found), controls(found, NOT_ASKED)
+    assert row["title"] == "supported" and row["controls_not_asked"] == len(missing)
+    assert row["sentence"].endswith(f"Verdict: supported, {len(missing)} controls not asked.")
+    assert missing["plain-long"] == "it is not in the study"
+    assert not any("supervised" in name or "fitnet" in name for name in missing)
+    assert controls(found, NOT_ASKED, measure="knn_accuracy") == missing
 
 
 def test_of_a_method_without_controls_of_its_own_stand_ins_for_its_teacher_are_missed():
     study = made().add("fitnet", EARLIER, role="distilled", teacher_id="teacher")
-    missing = {said.split(":")[0] for said in verdict(study.judged(), method="fitnet")["controls_missing"]}
-    stand_ins = {f"fitnet-{teacher}-teacher" for teacher in ("untrained", "self", "own-budget")}
-    assert missing == {"label-smoothing", "plain-long", *stand_ins}  # as accurate as plain here, so that was asked
+    found = study.judged()["verdict_controls"].filter(claim="earlier", method_label="fitnet", outcome=NOT_ASKED)
+    stand_ins = {
+        "fitnet-untrained-teacher": "random-teacher",
+        "fitnet-self-teacher": "self-distillation",
+        "fitnet-own-budget-teacher": "own-budget-teacher",
+    }
+    expected = {"label-smoothing": "label-smoothing", "plain-long": "plain-long", **stand_ins}
+    # as accurate as plain here, so matched accuracy was asked
+    assert dict(found.select("control", "control_method").iter_rows()) == expected
 
 
 def test_two_settings_of_one_method_are_one_method():
@@ -337,13 +359,13 @@ def test_a_loss_is_called_a_loss_and_no_control_is_named():
     study = Made().teacher().add("plain", RISING, role="plain").add("second-seed", RISING)
     study.add("kd", LATER, 0.6, role="distilled", teacher_id="teacher").add("label-smoothing", RISING)
     row = verdict(study.judged())
-    assert row["verdict"] == "reversed" and "less compact" in row["sentence"] and "outlast" not in row["sentence"]
+    assert row["verdict"] == "reversed" and "less compact" in row["sentence"] and "remain" not in row["sentence"]
 
 
 def test_accuracies_that_are_never_met_say_so():
-    row = verdict(checkpoints(made(), "kd", (0.75, 0.75, 0.78), EARLIER, teacher_id="teacher").judged())
-    assert row["verdict"] == "supported"
-    assert any(said.startswith(f"{MATCHED}: no checkpoints of kd") for said in row["controls_missing"])
+    found = checkpoints(made(), "kd", (0.75, 0.75, 0.78), EARLIER, teacher_id="teacher").judged()
+    assert verdict(found)["verdict"] == "supported"
+    assert controls(found, NOT_ASKED)[MATCHED_ACCURACY].startswith("no checkpoints of kd")
 
 
 def test_claims_across_methods_are_supported_only_if_each_is():
@@ -357,7 +379,7 @@ def test_claims_across_methods_are_supported_only_if_each_is():
 
 def test_every_specification_stands_once_and_the_fixed_ones_are_marked():
     rows = made().add("label-smoothing", RISING).judged()["specification"]
-    assert rows.group_by("against").len()["len"].to_list() == [10, 10]
+    assert rows.group_by("against", "control").len()["len"].to_list() == [10, 10]
     fixed = rows.filter("fixed_in_advance", against="plain").sort("measure")
     assert fixed.select("measure", "view", "k").rows() == [
         ("knn_accuracy", "gap", 20),
@@ -375,7 +397,7 @@ def test_a_verdict_says_in_how_many_ways_it_holds():
 
 
 def test_against_controls_the_interval_decides_and_no_p_value_is_corrected():
-    rows = made().add("label-smoothing", RISING).judged()["comparisons"].filter(against="label-smoothing")
+    rows = made().add("label-smoothing", RISING).judged()["comparisons"].filter(control="label-smoothing")
     assert rows.height and rows["p"].null_count() == rows.height
 
 
@@ -393,9 +415,30 @@ def test_a_study_of_one_view_has_one_endpoint_and_says_so():
 
 
 def test_every_number_of_a_verdict_is_stored():
-    rests = json.loads(verdict(made().judged())["rests_on"])
-    assert set(rests) == {"findings", "p_corrected", "silhouette", "knn_accuracy"}
-    assert len(rests["silhouette"]["early_abc"]["per_seed"]) == 8
+    found = made().add("label-smoothing", RISING).judged()
+    findings = found["findings"].sort("measure")
+    assert findings.select("measure", "view", "finding").rows() == [
+        ("knn_accuracy", "gap", "higher"),
+        ("silhouette", "projection", "higher"),
+    ]
+    assert findings["epsilon"].to_list() == pytest.approx([0.005, 0.005]) and findings["seeds"].to_list() == [8, 8]
+    rows = found["comparisons"].filter(measure="silhouette", against="plain")
+    assert set(rows["quantity"]) == {"abc", "early_abc", "shape_abc", "advance"}
+    assert rows["per_seed"].list.len().to_list() == [8] * 4
+    held = found["verdict_controls"].filter(control="label-smoothing", claim="earlier").drop_nulls("estimate")
+    on = ["student", "method_label", "budget_id", "measure", "quantity", "control", "control_kind"]
+    joined = held.join(found["comparisons"], on=on)
+    assert joined.height == 2 and joined["estimate"].equals(joined["estimate_right"])
+
+
+def test_a_seed_that_never_reaches_plains_value_is_empty_in_its_place():
+    study = made()
+    study.curves |= {f"small-kd-l0.1-s{seed}": EARLIER + 0.1 for seed in range(8)}
+    study.curves["small-kd-l0.1-s2"] = RISING / 2
+    advance = study.judged()["comparisons"].filter(quantity="advance", measure="silhouette").row(0, named=True)
+    assert [seed for seed, value in enumerate(advance["per_seed"]) if value is None] == [2]
+    assert advance["never_reached"] == 1
+    assert advance["estimate"] == pytest.approx(np.mean([v for v in advance["per_seed"] if v is not None]), rel=1e-5)
 
 
 def test_the_order_of_cells_and_rows_does_not_matter():
@@ -408,7 +451,7 @@ def test_the_order_of_cells_and_rows_does_not_matter():
     }
     one = judge_study(frames, record)
     other = judge_study({name: frame.reverse() for name, frame in frames.items()}, record)
-    keys = ["measure", "quantity", "against"]
+    keys = ["measure", "quantity", "against", "control"]
     a, b = (tables["comparisons"].sort(keys).select(*keys, "estimate", "p") for tables in (one, other))
     assert a.select(keys).equals(b.select(keys))
     assert np.allclose(a["estimate"], b["estimate"], atol=1e-6)

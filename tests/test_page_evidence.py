@@ -1,4 +1,4 @@
-"""The page of evidence: the verdicts of the artifacts, what they mean, and what an effect outlasts."""
+"""The page of evidence: the verdicts of the artifacts, what they mean, and what remains of an effect."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from app_pages import says, show
 from synthetic import LAYERS, Recipe, write_toy_study
 from visits import CHART, Visitor
 
-from kdpipe.app.shared import catalog
 from kdpipe.app.shared import verdicts as evidence
 from kdpipe.artifacts.store import open_study
+from kdpipe.vocabulary import CONTROL_KINDS, ENDPOINTS, MEANINGS, budget_in_words
 
 PAGE = "pages/5_Evidence.py"
 
@@ -22,7 +22,7 @@ def test_verdicts_are_those_of_the_artifacts(root: Path) -> None:
     app = show(PAGE)
     shown = app.table[0].value
     for row in study.verdicts.filter(claim="earlier").iter_rows(named=True):
-        name = f"{row['method_label']}, {catalog.budget(row['label_fraction'])}"
+        name = f"{row['method_label']}, {budget_in_words(row['label_fraction'])}"
         found = shown[shown["comparison"] == name]["earlier"].item()
         assert found.endswith(row["title"]) and found.startswith(":gray[:material/straighten:]")
     assert evidence.primary(study)["sentence"] in says(app.text)
@@ -32,8 +32,7 @@ def test_verdicts_are_those_of_the_artifacts(root: Path) -> None:
 
 
 def test_every_verdict_has_a_meaning_and_an_icon_of_its_own() -> None:
-    judge = pytest.importorskip("kdpipe.evidence.judge")
-    assert set(judge.MEANINGS) <= set(evidence.MEANINGS) == set(evidence.LOOKS)
+    assert set(MEANINGS) == set(evidence.LOOKS)
     icons = [icon for icon, _ in evidence.LOOKS.values()]
     assert len(set(icons)) == len(icons), "colour alone tells no verdict from another"
 
@@ -41,7 +40,7 @@ def test_every_verdict_has_a_meaning_and_an_icon_of_its_own() -> None:
 def test_labels_of_methods_are_text_and_never_markdown(root: Path) -> None:
     odd = pl.DataFrame(
         {"claim": ["earlier"], "student": ["small"], "method_label": ["kd_*x*_[a](b)"], "label_fraction": [0.1]}
-        | {"verdict": ["explained"], "title": ["explained by a_b_<i>"]}
+        | {"verdict": ["explained"], "title": ["explained by a_b_<i>"], "controls_not_asked": [2]}
     )
     table = evidence.in_table(odd)
     assert table["comparison"].item().startswith(r"kd\_\*x\*\_\[a\](b)")
@@ -59,27 +58,29 @@ def test_a_comparison_is_read_claim_by_claim(root: Path) -> None:
         assert row["sentence"] in says(app.text)
 
 
-@pytest.mark.parametrize("endpoint", list(evidence.ENDPOINTS))
-def test_what_an_effect_outlasts_is_drawn_from_the_comparisons(root: Path, endpoint: str) -> None:
+@pytest.mark.parametrize("endpoint", list(ENDPOINTS))
+def test_what_remains_of_an_effect_is_drawn_from_the_comparisons(root: Path, endpoint: str) -> None:
     comparisons = open_study(root / "toy").comparisons
-    app = show(PAGE, cell="rkd, all labels", endpoint=evidence.ENDPOINTS[endpoint])
+    app = show(PAGE, cell="rkd, all labels", endpoint=ENDPOINTS[endpoint].full_title)
     chart = app.get("vega_lite_chart")[0].proto
     frames = [pl.read_ipc_stream(dataset.data.data) for dataset in chart.datasets]
     rows = next(frame for frame in frames if "estimate" in frame.columns)
     mine = comparisons.filter(method_label="rkd", label_fraction=1.0, measure=endpoint, quantity="early_abc")
     expected = dict(mine.select("against", "estimate").iter_rows())
-    assert dict(rows.select("against", "estimate").iter_rows()) == pytest.approx(expected, rel=1e-5)
+    assert dict(rows.select("name", "estimate").iter_rows()) == pytest.approx(expected, rel=1e-5)
     assert f"plain {expected['plain']:+.3f} (" in chart.alt
 
 
 def test_a_control_that_crosses_zero_is_marked_by_shape_too(root: Path) -> None:
     rows = pl.DataFrame(
-        {"measure": "silhouette", "quantity": "early_abc", "against": ["plain", "a", "b"]}
+        {"measure": "silhouette", "quantity": "early_abc", "against": ["plain", "control", "control"]}
+        | {"control": [None, "a", "b"], "control_kind": [None, "instead", "without"]}
         | {"estimate": [0.1, 0.05, 0.01], "low": [0.05, 0.01, -0.01], "high": [0.2, 0.1, 0.02], "per_seed": [[0.1]] * 3}
     )
-    shown = evidence.outlasted(rows, "silhouette")
-    assert shown["outcome"].to_list() == [evidence.PLAIN, evidence.PASSED, evidence.FAILED]
-    assert "outlasts 1 of 2 controls" in evidence.forest_in_words(shown)
+    shown = evidence.held_against(rows, "silhouette")
+    assert shown["outcome"].to_list() == [evidence.AGAINST_PLAIN, evidence.PASSED, evidence.FAILED]
+    assert shown["name"].to_list() == ["plain", "a", "b - plain"]
+    assert "remains after 1 of 2 controls" in evidence.forest_in_words(shown)
     drawn = evidence.forest(shown, 0.005, "area").to_dict()
     shapes = [layer["encoding"]["shape"]["scale"] for layer in drawn["layer"] if "shape" in layer["encoding"]]
     assert len(set(shapes[0]["range"])) == 3
@@ -88,14 +89,16 @@ def test_a_control_that_crosses_zero_is_marked_by_shape_too(root: Path) -> None:
 def test_every_control_is_told_in_words_with_what_it_asks(root: Path) -> None:
     study = open_study(root / "toy")
     rows = pl.DataFrame(
-        {"against": ["plain", "label-smoothing", "kd-second-seed", "matched-accuracy - plain"]}
-        | {"outcome": [evidence.PLAIN, evidence.PASSED, evidence.PASSED, evidence.FAILED]}
+        {"control": ["label-smoothing", "kd-second-seed", "matched-accuracy", "odd_one"]}
+        | {"control_method": ["label-smoothing", "second-seed", None, "odd"]}
+        | {"control_kind": ["instead", "instead", "without", "without"]}
     )
-    told = evidence.controls_in_words(study, rows, ["odd_one"])
-    assert told["control"].to_list() == ["label-smoothing", "kd-second-seed", "matched-accuracy - plain", r"odd\_one"]
+    told = evidence.controls_in_words(study, rows)
+    assert told["control"].to_list() == ["label-smoothing", "kd-second-seed", "matched-accuracy", r"odd\_one"]
     summaries = dict(study.methods.select("method", "summary").rows())
     assert told["what it is"][1] == summaries["second-seed"] and "less accurate one" in told["what it is"][2]
-    assert told["what it asks"][2] == evidence.ASKS["without"] and told["what it asks"][3] == ""
+    assert told["what it is"][3] == "", "the study does not have it"
+    assert told["what it asks"].to_list() == [CONTROL_KINDS[kind] for kind in rows["control_kind"]]
 
 
 def test_the_least_p_is_that_of_seeds_of_one_sign() -> None:
@@ -136,13 +139,18 @@ def test_a_comparison_is_picked_and_stays_in_the_address(visitor: Visitor) -> No
     assert "comparison=" not in link.get_attribute("href"), "what a page shows anyway stays out of its address"
 
 
-def test_a_control_outlasted_by_little_is_named() -> None:
-    rows = pl.DataFrame({"against": ["a", "b"], "outcome": [evidence.PASSED] * 2, "low": [0.001, 0.02]})
-    assert evidence.within_band(rows, 0.005).endswith("not to matter: a.")
+def test_a_control_after_which_little_remains_is_named() -> None:
+    rows = pl.DataFrame({"name": ["a", "b"], "outcome": [evidence.PASSED] * 2, "low": [0.001, 0.02]})
+    assert evidence.within_band(rows, 0.005).endswith("the study's margin, after a.")
     assert evidence.within_band(rows, 0.0) == evidence.within_band(rows.tail(1), 0.005) == ""
 
 
 def test_both_endpoints_are_counted_where_both_judge() -> None:
-    rests = {"knn_accuracy": {"controls": [{"survived": True}, {"survived": False}]}}
-    assert evidence.on_knn(rests) == " on silhouette, 1 of 2 on kNN accuracy"
-    assert evidence.on_knn({}) == ""
+    rows = pl.DataFrame(
+        {"measure": ["silhouette", "silhouette", "knn_accuracy", "knn_accuracy", "knn_accuracy"]}
+        | {"outcome": ["remains", "remains", "remains", "explains", "not asked"]}
+    )
+    said = evidence.remains_in_words(rows, "controls")
+    assert said == "Remains after 2 of 2 controls on silhouette, 1 of 2 on kNN accuracy"
+    assert evidence.remains_in_words(rows[:2], "controls") == "Remains after 2 of 2 controls"
+    assert evidence.remains_in_words(rows[4:], "controls") == ""

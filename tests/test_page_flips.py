@@ -211,7 +211,7 @@ def test_teacher_errors_are_drawn_on_request(root: Path) -> None:
 def test_the_diagram_is_of_the_seeds_that_were_picked(root: Path) -> None:
     study = open_study(root / "toy")
     for seed, picked in ((None, "all seeds"), (1, "seed 1")):
-        stored = study.frame("calibration", method_label="kd", budget="0.1", who="student")
+        stored = study.frame("calibration", method_label="kd", budget_id="0.1", who="student")
         stored = stored.filter(pl.col("seed").eq_missing(seed) & (pl.col("images") >= calibration.FEWEST))
         app = show(FLIPS, seed=picked)
         drawn = chart_rows(app, 4, "low").filter(series="kd").sort("bin")

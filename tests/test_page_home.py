@@ -14,7 +14,9 @@ from synthetic import LAYERS, MANY, Recipe, write_toy_study
 from visits import CHART, Visitor
 
 from kdpipe.app.home import overview as home
+from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import open_study, sealed
+from kdpipe.vocabulary import qualification
 
 PAGE = "Home.py"
 
@@ -43,9 +45,9 @@ def test_cards_say_effect_interval_seeds_and_controls(root: Path) -> None:
     row = study.frame("verdicts", primary=True).row(0, named=True)
     said = says(app.caption)
     assert f"{row['estimate']:+.3f} silhouette ({row['low']:+.3f} to {row['high']:+.3f}), 8 paired seeds." in said
-    asked = len(row["controls_passed"]) + len(row["controls_failed"])
-    assert f"Outlasts {len(row['controls_passed'])} of {asked} other explanations." in said or not asked
-    verdict, _, unasked = row["title"].rpartition(", ")
+    asked = row["controls_remaining"] + row["controls_explaining"]
+    assert f"Remains after {row['controls_remaining']} of {asked} other explanations" in said or not asked
+    verdict, unasked = row["title"], qualification(row["verdict"], row["controls_not_asked"])
     assert unasked.endswith("not asked"), "a narrow card has room for the verdict or for this, so each has its badge"
     shown = [badge.value for badge in app.markdown]
     assert any(verdict in text and unasked not in text for text in shown)
@@ -71,8 +73,9 @@ def test_a_study_with_a_verdict_and_maps_is_shown_first(root: Path) -> None:
 def test_rounded_halves_read_as_in_the_verdicts_sentence(points: float, said: str) -> None:
     stored = pl.Series([points / 100], dtype=pl.Float32)[0]
     verdict = {"claim": "accurate", "estimate": stored, "low": None, "seeds": 3, "takes": None}
-    verdict |= {"controls_passed": [], "controls_failed": [], "controls_missing": []}
-    assert home.effect_in_words(verdict).startswith(f"{said} points")
+    verdict |= {"controls_not_asked": 0}
+    none = TABLES["verdict_controls"].schema.to_frame()
+    assert home.effect_in_words(verdict, none).startswith(f"{said} points")
 
 
 def test_the_picture_is_the_curve_and_the_maps_of_plain_and_distilled(root: Path) -> None:

@@ -22,6 +22,8 @@ from kdpipe.app.shared import verdicts as evidence
 from kdpipe.app.shell import theme
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import Study, open_study, write_study
+from kdpipe.relative_depth import advance, early_abc
+from kdpipe.vocabulary import ENDPOINTS
 
 PAGE = "pages/3_Measures.py"
 BASE = ["teacher", "plain", "plain, second initialisation"]
@@ -146,13 +148,12 @@ def test_a_layer_class_by_class_with_the_range_of_its_seeds(root: Path) -> None:
 
 
 def test_the_advance_is_that_of_the_evidence() -> None:
-    module = pytest.importorskip("kdpipe.evidence.curves")
     rng = np.random.default_rng(3)
     depth = np.linspace(0, 1, 5)
     method, plain = rng.normal(size=(2, 200, 5)).cumsum(axis=2)
     pair = curves.CurvePair("kd", tuple(range(200)), depth, method, plain)
     found = np.array([there[2] - there[1] for there in pair.advances])
-    np.testing.assert_allclose(found, module.advance(depth, method, plain), equal_nan=True)
+    np.testing.assert_allclose(found, advance(depth, method, plain), equal_nan=True)
     assert np.isnan(found).any() and not np.isnan(found).all()
     one, other = method.mean(axis=0), plain.mean(axis=0)
     pieces = curves.between(depth[:-1], one[:-1], other[:-1])
@@ -160,7 +161,7 @@ def test_the_advance_is_that_of_the_evidence() -> None:
         np.trapezoid((part["method"] - part["plain"]).to_numpy(), part["depth"].to_numpy())
         for part in pieces.partition_by("piece")
     ]
-    assert sum(areas) == pytest.approx(float(module.early_abc(depth, one, other)))
+    assert sum(areas) == pytest.approx(float(early_abc(depth, one, other)))
     for part in pieces.partition_by("piece"):
         ahead = (part["method"] - part["plain"]) * (1 if part["ahead"][0] else -1)
         assert ahead.min() >= -1e-12, "a piece lies on one side"
@@ -172,18 +173,18 @@ def test_area_and_advance_are_drawn_and_said_with_what_the_study_found(root: Pat
     assert not app.error
     rows = study.comparisons.filter(method_label="rkd", label_fraction=1.0, against="plain")
     words = says(app.markdown)
-    for measure in evidence.ENDPOINTS:
+    for measure in ENDPOINTS:
         area = rows.filter(measure=measure, quantity="early_abc").row(0, named=True)
         interval = f"{area['estimate']:+.4f} ({area['low']:+.4f} to {area['high']:+.4f})"
         assert f"Area before the last layer: {interval}, 2 paired seeds" in words
         advance = rows.filter(measure=measure, quantity="advance").row(0, named=True)
         layers = abs(advance["estimate"]) * 3  # four layers are three steps apart
         assert f"Advance: {abs(advance['estimate']):.2f} of the depth ({layers:.2f} layers)" in words
-        cell = {"student": "small", "method_label": "rkd", "label_fraction": 1.0}
+        cell = {"student": "small", "method_label": "rkd", "budget_id": "1"}
         pair = curves.pair_of(study, catalog.networks(study), cell, measure)
         assert pair is not None and pair.seeds == (0, 1)
         who = study.networks.filter(method_label="plain", label_fraction=1.0, seed=1)["network_id"].item()
-        on = {"network_id": who, "view": evidence.ENDPOINT_VIEWS[measure], "measure": measure}
+        on = {"network_id": who, "view": ENDPOINTS[measure].view, "measure": measure}
         assert pair.plain[1].tolist() == study.frame("layer_measures", **on)["value"].to_list()
     assert "no p value" in words and words.count("Advance:") == 2
     alts = [chart.proto.alt for chart in app.get("vega_lite_chart")]
@@ -228,7 +229,7 @@ def test_two_layers_have_no_area_and_one_view_no_endpoint_of_the_other(root: Pat
 def test_specifications_are_those_of_the_table(root: Path) -> None:
     study = open_study(root / "toy")
     app = show(PAGE, comparison="kd, 10% of labels")
-    rows = evidence.of_cell(study.specification, {"student": "small", "method_label": "kd", "label_fraction": 0.1})
+    rows = evidence.of_cell(study.specification, {"student": "small", "method_label": "kd", "budget_id": "0.1"})
     rows = rows.filter(against="plain")
     drawn = [next(frame for frame in frames_of(app, index) if "way" in frame.columns) for index in (-2, -1)]
     assert sorted(pl.concat(drawn)["estimate"]) == pytest.approx(sorted(rows["estimate"]))

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from kdpipe.artifacts.schema import SCHEMA_VERSION, TABLES
-from kdpipe.artifacts.store import load_study, open_study, sealed, study_hash, study_names, write_study, write_table
-from kdpipe.errors import ArtifactError
+from kdpipe.artifacts.store import (
+    Study,
+    load_study,
+    open_study,
+    sealed,
+    study_hash,
+    study_names,
+    write_study,
+    write_table,
+)
+from kdpipe.artifacts.tables import StudyTables
+from kdpipe.errors import (
+    ArtifactError,
+    DamagedArtifactError,
+    MissingArtifactError,
+    OtherSchemaError,
+    UnexpectedContentError,
+)
 from kdpipe.files import new_folder, recover_folder, write_atomic
 
 SAMPLES = {pl.String(): "x", pl.Boolean(): True, pl.Float32(): 0.5, pl.Binary(): b"x"}
@@ -25,6 +42,8 @@ def frame(name: str, rows: int = 3) -> pl.DataFrame:
     for column, declared in table.columns.items():
         inner = declared.dtype.inner if isinstance(declared.dtype, pl.List) else None
         cell = SAMPLES[declared.dtype] if inner is None else ["x"] if inner == pl.String() else [1, 2]
+        if declared.allowed or declared.json:
+            cell = declared.allowed[0] if declared.allowed else "{}"
         columns[column] = pl.Series([cell] * rows, dtype=declared.dtype)
     key = table.key[0]
     numbers = [f"n{i}" for i in range(rows)] if table.columns[key].dtype == pl.String else range(rows)
@@ -57,12 +76,32 @@ def refused(folder: Path, table: str, *said: str) -> None:
 def test_every_table_comes_back_as_it_was_written(folder):
     study = open_study(folder)
     for name in TABLES:
-        assert study.frame(name).equals(frame(name)), name
+        assert study.frame(name).equals(frame(name)) and getattr(study, name).equals(frame(name)), name
     assert (study.name, study.title, study.hash, study.timings) == ("s", "S", "abc", {"seconds": 1})
     assert study.networks.equals(study.frame("networks"))
     assert set(TABLES) <= set(dir(study))
     with pytest.raises(AttributeError):
-        _ = study.no_such_table
+        _ = study.no_such_table  # type: ignore[attr-defined]
+
+
+def test_small_tables_are_read_once_and_large_ones_are_not_kept(folder):
+    study = open_study(folder)
+    assert study.networks is study.networks is study.frame("networks")
+    assert study.maps is not study.maps
+    assert {name for name, table in TABLES.items() if table.small} >= {"layers", "methods", "measures", "verdicts"}
+    assert not {name for name, table in TABLES.items() if table.small} & {"maps", "predictions", "sample_measures"}
+
+
+def test_a_study_may_be_read_by_several_threads_at_once(folder):
+    study, names = open_study(folder), [*TABLES] * 8
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(study.frame, names))
+    assert all(one.equals(frame(name)) for one, name in zip(found, names, strict=True))
+
+
+def test_every_table_is_a_property_that_a_type_checker_knows():
+    properties = {name for name, value in vars(StudyTables).items() if isinstance(value, property)}
+    assert properties == set(TABLES) and not hasattr(Study, "__getattr__")
 
 
 def test_empty_tables_are_tables_too(tmp_path):
@@ -75,6 +114,10 @@ def test_rows_are_chosen_by_value_and_by_list(folder):
     assert study.frame("maps", network_id="n1").height == 1
     assert study.frame("maps", network_id=["n1", "n2"], projector="x").height == 2
     assert study.frame("maps", network_id="n1", projector="none").height == 0
+    assert study.frame("maps", pl.col("network_id") != "n1", columns=["x"]).shape == (2, 1)
+    assert study.frame("networks", pl.col("network_id") != "n1", columns=["seed"]).shape == (2, 1)
+    with pytest.raises(ArtifactError, match=r"maps\.parquet has no column 'network'; it has network_id, layer"):
+        study.frame("maps", network="n1")
 
 
 def test_footers_say_to_which_study_and_schema_a_file_belongs(folder):
@@ -223,7 +266,8 @@ def test_a_damaged_study_file(folder):
     for content, said in (
         (whole[:100], "damaged"),
         ("", "damaged"),
-        ("[]", "artifact schema None"),
+        ("[]", "damaged"),
+        ("{}", "artifact schema None"),
         (json.dumps({**json.loads(whole), "schema_version": SCHEMA_VERSION + 1}), f"reads schema {SCHEMA_VERSION}"),
         (json.dumps({k: v for k, v in json.loads(whole).items() if k != "files"}), "lacks 'files'"),
         (json.dumps({**json.loads(whole), "title": "another"}), "was changed after it was written"),
@@ -255,6 +299,55 @@ def test_tables_of_another_schema_or_study_are_refused(folder):
     record = json.loads((folder / "study.json").read_text())
     (folder / "study.json").write_text(json.dumps(sealed({**record, "files": {}})))
     refused(folder, "maps", "s/maps.parquet", "not in the study's catalog")
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "said"),
+    [
+        ("verdicts", {"verdict": "probably"}, "column 'verdict' holds 'probably', which is none of supported"),
+        ("verdicts", {"p": 1.5}, "column 'p' holds 1.5, the greatest it may is 1"),
+        ("verdicts", {"p": -0.5}, "column 'p' holds -0.5, the least it may is 0"),
+        ("networks", {"role": "baseline"}, "column 'role' holds 'baseline', which is none of teacher, plain"),
+        ("networks", {"method_parameters": "[1"}, "column 'method_parameters' holds something else than an object"),
+        ("networks", {"training": "[1]"}, "column 'training' holds something else than an object in JSON"),
+        ("networks", {"test_accuracy": float("nan")}, "column 'test_accuracy' holds NaN"),
+        ("networks", {"network_id": "n"}, "two rows share the key network_id"),
+        ("methods", {"null": None}, "column 'null' has empty values"),
+    ],
+)
+def test_values_that_the_schema_does_not_allow_are_refused_when_read_and_when_written(folder, table, change, said):
+    types = TABLES[table].schema
+    strange = frame(table).with_columns(**{name: pl.lit(value, types[name]) for name, value in change.items()})
+    rewritten(folder, table, strange)
+    refused(folder, table, f"s/{table}.parquet holds what the schema does not allow: {said}", "scripts/precompute.py")
+    with pytest.raises(ArtifactError, match="cannot be written") as error:
+        write_table(folder, table, strange, "abc", "0")
+    assert said in str(error.value)
+
+
+def test_a_file_that_goes_while_it_is_read_is_an_artifact_error(folder):
+    study = open_study(folder)
+    rows = study.scan("maps")
+    (folder / "maps.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ArtifactError, match=r"s/maps\.parquet cannot be read as Parquet"):
+        study.collect("maps", rows)
+
+
+def test_every_kind_of_error_is_of_one_family(folder):
+    (folder / "maps.parquet").unlink()
+    with pytest.raises(MissingArtifactError):
+        open_study(folder).frame("maps")
+    (folder / "study.json").write_text("{")
+    with pytest.raises(DamagedArtifactError):
+        open_study(folder)
+    (folder / "study.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION - 1}))
+    with pytest.raises(OtherSchemaError, match=r"run scripts/precompute\.py migrate s"):
+        open_study(folder)
+    (folder / "study.json").write_text(json.dumps(sealed({**record(), "schema_version": SCHEMA_VERSION, "files": []})))
+    with pytest.raises(UnexpectedContentError, match="something unexpected under 'files'"):
+        open_study(folder)
+    kinds = (MissingArtifactError, DamagedArtifactError, OtherSchemaError, UnexpectedContentError)
+    assert all(issubclass(kind, ArtifactError) for kind in kinds)
 
 
 def test_an_unknown_table_is_named(folder):

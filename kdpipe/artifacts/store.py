@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +17,26 @@ from typing import Any
 
 import polars as pl
 
-from kdpipe.artifacts.schema import SCHEMA_VERSION, TABLES, Table, disagreement
-from kdpipe.errors import ArtifactError
+from kdpipe.artifacts.schema import SCHEMA_VERSION, TABLES, Table, disagreement, misfit
+from kdpipe.artifacts.tables import StudyTables
+from kdpipe.errors import (
+    ArtifactError,
+    DamagedArtifactError,
+    MissingArtifactError,
+    OtherSchemaError,
+    UnexpectedContentError,
+)
 from kdpipe.files import canonical_json, new_folder, sha256_of, write_atomic
 
 ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts"
 STUDY_FILE, TIMINGS_FILE = "study.json", "timings.json"
 _REMEDY = "run scripts/precompute.py on its study file again, or restore the folder from version control"
+# What study.json holds under a name; without those that are needed a study cannot be opened.
+_NEEDED = ("name", "title", "study_hash", "files", "study")
+_RECORD: Mapping[str, type] = {
+    **dict.fromkeys(("name", "title", "study_hash", "description"), str),
+    **dict.fromkeys(("files", "study", "data", "headline", "versions", "missing"), dict),
+}
 
 
 # --------------------------------------------------------------------------------------- writing
@@ -57,14 +70,7 @@ def _row_group_size(table: Table, frame: pl.DataFrame) -> int:
 def _problem(table: Table, frame: pl.DataFrame) -> str | None:
     if problem := disagreement(table, frame.schema):
         return problem
-    for name, column in table.columns.items():
-        if not column.nullable and frame[name].null_count():
-            return f"column {name!r} has empty values"
-        if column.dtype.is_float() and frame[name].is_nan().any():
-            return f"column {name!r} holds NaN"
-    if frame.select(table.key).is_duplicated().any():
-        return f"two rows share the key {', '.join(table.key)}"
-    return None
+    return misfit(table, frame)
 
 
 def write_study(
@@ -77,7 +83,7 @@ def write_study(
 
     Args:
         folder: ``artifacts/<name>``.
-        study: what ``study.json`` says beside the catalog; must hold ``name``, ``study_hash`` and
+        study: what ``study.json`` says besides the catalog; must hold ``name``, ``study_hash`` and
             ``versions`` (with ``kdpipe``).
         frames: one frame for each table of the schema.
         timings: wall times and hardware, kept outside every claim of identity.
@@ -110,92 +116,135 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Study:
-    """The artifacts of one study, read on demand: ``study.networks``, ``study.frame("maps", …)``.
+class Study(StudyTables):
+    """The artifacts of one study, read on demand and checked as they are read.
 
-    Every table is a polars frame under its name in :data:`kdpipe.artifacts.schema.TABLES`. A file's sha256 is
-    verified the first time that this object reads it, because flipped bytes in Parquet mostly read
-    without complaint.
+    Every table is a property and a polars frame: ``study.networks``. ``study.frame("maps", network_id=…)`` reads the
+    rows of some networks alone. A file's sha256 is verified the first time that this object reads it, because flipped
+    bytes in Parquet mostly read without complaint. Small tables are then checked value by value and kept; a frame is
+    not to be changed in place. Several threads may share a study.
+
+    Attributes:
+        folder: ``artifacts/<name>``.
+        record: what study.json says: the resolved study, data, versions and the catalog of files.
+
+    Raises:
+        ArtifactError: whatever cannot be read, in one sentence with the file and what to do.
     """
 
     folder: Path
     record: Mapping[str, Any]
     _verified: set[str] = field(default_factory=set, repr=False, compare=False)
+    _kept: dict[str, pl.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
-        return self.record["name"]
+        """The study's name, which is that of its folder."""
+        return str(self.record["name"])
 
     @property
     def title(self) -> str:
-        return self.record["title"]
+        """The study's title for people."""
+        return str(self.record["title"])
 
     @property
     def hash(self) -> str:
-        return self.record["study_hash"]
+        """Identity of the run: it stands in the footer of each file."""
+        return str(self.record["study_hash"])
 
     @cached_property
     def timings(self) -> dict[str, Any]:
         """Wall times and hardware; empty if the file is missing, as nothing else rests on it."""
-        try:
-            return json.loads((self.folder / TIMINGS_FILE).read_text())
-        except (OSError, ValueError):
-            return {}
+        return read_timings(self.folder)
 
     def scan(self, name: str) -> pl.LazyFrame:
-        """A lazy frame over table ``name``, checked against the schema and the catalog."""
-        if name not in TABLES:
-            raise ArtifactError(f"there is no table {name!r}; the tables are {', '.join(TABLES)}.")
-        table = TABLES[name]
+        """A lazy frame over table ``name``, whose file was checked against the schema and the catalog.
+
+        What goes wrong when it is collected is polars' own error; :meth:`collect` turns it into an ArtifactError.
+        """
+        table = self._table(name)
         path = self.folder / table.file
         if name not in self._verified:
             self._verify(table, path)
             self._verified.add(name)
         return pl.scan_parquet(path)
 
-    def frame(self, name: str, **equals: Any) -> pl.DataFrame:
-        """Table ``name``, only the rows where each named column equals a value or is in a list of them."""
-        wanted = self.scan(name)
+    def collect(self, name: str, rows: pl.LazyFrame) -> pl.DataFrame:
+        """What a lazy frame that was made from ``scan(name)`` holds."""
+        try:
+            return rows.collect()
+        except (OSError, pl.exceptions.ComputeError) as error:
+            place = f"{self.folder.name}/{self._table(name).file}"
+            raise DamagedArtifactError(f"{place} cannot be read as Parquet: {_REMEDY}.") from error
+
+    def frame(self, name: str, *where: pl.Expr, columns: Sequence[str] | None = None, **equals: Any) -> pl.DataFrame:
+        """Rows of table ``name``: all, or those that every condition keeps.
+
+        Args:
+            where: conditions as polars expressions.
+            columns: the only columns to read.
+            equals: column and the value, or a list of the values, that it is to hold.
+        """
+        table = self._table(name)
+        if unknown := [column for column in (*(columns or ()), *equals) if column not in table.columns]:
+            raise ArtifactError(f"{table.file} has no column {unknown[0]!r}; it has {', '.join(table.columns)}.")
+        if table.small and not where and columns is None and not equals:
+            return self._whole(table)
+        rows = self._whole(table).lazy() if table.small else self.scan(name)
         for column, value in equals.items():
             allowed = list(value) if isinstance(value, (list, tuple, set, frozenset, pl.Series)) else [value]
-            wanted = wanted.filter(pl.col(column).is_in(allowed))
-        return wanted.collect()
+            rows = rows.filter(pl.col(column).is_in(allowed))
+        rows = rows.filter(*where) if where else rows
+        return self.collect(name, rows if columns is None else rows.select(columns))
 
-    def __getattr__(self, name: str) -> pl.DataFrame:
-        if name in TABLES:
-            return self.frame(name)
-        raise AttributeError(f"a study has no table or attribute {name!r}")
+    def _whole(self, table: Table) -> pl.DataFrame:
+        """A small table, checked value by value and kept. Two threads may both read it: they read the same."""
+        if table.name not in self._kept:
+            found = self.collect(table.name, self.scan(table.name))
+            if problem := misfit(table, found):
+                place = f"{self.folder.name}/{table.file}"
+                raise UnexpectedContentError(f"{place} holds what the schema does not allow: {problem}; {_REMEDY}.")
+            self._kept[table.name] = found
+        return self._kept[table.name]
 
-    def __dir__(self) -> Iterable[str]:
-        return [*super().__dir__(), *TABLES]
+    def _table(self, name: str) -> Table:
+        if name not in TABLES:
+            raise ArtifactError(f"there is no table {name!r}; the tables are {', '.join(TABLES)}.")
+        return TABLES[name]
 
     def _verify(self, table: Table, path: Path) -> None:
         place = f"{self.folder.name}/{table.file}"
         entry = self.record["files"].get(table.file)
         if entry is None:
-            raise ArtifactError(f"{place} is not in the study's catalog: {_REMEDY}.")
+            raise DamagedArtifactError(f"{place} is not in the study's catalog: {_REMEDY}.")
         if not path.is_file():
-            raise ArtifactError(f"{place} is missing: {_REMEDY}.")
-        if path.stat().st_size != entry["bytes"] or sha256_of(path) != entry["sha256"]:
-            raise ArtifactError(f"{place} is damaged (its content is not what the study's catalog says): {_REMEDY}.")
+            raise MissingArtifactError(f"{place} is missing: {_REMEDY}.")
+        try:
+            intact = path.stat().st_size == entry["bytes"] and sha256_of(path) == entry["sha256"]
+        except (OSError, KeyError, TypeError) as error:
+            raise DamagedArtifactError(f"{place} cannot be read: {_REMEDY}.") from error
+        if not intact:
+            raise DamagedArtifactError(
+                f"{place} is damaged (its content is not what the study's catalog says): {_REMEDY}."
+            )
         try:
             footer = pl.read_parquet_metadata(path)
             schema = pl.read_parquet_schema(path)
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise ArtifactError(f"{place} cannot be read as Parquet: {_REMEDY}.") from error
+            raise DamagedArtifactError(f"{place} cannot be read as Parquet: {_REMEDY}.") from error
         if footer.get("schema_version") != str(SCHEMA_VERSION):
-            raise ArtifactError(_other_version(place, footer.get("schema_version")))
+            raise OtherSchemaError(_other_version(place, footer.get("schema_version"), self.folder))
         if footer.get("study_hash") != self.hash:
-            raise ArtifactError(f"{place} belongs to another run of the study: {_REMEDY}.")
+            raise DamagedArtifactError(f"{place} belongs to another run of the study: {_REMEDY}.")
         if problem := disagreement(table, schema):
-            raise ArtifactError(f"{place} does not follow the schema: {problem}; {_REMEDY}.")
+            raise UnexpectedContentError(f"{place} does not follow the schema: {problem}; {_REMEDY}.")
 
 
-def _other_version(place: str, found: Any) -> str:
-    return (
-        f"{place} was written with artifact schema {found}, this kdpipe reads schema {SCHEMA_VERSION}: "
-        "run scripts/precompute.py on its study file again."
-    )
+def _other_version(place: str, found: Any, folder: Path) -> str:
+    remedy = "run scripts/precompute.py on its study file again"
+    if str(found) == str(SCHEMA_VERSION - 1):
+        remedy = f"run scripts/precompute.py migrate {folder.name}"
+    return f"{place} was written with artifact schema {found}, this kdpipe reads schema {SCHEMA_VERSION}: {remedy}."
 
 
 def open_study(folder: Path) -> Study:
@@ -204,21 +253,43 @@ def open_study(folder: Path) -> Study:
     Raises:
         ArtifactError: no readable ``study.json`` of this schema version.
     """
-    path = folder / STUDY_FILE
-    try:
-        record = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ArtifactError(f"{folder.name}/{STUDY_FILE} is missing: {_REMEDY}.") from None
-    except (OSError, ValueError):
-        raise ArtifactError(f"{folder.name}/{STUDY_FILE} is damaged: {_REMEDY}.") from None
-    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION:
-        found = record.get("schema_version") if isinstance(record, dict) else None
-        raise ArtifactError(_other_version(f"{folder.name}/{STUDY_FILE}", found))
-    if lacking := {"name", "title", "study_hash", "files", "study"} - record.keys():
-        raise ArtifactError(f"{folder.name}/{STUDY_FILE} lacks {sorted(lacking)[0]!r}: {_REMEDY}.")
+    record = read_record(folder)
+    place = f"{folder.name}/{STUDY_FILE}"
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise OtherSchemaError(_other_version(place, record.get("schema_version"), folder))
+    for name, kind in _RECORD.items():
+        if name not in record and name in _NEEDED:
+            raise UnexpectedContentError(f"{place} lacks {name!r}: {_REMEDY}.")
+        if name in record and not isinstance(record[name], kind):
+            raise UnexpectedContentError(f"{place} holds something unexpected under {name!r}: {_REMEDY}.")
     if record.get("sha256") != sealed(record)["sha256"]:
-        raise ArtifactError(f"{folder.name}/{STUDY_FILE} was changed after it was written: {_REMEDY}.")
+        raise DamagedArtifactError(f"{place} was changed after it was written: {_REMEDY}.")
     return Study(folder, record)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What study.json holds, of whatever schema.
+
+    Raises:
+        ArtifactError: it is missing, or holds no JSON object.
+    """
+    try:
+        record = json.loads((folder / STUDY_FILE).read_text())
+    except FileNotFoundError:
+        raise MissingArtifactError(f"{folder.name}/{STUDY_FILE} is missing: {_REMEDY}.") from None
+    except (OSError, ValueError):
+        raise DamagedArtifactError(f"{folder.name}/{STUDY_FILE} is damaged: {_REMEDY}.") from None
+    if not isinstance(record, dict):
+        raise DamagedArtifactError(f"{folder.name}/{STUDY_FILE} is damaged: {_REMEDY}.")
+    return record
+
+
+def read_timings(folder: Path) -> dict[str, Any]:
+    """What timings.json holds, of whatever schema; empty where there is none that can be read."""
+    try:
+        return dict(json.loads((folder / TIMINGS_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def load_study(study: str | Path, root: Path | None = None) -> Study:

@@ -17,6 +17,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from kdpipe.artifacts.store import ARTIFACTS, study_names
+from kdpipe.cli.migrate import migrate_named
 from kdpipe.cli.progress import RichReporter, open_log
 from kdpipe.config.preflight import Preflight, run_preflight
 from kdpipe.config.study import StudySpec
@@ -37,6 +38,7 @@ from kdpipe.pipeline.export.weights import export_weights
 from kdpipe.pipeline.publish import publish
 from kdpipe.pipeline.run_study import finished, run_study
 from kdpipe.pipeline.training_plan import TRAINING_KINDS, plan_training
+from kdpipe.vocabulary import CHECKPOINT, full_title
 
 KINDS = TRAINING_KINDS + ANALYSIS_KINDS
 CACHE_VARIABLE = "KDPIPE_CACHE"
@@ -201,9 +203,24 @@ def judge(
         table.add_column(column)
     for row in found.verdicts.iter_rows(named=True):
         claim, student, method = row["claim"], row["student"] or "all", row["method_label"] or "all"
-        table.add_row(claim, student, method, f"{row['label_fraction']:.4g}", row["title"])
+        table.add_row(claim, student, method, f"{row['label_fraction']:.4g}", _title(row))
     console.print(table)
     console.print(f"{found.verdicts.height} verdicts in {time.perf_counter() - started:.1f} s: {artifacts / study}")
+
+
+def _title(row: dict[str, Any]) -> str:
+    return full_title(row["verdict"], row["title"], row["controls_not_asked"])
+
+
+@app.command()
+def migrate(
+    study: Annotated[
+        str, typer.Argument(metavar="NAME", help="A study under the artifacts folder.", show_default=False)
+    ],
+    artifacts: Annotated[Path, typer.Option(help="Where artifacts are.", show_default="artifacts/")] = ARTIFACTS,
+) -> None:
+    """Bring a finished study's artifacts to the present schema, without a network."""
+    console.print(migrate_named(study, artifacts))
 
 
 @app.command()
@@ -335,7 +352,9 @@ def _show_results(frames: dict[str, pl.DataFrame]) -> None:
     last = frames["layers"].filter(pl.col("relative_depth") == 1.0, pl.col("view") == "gap")
     silhouettes = frames["layer_measures"].filter(measure="silhouette").join(last, ["network_id", "layer", "view"])
     joined = networks.join(silhouettes.select("network_id", silhouette="value"), "network_id", how="left")
-    groups = joined.group_by("role", "student", "method_label", "label_fraction", maintain_order=True).agg(
+    steps = pl.when(pl.col("role") == CHECKPOINT).then("checkpoint_step")
+    keys = ("role", "student", "method_label", "label_fraction", steps.alias("step"))
+    groups = joined.group_by(*keys, maintain_order=True).agg(
         pl.len().alias("seeds"),
         pl.col("test_accuracy").mean().alias("accuracy"),
         pl.col("test_accuracy").std().alias("spread"),
@@ -350,7 +369,7 @@ def _show_results(frames: dict[str, pl.DataFrame]) -> None:
         lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         table.add_row(
             row["student"],
-            row["method_label"],
+            row["method_label"] + (f" at step {row['step']}" if row["step"] else ""),
             f"{row['label_fraction']:.4g}",
             f"{row['seeds']}{lost}",
             _number(None if row["accuracy"] is None else 100 * row["accuracy"], "{:.1f}") + spread,

@@ -23,9 +23,17 @@ from kdpipe.config.sections import (
     refuse_repeats,
 )
 from kdpipe.methods import METHODS
+from kdpipe.vocabulary import (
+    DISTILLED,
+    MATCHED_ACCURACY,
+    SUPERVISED_TEACHER,
+    TEACHER,
+    TEACHER_ARCHITECTURE,
+    UNTRAINED_NETWORK,
+)
 
-# What contrasts are held against, beside methods by their labels.
-EVIDENCE_NAMES = {"teacher", "distilled", "second_seed", "matched-accuracy"}
+# What contrasts are held against, besides methods by their labels.
+EVIDENCE_NAMES = {TEACHER, DISTILLED, "second_seed", MATCHED_ACCURACY}
 
 
 class StudySpec(Spec):
@@ -65,7 +73,7 @@ class StudySpec(Spec):
         seeds, methods = raw.get("seeds", [0]), raw.get("methods")
         if not (isinstance(seeds, list) and len(seeds) == 1 and isinstance(methods, list)):
             return raw
-        nulls = [name for name, record in METHODS.items() if record.own_initialisation and not record.needs_teacher]
+        nulls = [name for name, record in METHODS.items() if record.is_null]
         named = [method.get("method") for method in methods if isinstance(method, dict)]
         if not named or set(nulls) & {name for name in named if isinstance(name, str)}:
             return raw
@@ -84,7 +92,7 @@ class StudySpec(Spec):
         if self.training.steps == 0:
             raise ValueError("training.steps: students need at least one step; a teacher alone may have none")
         for index, student in enumerate(self.students):
-            if student.name == "teacher":
+            if student.name == TEACHER_ARCHITECTURE:
                 raise ValueError(f"students.{index}.name: 'teacher' is the teacher's own name; choose another")
         kept = {f"{method.name}-at{step}" for method in self.methods for step in self.kept_steps(method)}
         if self.measures.specifications and self.measures.second_k == self.measures.k:
@@ -92,7 +100,7 @@ class StudySpec(Spec):
         for method in self.methods:
             if method.label and method.label in EVIDENCE_NAMES:
                 raise ValueError(f"methods: {method.label!r} is a word of the tables of evidence; choose another label")
-            if method.name in kept | {"supervised", "untrained"}:
+            if method.name in kept | {SUPERVISED_TEACHER, UNTRAINED_NETWORK}:
                 raise ValueError(f"methods: {method.name!r} is the name of other networks; choose another label")
         names = [name for student in self.students for name in self.network_names(student)]
         if repeated := [name for name in names if names.count(name) > 1]:

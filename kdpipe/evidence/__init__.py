@@ -5,17 +5,7 @@ like is in :mod:`kdpipe.evidence.simulation`, which needs the measures and is im
 """
 
 from kdpipe.evidence.bootstrap import Resamples, image_weights, pigeonhole_bootstrap
-from kdpipe.evidence.cell import ENDPOINTS, Arms, Cell, Endpoint, EndpointName, Kind, Rules
-from kdpipe.evidence.curves import (
-    abc,
-    advance,
-    area_weights,
-    early_abc,
-    first_reached,
-    rescaled,
-    shape_abc,
-    why_not_computable,
-)
+from kdpipe.evidence.cell import Arms, Cell, Rules
 from kdpipe.evidence.estimates import (
     Advance,
     Contrast,
@@ -26,10 +16,7 @@ from kdpipe.evidence.estimates import (
     estimate,
 )
 from kdpipe.evidence.judge import (
-    MEANINGS,
-    Finding,
     Judgement,
-    Verdict,
     correct_primary,
     decide,
     finding,
@@ -45,6 +32,17 @@ from kdpipe.evidence.statistics import (
     sign_flip,
     variance_components,
 )
+from kdpipe.relative_depth import (
+    abc,
+    advance,
+    area_weights,
+    early_abc,
+    first_reached,
+    rescaled,
+    shape_abc,
+    why_not_computable,
+)
+from kdpipe.vocabulary import ENDPOINTS, MEANINGS, Endpoint, EndpointName, Finding, Kind, Verdict
 
 __all__ = [
     "ENDPOINTS",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from kdpipe.evidence.curves import Array
+from kdpipe.relative_depth import Array
 
 Statistic = Callable[[Array, Array], Array]
 

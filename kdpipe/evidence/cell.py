@@ -4,36 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdpipe.evidence.curves import FALL_TOLERANCE, Array
-
-EndpointName = Literal["silhouette", "knn_accuracy"]
-Kind = Literal["instead", "without"]
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A measure that the claim is judged by, fixed in advance.
-
-    Attributes:
-        name: of the measure whose per-image values it takes: silhouette, and 1 or 0 for a correct kNN vote.
-        view: of the layer.
-        balanced: whether its curve is a mean of class means, or of images.
-    """
-
-    name: EndpointName
-    view: Literal["projection", "gap"]
-    balanced: bool
-
-
-ENDPOINTS: Mapping[EndpointName, Endpoint] = {
-    "silhouette": Endpoint("silhouette", "projection", balanced=True),
-    "knn_accuracy": Endpoint("knn_accuracy", "gap", balanced=False),
-}
+from kdpipe.relative_depth import FALL_TOLERANCE, Array
+from kdpipe.vocabulary import ALPHA, ENDPOINTS, LEAST_SEEDS, LEVEL, EndpointName, Kind
 
 
 @dataclass(frozen=True)
@@ -44,15 +21,15 @@ class Rules:
         alpha: a corrected p below it is significant.
         least_seeds: with fewer there are estimates and no p values.
         level: of all intervals.
-        fall_tolerance: as in :func:`kdpipe.evidence.curves.why_not_computable`.
+        fall_tolerance: as in :func:`kdpipe.relative_depth.why_not_computable`.
 
     Raises:
         ValueError: a share outside (0, 1), a negative tolerance, or fewer than 2 seeds, which have no sign-flip test.
     """
 
-    alpha: float = 0.05
-    least_seeds: int = 8
-    level: float = 0.95
+    alpha: float = ALPHA
+    least_seeds: int = LEAST_SEEDS
+    level: float = LEVEL
     fall_tolerance: float = FALL_TOLERANCE
 
     def __post_init__(self) -> None:

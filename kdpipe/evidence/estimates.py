@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from kdpipe.evidence.bootstrap import Resamples, Statistic, difference, image_weights
-from kdpipe.evidence.cell import ENDPOINTS, Arms, Cell, Endpoint, EndpointName, Kind, Rules
-from kdpipe.evidence.curves import Array, abc, advance, early_abc, rescaled, shape_abc, why_not_computable
+from kdpipe.evidence.cell import Arms, Cell, Rules
 from kdpipe.evidence.statistics import hedges_dz, null_ratio, sign_flip
+from kdpipe.relative_depth import Array, abc, advance, early_abc, rescaled, shape_abc, why_not_computable
+from kdpipe.vocabulary import ENDPOINTS, Endpoint, EndpointName, Kind
 
 
 @dataclass(frozen=True)

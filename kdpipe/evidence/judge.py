@@ -4,39 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from kdpipe.evidence.bootstrap import Resamples
-from kdpipe.evidence.cell import Cell, EndpointName
+from kdpipe.evidence.cell import Cell
 from kdpipe.evidence.estimates import Contrast, EndpointEstimates, Estimates, estimate
 from kdpipe.evidence.statistics import benjamini_hochberg, holm
+from kdpipe.vocabulary import Correction, EndpointName, Finding, Verdict
 
-Verdict = Literal[
-    "estimate only",
-    "not computable",
-    "no difference",
-    "reversed",
-    "explained",
-    "better but not earlier",
-    "supported for compactness only",
-    "supported",
-    "inconclusive",
-]
-Finding = Literal["estimate only", "not computable", "no difference", "reversed", "explained", "higher", "inconclusive"]
-Correction = Literal["holm", "benjamini-hochberg"]
 Corrected = Mapping[EndpointName, float | None]
-
-MEANINGS: Mapping[Verdict, str] = {
-    "estimate only": "Too few seeds for a verdict: the numbers stand as estimates.",
-    "not computable": "A curve is missing, flat or falling, so that earlier and later cannot be told apart.",
-    "no difference": "The whole interval lies within what was said beforehand not to matter.",
-    "reversed": "Before the last layer the distilled students are less compact.",
-    "explained": "Distilled students are more compact before the last layer, but not shown to be more than a control.",
-    "better but not earlier": "Their curve is higher, but its shape over depth is not shown to be an earlier one.",
-    "supported for compactness only": "Classes are tighter earlier, but neighbours are not shown to agree more.",
-    "supported": "Distilled students are more compact, already in earlier layers, and more than every control asked.",
-    "inconclusive": "The data neither shows a difference nor rules one out.",
-}
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kdpipe.evidence.bootstrap import Resamples
-from kdpipe.evidence.cell import ENDPOINTS, Arms, Cell, EndpointName, Kind, Rules
-from kdpipe.evidence.curves import Array, early_abc
+from kdpipe.evidence.cell import Arms, Cell, Rules
 from kdpipe.evidence.statistics import Components
 from kdpipe.measures.class_structure import layer_pass, silhouette
+from kdpipe.relative_depth import Array, early_abc
+from kdpipe.vocabulary import ENDPOINTS, EndpointName, Kind
 
 NEIGHBOURS = 20
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.special import gammaln
 
-from kdpipe.evidence.curves import Array
+from kdpipe.relative_depth import Array
 
 # Sign flips up to this number of seeds are all gone through: 65,536.
 EXACT_SEEDS = 16

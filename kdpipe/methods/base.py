@@ -149,6 +149,11 @@ class Method:
         return self.teacher is not None
 
     @property
+    def is_null(self) -> bool:
+        """Whether it is plain again from other initial weights: what chance alone moves."""
+        return self.own_initialisation and not self.needs_teacher
+
+    @property
     def reads_logits_alone(self) -> bool:
         """Whether logits of a known view are all it asks of its teacher; a mixed image is no known view."""
         return self.needs_teacher and self.needs == ("logits",) and self.views == "shared"

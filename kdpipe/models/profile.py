@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdpipe.errors import NetworkError
 from kdpipe.models.network import Network, Outputs
+from kdpipe.relative_depth import nearest_place
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,5 @@ def _taps(network: Network, image_shape: tuple[int, int, int]) -> tuple[list[Tap
 
 
 def pair_by_depth(student: Sequence[Tap], teacher: Sequence[Tap]) -> list[int]:
-    """For each student tap, the index of the teacher tap nearest in relative depth (earlier on ties).
-
-    Depths are compared as integers, order x (taps - 1) of the other, as thirds and halves of floats tie by luck.
-    """
-    own, others = max(len(student) - 1, 1), max(len(teacher) - 1, 1)
-    return [min(range(len(teacher)), key=lambda j: abs(j * own - tap.order * others)) for tap in student]
+    """For each student tap, the index of the teacher tap nearest in relative depth (earlier on ties)."""
+    return [nearest_place(tap.order, len(student), len(teacher)) for tap in student]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kdpipe.engine.stage import Stage
 from kdpipe.files import canonical_json
 from kdpipe.pipeline.stages.alignment import make_alignment, make_seed_drift
-from kdpipe.pipeline.training_plan import TEACHER
+from kdpipe.vocabulary import TEACHER
 
 if TYPE_CHECKING:
     from kdpipe.pipeline.analysis_plan import MapPlan

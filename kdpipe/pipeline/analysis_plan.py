@@ -14,21 +14,21 @@ from kdpipe.models.profile import pair_by_depth
 from kdpipe.pipeline.alignment_plan import ALIGNMENT_STAGES, AlignmentPlan, plan_alignment
 from kdpipe.pipeline.answers_plan import ANSWER_STAGES, AnswersPlan, plan_answers
 from kdpipe.pipeline.stages.credit import make_credit
-from kdpipe.pipeline.stages.embeddings import PIXELS, make_embeddings
+from kdpipe.pipeline.stages.embeddings import make_embeddings
 from kdpipe.pipeline.stages.explanations import make_explanations
 from kdpipe.pipeline.stages.factors import make_factors
 from kdpipe.pipeline.stages.layer_measures import make_measures
 from kdpipe.pipeline.stages.maps import make_consensus, make_maps
 from kdpipe.pipeline.stages.similarity import make_similarity
 from kdpipe.pipeline.stages.teacher_measures import make_teacher_measures
-from kdpipe.pipeline.training_plan import TEACHER, Planned, Training
+from kdpipe.pipeline.training_plan import Planned, Training
+from kdpipe.vocabulary import CONSENSUS, INDEPENDENT, PIXELS, TEACHER
 
 ANALYSIS = (
     make_embeddings, make_measures, make_teacher_measures, make_similarity, make_factors, make_credit,
     make_explanations, make_consensus, make_maps, *ANSWER_STAGES, *ALIGNMENT_STAGES,
 )  # fmt: skip
 ANALYSIS_KINDS = tuple(function.kind for function in ANALYSIS)
-CONSENSUS, INDEPENDENT = "consensus", "independent"
 
 
 @dataclass(frozen=True)

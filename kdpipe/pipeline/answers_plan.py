@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from kdpipe.engine.stage import Stage, StageFunction
 from kdpipe.pipeline.stages.answers import make_answers
-from kdpipe.pipeline.stages.embeddings import PIXELS
 from kdpipe.pipeline.stages.flips import make_flips
 from kdpipe.pipeline.stages.predictions import make_predictions
 from kdpipe.pipeline.stages.samples import make_samples
-from kdpipe.pipeline.training_plan import TEACHER
+from kdpipe.vocabulary import PIXELS, TEACHER
 
 ANSWER_STAGES = (make_predictions, make_answers, make_flips, make_samples)
 

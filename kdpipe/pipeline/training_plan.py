@@ -21,16 +21,16 @@ from kdpipe.errors import NetworkError, StudyError
 from kdpipe.files import canonical_json, sha256_of
 from kdpipe.methods import METHODS
 from kdpipe.pipeline.stages.data import make_data, make_probe
-from kdpipe.pipeline.stages.embeddings import PIXELS, make_pixels
+from kdpipe.pipeline.stages.embeddings import make_pixels
 from kdpipe.pipeline.stages.networks import make_students, make_teacher
 from kdpipe.pipeline.stages.outputs import LAST, kept_weights
+from kdpipe.vocabulary import CHECKPOINT, CONTROL_TEACHER, DISTILLED, PIXELS, PLAIN, TEACHER, UNTRAINED
 
 TRAINING = (make_data, make_probe, make_teacher, make_students, make_pixels)
 TRAINING_KINDS = tuple(function.kind for function in TRAINING)
 SECOND_INITIALISATION = 1_000_000
 # Fields of the data section that do not change the decoded splits.
 UNKEYED_DATA = {"path", "title", "note", "licence", "augmentation", "probe_size", "reference_size"}
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Planned:
         student: its section of the study; None for teachers.
         teacher: the network whose outputs its loss uses.
         checkpoint: the step whose weights it has, where those are not the last ones.
+        checkpoint_of: the finished student that it became, where it is a checkpoint.
     """
 
     network_id: str
@@ -55,6 +56,7 @@ class Planned:
     init_seed: int = 0
     mapped: bool = False
     checkpoint: int | None = None
+    checkpoint_of: str | None = None
 
     @property
     def weights(self) -> str:
@@ -116,7 +118,7 @@ def plan_training(spec: StudySpec, preflight: Preflight, root: Path, seeds: Sequ
 
 def _pixels(probe: Stage) -> Planned:
     stage = make_pixels.plan(PIXELS, {}, {"probe": probe})
-    return Planned(PIXELS, "baseline", stage, TrainingSpec(steps=0), label_fraction=0.0)
+    return Planned(PIXELS, UNTRAINED, stage, TrainingSpec(steps=0), label_fraction=0.0)
 
 
 def _data_stage(spec: StudySpec, root: Path) -> Stage:
@@ -152,7 +154,7 @@ class _TrainingPlanner:
         self.teachers: dict[str, Planned] = {}
         self.students: list[Planned] = []
         self.checkpoints: list[Planned] = []
-        self.teacher = self._teacher(TEACHER, spec.teacher, "teacher")
+        self.teacher = self._teacher(TEACHER, spec.teacher, TEACHER)
 
     def _teacher(self, name: str, section: TeacherSpec, role: str) -> Planned:
         """The teacher of that name, planned once."""
@@ -163,7 +165,7 @@ class _TrainingPlanner:
                 name,
                 {**params, "augmentation": self.policy},
                 {"data": self.data},
-                runtime={**runtime, "stand_in": role != "teacher"},
+                runtime={**runtime, "stand_in": role != TEACHER},
                 cost=recipe.steps * recipe.batch_size,
             )
             blank = recipe.steps == 0 and section.checkpoint is None and not section.pretrained
@@ -176,7 +178,7 @@ class _TrainingPlanner:
                 label_fraction=fraction,
                 seed=section.seed,
                 init_seed=section.seed,
-                mapped=role == "teacher" and bool(self.spec.maps.projectors),
+                mapped=role == TEACHER and bool(self.spec.maps.projectors),
             )
         return self.teachers[name]
 
@@ -194,7 +196,7 @@ class _TrainingPlanner:
         section = self.spec.teacher
         recipe = section.training.model_copy(update={"steps": 0})
         blank = {"training": recipe, "checkpoint": None, "pretrained": False}
-        return self._teacher("teacher-untrained", section.model_copy(update=blank), "control")
+        return self._teacher("teacher-untrained", section.model_copy(update=blank), CONTROL_TEACHER)
 
     def _own_budget(self, method: MethodSpec, fraction: float, seed: int) -> Planned:
         """Everything the student has and no more: its labelled images (chosen by its seed) and its training."""
@@ -203,11 +205,11 @@ class _TrainingPlanner:
         blank = {"checkpoint": None, "pretrained": False}
         section = self.spec.teacher.model_copy(update=budget | blank)
         own = f"-for-{method.name}" if method.training else ""
-        return self._teacher(f"teacher-l{fraction:g}-s{seed}{own}", section, "control")
+        return self._teacher(f"teacher-l{fraction:g}-s{seed}{own}", section, CONTROL_TEACHER)
 
     def add_students(self, student: StudentSpec, fraction: float, seed: int) -> None:
         """All methods of one student, budget and seed; the plain student first, as it may be somebody's teacher."""
-        methods = sorted(self.spec.methods, key=lambda method: method.role != "plain")
+        methods = sorted(self.spec.methods, key=lambda method: method.role != PLAIN)
         plain: Planned | None = None
         made = {}
         for method in methods:
@@ -219,17 +221,18 @@ class _TrainingPlanner:
         for method in self.spec.methods:
             whole = made[method.name]
             for step in self.spec.kept_steps(method):
-                name, role = f"{whole.network_id}-at{step}", "checkpoint"
-                self.checkpoints.append(replace(whole, network_id=name, role=role, checkpoint=step, mapped=False))
+                name = f"{whole.network_id}-at{step}"
+                there = replace(whole, network_id=name, role=CHECKPOINT, checkpoint=step, mapped=False)
+                self.checkpoints.append(replace(there, checkpoint_of=whole.network_id))
 
     def untrained_student(self, student: StudentSpec) -> Planned:
         """What the plain student of the first seed is before its first step."""
-        plain = next(method for method in self.spec.methods if method.role == "plain")
+        plain = next(method for method in self.spec.methods if method.role == PLAIN)
         recipe = plain.recipe(self.spec.training).model_copy(update={"steps": 0, "teacher_cache": False})
         planned = self._student(student, plain, None, 1.0, self.spec.seeds[0], recipe)
         stage = replace(planned.stage, name=f"{student.name}-untrained")
         return replace(
-            planned, network_id=stage.name, role="baseline", stage=stage, method=None, label_fraction=0.0, mapped=False
+            planned, network_id=stage.name, role=UNTRAINED, stage=stage, method=None, label_fraction=0.0, mapped=False
         )
 
     def _student(
@@ -274,7 +277,7 @@ class _TrainingPlanner:
             cost=recipe.steps * recipe.batch_size,
         )
         first = seed == self.spec.seeds[0]
-        drawn = {"plain": seed in self.spec.seeds[: self.spec.maps.plain_seeds], "distilled": first}
+        drawn = {PLAIN: seed in self.spec.seeds[: self.spec.maps.plain_seeds], DISTILLED: first}
         headline = self.spec.resolved_headline
         return Planned(
             network_id=name,

@@ -15,6 +15,7 @@ from kdpipe.app.shared import catalog
 from kdpipe.app.shared.maps import PROJECTORS, projectors_of, same_setting, settings_of
 from kdpipe.app.shell import pick, theme
 from kdpipe.artifacts.store import Study
+from kdpipe.relative_depth import nearest_place
 
 _ALONE, _SAME_DEPTH = "no second map", "same depth"
 _ANSWERS = ("all", "right", "wrong")
@@ -138,7 +139,7 @@ def _pick_sides(study: Study, mapped: pl.DataFrame, projector: str, setting: Map
         if beside != _ALONE:
             other = ordered[ids[beside]]
             asked = pick.one("Its layer", [_SAME_DEPTH, *other], "right_layer", width=130)
-            near = other[catalog.nearest_place(own.index(layer), len(own), len(other))]
+            near = other[nearest_place(own.index(layer), len(own), len(other))]
             picked.append((beside, near if asked == _SAME_DEPTH else asked))
     scores = study.frame("map_measures", network_id=[ids[name] for name, _ in picked], projector=projector)
     scores = scores.filter(same_setting(setting))

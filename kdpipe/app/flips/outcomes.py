@@ -22,7 +22,6 @@ from kdpipe.app.shell import pick, theme
 from kdpipe.app.shell.images import Figure
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
-from kdpipe.vocabulary import budget_id
 
 KINDS = {"fixed": "fixed", "broken": "broken", "net": "fixed − broken", "inherited": "inherited"}
 OUTCOMES = ("fixed", "broken", "inherited")
@@ -92,7 +91,7 @@ def pick_comparison(study: Study, networks: pl.DataFrame) -> Comparison | None:
     if seed != _ALL_SEEDS:
         own, null = (frame.filter(pl.format("seed {}", "seed") == seed) for frame in (own, null))
     one = None if seed == _ALL_SEEDS else own["seed"].item()
-    place = own.select("student", "method_label", "label_fraction").row(0)
+    place = own.select("student", "method_label", "budget_id").row(0)
     chosen = [] if own["null"].any() else [series]
     columns = ["network_id", "plain_id", pl.col("teaches").alias("teacher_id"), "series", "seed"]
     colours = focus.colours(study, networks, chosen)
@@ -120,8 +119,8 @@ def counts_of(study: Study, compared: Comparison) -> pl.DataFrame:
 
 def stored_of(study: Study, table: str, compared: Comparison) -> pl.DataFrame:
     """Rows of a table of statistics for the student of a comparison, of all its seeds or of the one that was picked."""
-    student, label, fraction = compared.place
-    rows = study.frame(table, student=student, method_label=label, budget=budget_id(fraction))
+    student, label, budget = compared.place
+    rows = study.frame(table, student=student, method_label=label, budget_id=budget)
     seed = pl.col("seed").is_null() if compared.seed is None else pl.col("seed") == compared.seed
     return rows.filter(seed)
 

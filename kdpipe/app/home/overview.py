@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -14,12 +13,12 @@ from kdpipe.app.shared import catalog, charts, focus, maps, tables
 from kdpipe.app.shared import verdicts as evidence
 from kdpipe.app.shell import page, theme
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import ENDPOINTS, PLAIN, VIEWS, EndpointName
 
 CLAIMED = ("earlier", "compact", "accurate")
 POINTS = 400  # more are not told apart at this size
 _UNITS = {"accurate": (100, "points of accuracy on the probe images", "0.1")}  # scale, unit, least digit
 _SILHOUETTE = (1, "silhouette", "0.001")
-_ENDPOINT = {"silhouette": ("projection", "silhouette"), "knn_accuracy": ("gap", "kNN accuracy")}
 _HEIGHT = 280  # pixels, legend and axis included
 
 
@@ -28,24 +27,23 @@ def cards(study: Study) -> bool:
     main = evidence.primary(study)
     if main is None:
         return False
-    same = study.frame("verdicts", student=main["student"], method_label=main["method_label"])
-    same = same.filter((pl.col("label_fraction") - main["label_fraction"]).abs() < 1e-6)
+    same = evidence.of_cell(study.verdicts, main)
     titles = dict(study.claims.select("claim", "title").iter_rows())
     rows = [row for name in CLAIMED for row in same.filter(claim=name).rows(named=True)]
     for column, row in zip(st.columns(len(rows)), rows, strict=True):
         with column:
-            _card(row, titles[row["claim"]])
+            _card(study, row, titles[row["claim"]])
     return True
 
 
-def _card(verdict: Mapping[str, Any], claim: str) -> None:
+def _card(study: Study, verdict: Mapping[str, Any], claim: str) -> None:
     with st.container(border=True, height="stretch"):
         st.markdown(f"**{claim}**", help=verdict["sentence"])
         evidence.badges(verdict)
-        st.caption(effect_in_words(verdict))
+        st.caption(effect_in_words(verdict, evidence.controls_of(study, verdict), caveats(study, verdict)))
 
 
-def effect_in_words(verdict: Mapping[str, Any]) -> str:
+def effect_in_words(verdict: Mapping[str, Any], controls: pl.DataFrame, caveats: Sequence[str] = ()) -> str:
     """Effect, interval, seeds and controls of a verdict, without its sentence."""
     said = []
     if verdict["estimate"] is not None:
@@ -54,14 +52,10 @@ def effect_in_words(verdict: Mapping[str, Any]) -> str:
         if verdict["low"] is not None:
             number += f" ({_rounded(verdict['low'], unit)} to {_rounded(verdict['high'], unit)})"
         said.append(f"{number}, {verdict['seeds']} paired seeds.")
-    rests = json.loads(verdict.get("rests_on") or "{}")
-    asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
-    if asked:
-        said.append(
-            f"Outlasts {len(verdict['controls_passed'])} of {asked} other explanations{evidence.on_knn(rests)}."
-        )
-    said += _caveats(rests.get("silhouette") or {})
-    missing = len(verdict["controls_missing"])
+    if held := evidence.remains_in_words(controls, "other explanations"):
+        said.append(f"{held}.")
+    said += caveats
+    missing = verdict["controls_not_asked"]
     if missing:
         said.append(f"{missing} explanation{'s' * (missing != 1)} could not be asked.")
     if verdict["takes"]:
@@ -69,18 +63,23 @@ def effect_in_words(verdict: Mapping[str, Any]) -> str:
     return " ".join(said)
 
 
-def _caveats(rests: Mapping[str, Any]) -> list[str]:
-    """What a reader of the effect alone would miss: how little a control leaves, the band, and the curves' shape."""
-    said = []
-    left = [control for control in rests.get("controls") or [] if control["estimate"] is not None]
-    if left:
-        least = min(left, key=lambda control: control["estimate"])
-        said.append(f"Least is left with {least['name']}: {_rounded(least['estimate'], _SILHOUETTE)}.")
-    effect, epsilon = rests.get("early_abc") or {}, rests.get("epsilon")
-    if epsilon and effect.get("low") is not None and -epsilon < effect["low"] <= effect["high"] < epsilon:
-        said.append(f"All of it lies within ±{epsilon:g}, which was said beforehand not to matter.")
-    shape = rests.get("shape_abc") or {}
-    if shape.get("high") is not None and shape["high"] < 0:
+def caveats(study: Study, verdict: Mapping[str, Any]) -> list[str]:
+    """What a reader of the effect alone would miss: how little a control leaves, the margin, and the curves' shape.
+
+    They are about the area before the last layer; of other claims nothing is said.
+    """
+    said: list[str] = []
+    if verdict["claim"] != "earlier":
+        return said
+    leading = next(iter(ENDPOINTS))
+    left = evidence.controls_of(study, verdict).filter(measure=leading).drop_nulls("estimate").sort("estimate")
+    if left.height:
+        said.append(f"Least is left with {left['control'][0]}: {_rounded(left['estimate'][0], _SILHOUETTE)}.")
+    epsilon = evidence.epsilon_of(study, leading)
+    if epsilon and verdict["low"] is not None and -epsilon < verdict["low"] <= verdict["high"] < epsilon:
+        said.append(f"All of it lies within ±{epsilon:g}, the study's margin.")
+    shape = evidence.of_cell(study.comparisons, verdict).filter(measure=leading, quantity="shape_abc", against=PLAIN)
+    if (shape["high"] < 0).any():
         said.append("Brought to one height, the curve rises later than plain's, not earlier.")
     return said
 
@@ -96,7 +95,7 @@ def picture(study: Study, networks: pl.DataFrame) -> None:
     """Curves of the headline's networks by depth and, where there are maps, plain and distilled layer by layer."""
     shown = catalog.headline(study, networks).filter(pl.col("role").is_in(["teacher", "plain", "distilled"]))
     colours = {name: colour for name, colour in focus.colours(study, networks).items() if name in set(shown["series"])}
-    drawn = [name for name in _ENDPOINT if curves(study, shown, name).height]
+    drawn = [name for name in ENDPOINTS if curves(study, shown, name).height]
     rows = catalog.headline_rows(shown).unique("role", keep="first", maintain_order=True)
     rows = rows.filter(pl.col("role") != "teacher")
     has_maps = rows.height > 1
@@ -112,19 +111,19 @@ def picture(study: Study, networks: pl.DataFrame) -> None:
             _maps(study, rows)
 
 
-def curves(study: Study, networks: pl.DataFrame, endpoint: str) -> pl.DataFrame:
+def curves(study: Study, networks: pl.DataFrame, endpoint: EndpointName) -> pl.DataFrame:
     """One endpoint of the verdicts by depth, in its own view."""
-    view = _ENDPOINT[endpoint][0]
+    view = ENDPOINTS[endpoint].view
     rows = study.frame("layer_measures", network_id=networks["network_id"].to_list(), view=view, measure=endpoint)
     return tables.by_depth(rows, networks, study.layers)
 
 
-def _curve(study: Study, networks: pl.DataFrame, endpoint: str, colours: dict[str, str]) -> None:
-    rows, title = curves(study, networks, endpoint), _ENDPOINT[endpoint][1]
+def _curve(study: Study, networks: pl.DataFrame, endpoint: EndpointName, colours: dict[str, str]) -> None:
+    rows, title = curves(study, networks, endpoint), ENDPOINTS[endpoint].title
     chart = charts.depth_curves(rows, colours, title, width=300).properties(height=_HEIGHT)
     page.chart(study, chart, key=f"curve_{endpoint}", alt=curve_in_words(rows, title))
     seeds = networks.filter(catalog.STUDENT)["seed"].n_unique()
-    vectors = catalog.VIEWS[_ENDPOINT[endpoint][0]].split(" (")[0]
+    vectors = VIEWS[ENDPOINTS[endpoint].view]
     st.caption(
         f"**How well classes stand apart in each layer** ({title}; vectors: {vectors}). "
         + (f"Line: mean of {seeds} seed{'s' * (seeds != 1)}; band: lowest to highest. " if seeds else "")

@@ -18,6 +18,7 @@ from kdpipe.app.shared import catalog, maps
 from kdpipe.app.shell import page, pick
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import DISTILLED, PLAIN
 
 LETTERS = "ABC"
 ROUNDS = 12
@@ -28,15 +29,14 @@ Guesses = dict[tuple[str, int], tuple[str, int]]  # study and round: the network
 
 def contestants(study: Study, networks: pl.DataFrame) -> pl.DataFrame:
     """A distilled network with maps (the headline's, if it has some), plain of its seed, and plain of another seed."""
-    mapped = networks.filter(pl.col("mapped") & (pl.col("student") != "teacher"))
-    able = mapped.filter(pl.col("role") == "distilled").sort("seed", maintain_order=True)
+    mapped = networks.filter(pl.col("mapped") & catalog.STUDENT)
+    able = mapped.filter(role=DISTILLED).sort("seed", maintain_order=True)
     first = able.join(catalog.headline(study, mapped).select("network_id"), on="network_id", how="semi")
     distilled = pl.concat([first, able]).head(1)
     if distilled.is_empty():
         return distilled
     same = pl.col("student") == distilled["student"][0]
-    near = (pl.col("label_fraction") - distilled["label_fraction"][0]).abs() < 1e-6
-    plain = mapped.filter((pl.col("role") == "plain") & same & near)
+    plain = mapped.filter(same, role=PLAIN, budget_id=distilled["budget_id"][0])
     own = plain.filter(pl.col("seed") == distilled["seed"][0]).head(1)
     other = plain.filter(pl.col("seed") != distilled["seed"][0]).sort("seed").head(1)
     return pl.concat([distilled, own, other])

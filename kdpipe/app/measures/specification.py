@@ -14,6 +14,7 @@ from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns
 from kdpipe.app.shell import page, pick
 from kdpipe.app.shell.theme import PETROFF
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import CONTROL, ENDPOINTS, PLAIN, VIEWS
 
 
 @st.fragment
@@ -25,15 +26,15 @@ def section(study: Study, cell: Mapping[str, Any]) -> None:
         if rows.is_empty():
             st.info("This study kept no other ways to measure: set `specifications = true` under `[measures]`.")
             return
-        others = [name for name in rows["against"].unique(maintain_order=True) if name != "plain"]
-        against = pick.several("Against", ["plain", *others], "against", first=["plain"])
-        shown = rows_of(rows, against or ["plain"])
+        others = rows.filter(against=CONTROL).select(evidence.AGAINST).to_series().unique(maintain_order=True)
+        against = pick.several("Against", [PLAIN, *others], "against", first=[PLAIN])
+        shown = rows_of(rows, against or [PLAIN])
         parts = shown.partition_by("measure", maintain_order=True)
         for column, part in zip(st.columns(2), parts, strict=False):
             endpoint, above = part["measure"][0], part.filter(pl.col("low") > 0).height
             estimates = part["estimate"].to_list()  # from the smallest
             with column:
-                st.subheader(evidence.ENDPOINTS[endpoint].split(" (")[0])
+                st.subheader(ENDPOINTS[endpoint].title)
                 page.chart(
                     study, curve(part, evidence.epsilon_of(study, endpoint)), f"spec_{endpoint}",
                     f"Area before the last layer measured in {part.height} ways, from {estimates[0]:+.3f} to "
@@ -43,7 +44,7 @@ def section(study: Study, cell: Mapping[str, Any]) -> None:
         st.caption(
             f"{shown.height} specifications: the views of a layer, as it is or with each column at deviation 1 "
             "(std), and the numbers of neighbours (k) that the study has. The interval (over seeds and "
-            f"images) of {positive} lies above 0. Grey band: a difference that was said beforehand not to matter, for "
+            f"images) of {positive} lies above 0. Grey band: a difference within the study's margin, for "
             "the way fixed in advance. A claim that holds in one of them alone is about that way of measuring."
         )
         page.table_beside(shown.drop("place", "kind"), f"{study.name}-{cell['method_label']}-specification", "ways")
@@ -52,21 +53,20 @@ def section(study: Study, cell: Mapping[str, Any]) -> None:
 def rows_of(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame:
     """Every way to measure the early area, the smallest first within an endpoint, each with a name."""
     way = pl.concat_str(
-        pl.col("view").replace({"gap": "channel means", "projection": "whole map"}),
+        pl.col("view").replace(VIEWS),
         pl.when(pl.col("k").is_not_null()).then(pl.format(", k = {}", "k")).otherwise(pl.lit("")),
         pl.when("standardised").then(pl.lit(", std")).otherwise(pl.lit("")),
     )
     several = pl.lit(len(against) > 1)
-    rows = specification.filter(pl.col("against").is_in(list(against))).with_columns(
+    rows = specification.with_columns(against=evidence.AGAINST).filter(pl.col("against").is_in(list(against)))
+    rows = rows.with_columns(
         way=pl.when(several).then(pl.concat_str("against", pl.lit(": "), way)).otherwise(way),
         kind=pl.when("fixed_in_advance").then(pl.lit("fixed in advance")).otherwise(pl.lit("another way")),
     )
-    first = pl.col("measure").replace_strict(
-        {name: at for at, name in enumerate(evidence.ENDPOINTS)}, default=len(evidence.ENDPOINTS)
-    )
+    first = pl.col("measure").replace_strict({name: at for at, name in enumerate(ENDPOINTS)}, default=len(ENDPOINTS))
     return rows.sort(first, "estimate").with_columns(
         place=pl.int_range(pl.len()).over("measure"),
-        endpoint=pl.col("measure").replace(evidence.ENDPOINTS),
+        endpoint=pl.col("measure").replace({name: one.full_title for name, one in ENDPOINTS.items()}),
     )
 
 

@@ -16,7 +16,7 @@ from kdpipe.artifacts.store import Study
 from kdpipe.vocabulary import LEVEL_ITSELF, TEST_ACCURACY
 
 _LANES = ((0,), (0, 1), (1, 0, 2), (1, 3, 0, 2), (2, 0, 4, 1, 3))
-_CELL = ("student", "label_fraction")
+_CELL = ("student", "budget_id")
 _PARTS = ("data", "teacher", "student", "loss")
 
 
@@ -107,8 +107,8 @@ def intervals(study: Study, networks: pl.DataFrame, quantity: Quantity) -> pl.Da
     return rows.join(named, on=[*_CELL, "method_label"]).select(*_CELL, "series", "low", "high", "never_reached")
 
 
-def null_reach(study: Study, rows: pl.DataFrame, quantity: Quantity) -> dict[tuple[str, float], float]:
-    """How far another start moves a quantity, by (student, label_fraction); cells without a null are left out.
+def null_reach(study: Study, rows: pl.DataFrame, quantity: Quantity) -> dict[tuple[str, str], float]:
+    """How far another start moves a quantity, by (student, budget_id); cells without a null are left out.
 
     Of the test accuracy the furthest seed of the control; of areas the root mean square over seeds, which the
     judge divided the estimate by. Nothing is stored of advances.
@@ -121,7 +121,7 @@ def null_reach(study: Study, rows: pl.DataFrame, quantity: Quantity) -> dict[tup
         ratio = pl.col("null_ratio")
         stored = stored.filter(ratio.is_not_null() & ratio.is_finite() & (ratio != 0))
         found = stored.group_by(_CELL).agg(reach=(pl.col("estimate") / ratio).abs().max())
-    return {(student, fraction): float(reach) for student, fraction, reach in found.rows()}
+    return {(student, budget): float(reach) for student, budget, reach in found.rows()}
 
 
 def _layers(study: Study, networks: pl.DataFrame) -> pl.Expr:

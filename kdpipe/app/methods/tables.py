@@ -14,7 +14,7 @@ from kdpipe.app.methods.differences import Quantity, Ranking
 from kdpipe.app.shared import catalog, gains
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
-from kdpipe.vocabulary import RANK_DRAWS
+from kdpipe.vocabulary import LEAST_SEEDS, RANK_DRAWS
 
 _AREAS = {"early area, silhouette": "area sil.", "early area, kNN accuracy": "area kNN"}
 _ADVANCES = {"advance, silhouette": "advance", "advance, kNN accuracy": "advance kNN"}
@@ -244,12 +244,12 @@ def slopes_in_words(rows: pl.DataFrame, quantity: Quantity) -> str:
     return f"Difference from plain by place. {'; '.join(said) or 'No method is in colour'}"
 
 
-def null_frame(rows: pl.DataFrame, null: Mapping[tuple[str, float], float]) -> pl.DataFrame:
+def null_frame(rows: pl.DataFrame, null: Mapping[tuple[str, str], float]) -> pl.DataFrame:
     """The null's reach at each place of ``rows``: where, reach."""
     found = {
-        where: null[student, fraction]
-        for student, fraction, where in rows.select("student", "label_fraction", "where").unique().rows()
-        if (student, fraction) in null
+        where: null[student, budget]
+        for student, budget, where in rows.select("student", "budget_id", "where").unique().rows()
+        if (student, budget) in null
     }
     schema = {"where": pl.String, "reach": pl.Float64}
     return pl.DataFrame({"where": list(found), "reach": list(found.values())}, schema=schema)
@@ -279,7 +279,7 @@ def about_ranks(ranking: Ranking, quantity: Quantity) -> str:
         said.append(f"Line: 95 % interval, a bootstrap over seeds ({RANK_DRAWS:,} draws); of so few seeds it is "
                     "rather too short. ")  # fmt: skip
     elif count > 1:
-        said.append(f"Line: lowest to highest rank. With fewer than {catalog.FEW_SEEDS} seeds this is an estimate. ")
+        said.append(f"Line: lowest to highest rank. With fewer than {LEAST_SEEDS} seeds this is an estimate. ")
     else:
         said.append("With one seed this is an estimate, and no more than the order of that seed. ")
     best, last = (rows["mean"].max(), rows["mean"].min())

@@ -120,7 +120,7 @@ _SHORTCUTS: Mapping[str, tuple[str, Callable[[Study, pl.DataFrame], list[int]]]]
 
 def pick_networks(study: Study, networks: pl.DataFrame) -> pl.DataFrame:
     """The headline's networks, of many the first three seeds, or those picked; in reading order."""
-    able = networks.filter((pl.col("status") == "trained") | catalog.BASELINE)
+    able = networks.filter((pl.col("status") == "trained") | catalog.NOT_TRAINED)
     head = catalog.headline(study, able)
     if head.height > FEW:
         seeds = sorted(head.filter(catalog.STUDENT)["seed"].unique().to_list())[:_SEEDS]

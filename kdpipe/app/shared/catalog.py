@@ -7,56 +7,62 @@ from typing import Any
 
 import polars as pl
 
+from kdpipe import vocabulary
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
 from kdpipe.errors import ArtifactError
+from kdpipe.relative_depth import nearest_place
+from kdpipe.vocabulary import (
+    CHECKPOINT,
+    CONTROL,
+    CONTROL_TEACHER,
+    DISTILLED,
+    PIXELS,
+    PLAIN,
+    ROLES,
+    STUDENT_ROLES,
+    TEACHER,
+    UNTRAINED,
+    budget_in_words,
+)
 
-VIEWS = {"gap": "channel means (gap)", "projection": "whole map (projection)"}
-ROLES = ("teacher", "plain", "control", "distilled", "checkpoint", "baseline")
+VIEWS = {view: f"{words} ({view})" for view, words in vocabulary.VIEWS.items()}
 # A study's one teacher has that role; teachers of controls, and students on their way, are no students.
-OTHER_TEACHER = (pl.col("role") != "teacher") & (pl.col("student") == "teacher")
-STUDENT = pl.col("role").is_in(["plain", "control", "distilled"]) & (pl.col("student") != "teacher")
+OTHER_TEACHER = pl.col("role") == CONTROL_TEACHER
+STUDENT = pl.col("role").is_in(STUDENT_ROLES)
 TRAINED_STUDENT = STUDENT & (pl.col("status") == "trained")
-BASELINE = pl.col("role") == "baseline"  # nobody trained it: a student's initial weights, or the raw pixels
+NOT_TRAINED = pl.col("role") == UNTRAINED  # a student's initial weights, or the raw pixels
 MOST_NAMED = 6  # more methods are counted in a sentence, not named
-FEW_SEEDS = 8  # below this many paired seeds the study prints estimates and judges nothing
-
-
-def budget(fraction: float) -> str:
-    """A share of the training labels in words: ``10% of labels``."""
-    if fraction == 0:
-        return "no labels"
-    return "all labels" if fraction > 0.9999 else f"{100 * fraction:.3g}% of labels"
 
 
 def networks(study: Study) -> pl.DataFrame:
     """All networks in reading order, with what pages call them.
 
     Returns:
-        The networks table and series (one colour each), budget, a unique label, rank (of the role; other
-        teachers last) and null (whether it is plain again from other initial weights: what chance moves).
+        The networks table and series (one colour each), budget (in words), a unique label, rank (of the role) and
+        null (whether it is plain again from other initial weights: what chance moves).
     """
-    frame = study.networks.with_columns(
-        budget=pl.col("label_fraction").map_elements(budget, pl.String),
-        null=(pl.col("role") == "control") & (pl.col("method") == "second-seed"),
+    frame = study.networks
+    fractions = frame["label_fraction"].to_list()
+    frame = frame.with_columns(
+        pl.Series("budget", [budget_in_words(fraction) for fraction in fractions], pl.String),
+        null=(pl.col("role") == CONTROL) & pl.col("method").is_in(_nulls(study)),
     )
     frame = frame.with_columns(
         series=_series(_titles(study)),
-        rank=pl.when(OTHER_TEACHER).then(len(ROLES)).otherwise(
-            pl.col("role").replace_strict({role: i for i, role in enumerate(ROLES)}, default=len(ROLES))
-        ),
-    )  # fmt: skip
+        rank=pl.col("role").replace_strict({role: i for i, role in enumerate(ROLES)}, return_dtype=pl.Int64),
+    )
     several = frame.filter(STUDENT)["student"].n_unique() > 1
     student = pl.concat_str(pl.col("student"), pl.lit(" ")) if several else pl.lit("")
     frame = frame.with_columns(
-        label=pl.when((pl.col("role") == "teacher") | (pl.col("student") == "pixels")).then("series")
-        .when(BASELINE).then(pl.concat_str(student, "series"))
+        label=pl.when((pl.col("role") == TEACHER) | (pl.col("student") == PIXELS)).then("series")
+        .when(NOT_TRAINED).then(pl.concat_str(student, "series"))
         .when(OTHER_TEACHER & (pl.col("label_fraction") == 0)).then("series")
         .when(OTHER_TEACHER).then(pl.concat_str("series", pl.lit(", seed "), "seed"))
         .otherwise(pl.concat_str(student, "series", pl.lit(", "), "budget", pl.lit(", seed "), "seed"))
     )  # fmt: skip
     unique = pl.when(pl.col("label").is_duplicated()).then(pl.concat_str("label", pl.lit(" · "), "network_id"))
-    on_its_way = pl.when(pl.col("role") == "checkpoint").then("checkpoint_step").otherwise(0)
+    on_its_way = pl.when(pl.col("role") == CHECKPOINT).then("checkpoint_step").otherwise(0)
     return frame.with_columns(label=unique.otherwise("label")).sort(
         "rank", "student", "label_fraction", on_its_way, ~pl.col("null"), "series", "seed", maintain_order=True
     )
@@ -66,18 +72,26 @@ def _series(titles: dict[str, str]) -> pl.Expr:
     """What a configuration is called; a control by its method's title, with what its label adds."""
     title, added = pl.col("method").replace(titles), pl.col("method_label").str.strip_prefix(pl.col("method"))
     control = pl.concat_str(title, pl.lit(" ("), added.str.strip_chars_start("-"), pl.lit(")"))
-    step, whole = pl.col("checkpoint_step").cast(pl.String), pl.col("method_label").str.replace(r"-at\d+$", "")
+    step = pl.col("checkpoint_step").cast(pl.String)
     return (
-        pl.when(pl.col("role") == "teacher").then(pl.lit("teacher"))
-        .when(BASELINE & (pl.col("student") == "pixels")).then(pl.lit("raw pixels"))
-        .when(BASELINE).then(pl.lit("untrained student"))
+        pl.when(pl.col("role") == TEACHER).then(pl.lit("teacher"))
+        .when(NOT_TRAINED & (pl.col("student") == PIXELS)).then(pl.lit("raw pixels"))
+        .when(NOT_TRAINED).then(pl.lit("untrained student"))
         .when(OTHER_TEACHER & (pl.col("label_fraction") == 0)).then(pl.lit("untrained teacher"))
         .when(OTHER_TEACHER).then(pl.concat_str(pl.lit("teacher on "), "budget"))
-        .when(pl.col("role") == "checkpoint").then(pl.concat_str(whole, pl.lit(" at step "), step))
-        .when((pl.col("role") == "control") & (added == "")).then(title)
-        .when(pl.col("role") == "control").then(control)
+        .when(pl.col("role") == CHECKPOINT).then(pl.concat_str("method_label", pl.lit(" at step "), step))
+        .when((pl.col("role") == CONTROL) & (added == "")).then(title)
+        .when(pl.col("role") == CONTROL).then(control)
         .otherwise("method_label")
     )  # fmt: skip
+
+
+def _nulls(study: Study) -> list[str]:
+    """Methods that are plain again from other initial weights; without a readable table none is known."""
+    try:
+        return study.methods.filter("null")["method"].to_list()
+    except ArtifactError:
+        return []
 
 
 def _titles(study: Study) -> dict[str, str]:
@@ -116,21 +130,20 @@ def headline(study: Study, frame: pl.DataFrame) -> pl.DataFrame:
     if students.filter(pl.col("student") == wanted.get("student", "")).height:
         students = students.filter(pl.col("student") == wanted["student"])
     if students.height:
-        fractions = students["label_fraction"].unique().to_list()
-        target = wanted.get("label_fraction", 1.0)
-        students = students.filter(pl.col("label_fraction") == min(fractions, key=lambda f: abs(f - target)))
+        far = (pl.col("label_fraction") - wanted.get("label_fraction", 1.0)).abs()
+        students = students.filter(budget_id=students.sort(far)["budget_id"][0])
     label = wanted.get("method_label") or wanted.get("method", "")
-    distilled = students.filter(pl.col("role") == "distilled")["method_label"].to_list()
+    distilled = students.filter(role=DISTILLED)["method_label"].to_list()
     if label not in students["method_label"].to_list() and distilled:
         label = distilled[0]
-    kept = students.filter((pl.col("role") == "plain") | pl.col("null") | (pl.col("method_label") == label))
-    return pl.concat([trained.filter(pl.col("role") == "teacher"), kept])
+    kept = students.filter((pl.col("role") == PLAIN) | pl.col("null") | (pl.col("method_label") == label))
+    return pl.concat([trained.filter(role=TEACHER), kept])
 
 
 def headline_rows(frame: pl.DataFrame) -> pl.DataFrame:
     """The rows of the first picture: teacher, plain, plain again from another seed, distilled."""
     mapped = frame.filter("mapped")
-    picks = [("teacher", 1), ("plain", 2), ("distilled", 1)]
+    picks = [(TEACHER, 1), (PLAIN, 2), (DISTILLED, 1)]
     parts = [mapped.filter(pl.col("role") == role).sort("seed").head(count) for role, count in picks]
     return pl.concat(parts)
 
@@ -171,16 +184,6 @@ def columns_of(layers: pl.DataFrame, chosen: Sequence[str]) -> pl.DataFrame:
     )
 
 
-def nearest_place(place: int, count: int, others: int) -> int:
-    """Which of ``others`` layers is nearest in relative depth to layer ``place`` of ``count``; earlier on ties.
-
-    In integers, as the pipeline pairs layers (``kdpipe.models.saved.pair_by_depth``): halves and thirds of
-    floats tie by luck.
-    """
-    own, other = max(count - 1, 1), max(others - 1, 1)
-    return min(range(others), key=lambda j: abs(place * other - j * own))
-
-
 def layers_in_order(layers: pl.DataFrame) -> dict[str, list[str]]:
     """Each network's layers, first to last, whatever views they are in."""
     ordered = layers.sort("network_id", "order").unique(["network_id", "layer"], keep="first", maintain_order=True)
@@ -197,9 +200,9 @@ def study_in_words(study: Study, frame: pl.DataFrame) -> str:
     """One paragraph: dataset, teacher, students, methods, budgets, seeds, and what else there is."""
     data: dict[str, Any] = study.record.get("data") or {}
     students = frame.filter(STUDENT)
-    teachers = _architectures(frame.filter(pl.col("role") == "teacher"))
+    teachers = _architectures(frame.filter(role=TEACHER))
     archs = _architectures(students)
-    methods = students.filter(pl.col("role") == "distilled")["series"].unique(maintain_order=True).to_list()
+    methods = students.filter(role=DISTILLED)["series"].unique(maintain_order=True).to_list()
     named = _listed([verbatim(name) for name in methods]) if len(methods) <= MOST_NAMED else f"{len(methods)} methods"
     budgets = _listed(students.sort("label_fraction")["budget"].unique(maintain_order=True).to_list())
     seeds = students.filter(pl.col("status") == "trained")["seed"].n_unique()
@@ -216,12 +219,12 @@ def study_in_words(study: Study, frame: pl.DataFrame) -> str:
 
 def _beside(frame: pl.DataFrame) -> str:
     """The networks that are neither teacher, plain, its second start nor distilled, counted in a sentence."""
-    controls = frame.filter(STUDENT & (pl.col("role") == "control") & ~pl.col("null"))["series"].n_unique()
+    controls = frame.filter((pl.col("role") == CONTROL) & ~pl.col("null"))["series"].n_unique()
     counts = {
         "other control": controls,
         "other teacher": frame.filter(OTHER_TEACHER).height,
-        "student on its way": frame.filter(pl.col("role") == "checkpoint").height,
-        "untrained student": frame.filter(BASELINE & (pl.col("student") != "pixels")).height,
+        "student on its way": frame.filter(role=CHECKPOINT).height,
+        "untrained student": frame.filter(NOT_TRAINED & (pl.col("student") != PIXELS)).height,
     }
     plural = {"student on its way": "students on their way"}
     said = [f"{n} {what if n == 1 else plural.get(what, what + 's')}" for what, n in counts.items() if n]

@@ -1,6 +1,6 @@
 """Two curves over depth on a page: differences to plain, the area before the last layer, and the advance.
 
-The definitions are those of :mod:`kdpipe.evidence.curves`, which needs SciPy's company; a test holds both together.
+The definitions are those of :mod:`kdpipe.relative_depth`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ from kdpipe.app.shared import verdicts as evidence
 from kdpipe.app.shared.charts import CANVAS, Layered, depth_means, series_colour
 from kdpipe.app.shell.theme import GREY
 from kdpipe.artifacts.store import Study
+from kdpipe.relative_depth import first_reached
+from kdpipe.vocabulary import CORRECTIONS, ENDPOINTS, LEAST_SEEDS, PLAIN, EndpointName
 
 Array = NDArray[np.float64]
-_PARTNER = ["student", "label_fraction", "seed"]
-_CORRECTED = {
-    "holm": "corrected after Holm over the two endpoints",
-    "benjamini-hochberg": "corrected after Benjamini and Hochberg over all exploratory comparisons",
-}
+_PARTNER = ["student", "budget_id", "seed"]
 
 
 # ------------------------------------------------------------------------------- difference to plain
@@ -54,7 +52,7 @@ def differences(curves: pl.DataFrame, scope: pl.DataFrame) -> pl.DataFrame:
 
     What has no plain partner with that layer (teachers, plain itself) is not there.
     """
-    named = curves.join(scope.select("network_id", "student", "label_fraction"), on="network_id")
+    named = curves.join(scope.select("network_id", "student", "budget_id"), on="network_id")
     plain = named.filter(pl.col("role") == "plain").select(*_PARTNER, "layer", plain="value")
     pairs = named.filter(pl.col("role") != "plain").join(plain, on=[*_PARTNER, "layer"], maintain_order="left")
     pairs = pairs.with_columns(value=pl.col("value") - pl.col("plain"), chance=pl.lit(None, pl.Float32))
@@ -113,12 +111,11 @@ class CurvePair:
         return _advance(self.depth, self.method.mean(axis=0), self.plain.mean(axis=0))
 
 
-def pair_of(study: Study, networks: pl.DataFrame, cell: Mapping[str, Any], endpoint: str) -> CurvePair | None:
+def pair_of(study: Study, networks: pl.DataFrame, cell: Mapping[str, Any], endpoint: EndpointName) -> CurvePair | None:
     """A cell's curves of one endpoint at the seeds that have both; None where there is none, or a single layer."""
-    same = (pl.col("student") == cell["student"]) & ((pl.col("label_fraction") - cell["label_fraction"]).abs() < 1e-6)
-    mine = networks.filter(same & catalog.TRAINED_STUDENT)
-    mine = mine.filter((pl.col("role") == "plain") | (pl.col("method_label") == cell["method_label"]))
-    view, ids = evidence.ENDPOINT_VIEWS[endpoint], mine["network_id"].to_list()
+    mine = networks.filter(catalog.TRAINED_STUDENT, student=cell["student"], budget_id=cell["budget_id"])
+    mine = mine.filter((pl.col("role") == PLAIN) | (pl.col("method_label") == cell["method_label"]))
+    view, ids = ENDPOINTS[endpoint].view, mine["network_id"].to_list()
     rows = study.frame("layer_measures", network_id=ids, view=view, measure=endpoint)
     curves = tables.by_depth(rows, mine, study.layers).drop_nulls("value").sort("relative_depth")
     of: dict[tuple[bool, int], tuple[list[float], list[float]]] = {}
@@ -134,21 +131,9 @@ def pair_of(study: Study, networks: pl.DataFrame, cell: Mapping[str, Any], endpo
     return CurvePair(name, tuple(seeds), np.array(depths[0]), method, plain)
 
 
-def first_reached(depth: Array, curve: Array, level: float) -> float:
-    """Depth at which ``curve`` (L,), straight between layers, first is at ``level`` or above; NaN if never."""
-    at = np.flatnonzero(curve >= level)
-    if not len(at):
-        return float("nan")
-    after = int(at[0])
-    if after == 0:
-        return float(depth[0])
-    share = (level - curve[after - 1]) / (curve[after] - curve[after - 1])
-    return float(depth[after - 1] + share * (depth[after] - depth[after - 1]))
-
-
 def _advance(depth: Array, method: Array, plain: Array) -> tuple[float, float, float]:
     level = float(plain[-1])
-    return level, first_reached(depth, method, level), first_reached(depth, plain, level)
+    return level, float(first_reached(depth, method, level)), float(first_reached(depth, plain, level))
 
 
 def between(depth: Array, method: Array, plain: Array) -> pl.DataFrame:
@@ -270,14 +255,15 @@ def area_in_words(row: Mapping[str, Any] | None, epsilon: float) -> str:
     if low is None or high is None:
         return f"Area before the last layer: {estimate:+.4f}, {seeds}; no interval is stored."
     p = row["p_corrected"] if row["p_corrected"] is not None else row["p"]
-    how = _CORRECTED.get(row["correction"] or "", "not corrected")
-    tested = f"p = {p:.2g}, {how}" if p is not None else "no p value, which takes 8 seeds and curves that rise"
+    how = CORRECTIONS.get(row["correction"], "not corrected")
+    none = f"no p value, which takes {LEAST_SEEDS} seeds and curves that rise"
+    tested = none if p is None else f"p = {p:.2g}, {how}"
     said = [f"Area before the last layer: {estimate:+.4f} ({low:+.4f} to {high:+.4f}), {seeds}; {tested}."]
     said.append(_interval_in_words(estimate, low, high))
     if high < epsilon and low > -epsilon:
-        said.append(f"All of it lies within ±{epsilon:g}, which was said beforehand not to matter.")
+        said.append(f"All of it lies within ±{epsilon:g}, the study's margin.")
     elif low < epsilon and high > -epsilon:
-        said.append(f"It reaches into ±{epsilon:g}, which was said beforehand not to matter.")
+        said.append(f"It reaches into ±{epsilon:g}, the study's margin.")
     if row["null_estimate"] is not None:
         again = f"Plain from other initial weights: {row['null_estimate']:+.4f} on average over the seeds"
         if row["null_ratio"]:  # what the judge divided by
@@ -324,4 +310,4 @@ def advance_in_words(row: Mapping[str, Any] | None, pair: CurvePair) -> str:
 
 def quantities(rows: pl.DataFrame, of: Sequence[str] = ("early_abc", "advance")) -> pl.DataFrame:
     """The rows of comparisons that the words are made of, with seeds as text, so that CSV can hold them."""
-    return evidence.flat(rows.filter(pl.col("quantity").is_in(list(of)) & (pl.col("against") == "plain")))
+    return evidence.flat(rows.filter(pl.col("quantity").is_in(list(of)) & (pl.col("against") == PLAIN)))

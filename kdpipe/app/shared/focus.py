@@ -17,7 +17,7 @@ _ALWAYS = pl.col("role").is_in(["teacher", "plain"]) | pl.col("null")
 def options(networks: pl.DataFrame) -> list[str]:
     """Series that may be in colour or not: by gain, then those without one (diverged, other teachers, checkpoints)."""
     gained = gains.paired(networks).group_by("series").agg(pl.col("gain").mean())
-    others = networks.filter(~_ALWAYS & ~catalog.BASELINE).select("series").unique(maintain_order=True)
+    others = networks.filter(~_ALWAYS & ~catalog.NOT_TRAINED).select("series").unique(maintain_order=True)
     ranked = others.join(gained, on="series", how="left", maintain_order="left")
     return ranked.sort("gain", descending=True, nulls_last=True, maintain_order=True)["series"].to_list()
 

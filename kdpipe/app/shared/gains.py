@@ -8,20 +8,22 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.app.shared import catalog
+from kdpipe.vocabulary import LEAST_SEEDS
 
-_PAIR = ["student", "label_fraction", "seed"]
-KIND = ("rank", "role", "null", "student", "series", "label_fraction", "budget")  # what seeds are averaged over
+_PAIR = ["student", "budget_id", "seed"]
+# What seeds are averaged over.
+KIND = ("rank", "role", "null", "student", "series", "budget_id", "label_fraction", "budget")
 
 
 def pairs(networks: pl.DataFrame) -> pl.DataFrame:
     """Gain over plain in points of test accuracy, a row a network.
 
-    A pair is a network and the plain student of the same student, label_fraction and seed (so of the
+    A pair is a network and the plain student of the same student, budget and seed (so of the
     same labels and batches). A network whose partner diverged is in no pair, and shifts no mean. Other
     teachers and checkpoints are no students, so they are in no pair either.
 
     Returns:
-        rank, role, null, student, series, label_fraction, budget, seed, gain.
+        rank, role, null, student, series, budget_id, label_fraction, budget, seed, gain.
     """
     done = networks.filter(catalog.TRAINED_STUDENT & pl.col("test_accuracy").is_not_null())
     plain = done.filter(pl.col("role") == "plain").unique(_PAIR, keep="first", maintain_order=True)
@@ -37,7 +39,7 @@ def over_seeds(each: pl.DataFrame) -> pl.DataFrame:
         each: rows as of :func:`pairs`, of any quantity.
 
     Returns:
-        rank, role, null, student, series, label_fraction, budget, gain (the mean), lowest, highest, pairs.
+        rank, role, null, student, series, budget_id, label_fraction, budget, gain (the mean), lowest, highest, pairs.
     """
     gain = pl.col("gain")
     return (
@@ -151,8 +153,8 @@ def caption(summary: pl.DataFrame) -> str:
 def few_seeds(gains: pl.DataFrame) -> None:
     """Say that the numbers are estimates, where they are."""
     pairs = int(gains["pairs"].min() or 0) if gains.height else 0  # type: ignore[arg-type]
-    if 0 < pairs < catalog.FEW_SEEDS:
+    if 0 < pairs < LEAST_SEEDS:
         st.info(
             f"With {pairs} paired seed{'s' * (pairs != 1)} these are estimates. "
-            f"A verdict needs at least {catalog.FEW_SEEDS} paired seeds.", icon=":material/balance:",
+            f"A verdict needs at least {LEAST_SEEDS} paired seeds.", icon=":material/balance:",
         )  # fmt: skip

@@ -9,6 +9,8 @@ import polars as pl
 from kdpipe.app.shared import catalog
 from kdpipe.app.shared.charts import depth_means
 from kdpipe.artifacts.store import Study
+from kdpipe.relative_depth import nearest_place
+from kdpipe.vocabulary import PIXELS
 
 MOST_CLASSES = 24
 
@@ -48,7 +50,7 @@ def by_depth(rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> p
 def baselines(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, measure: str) -> pl.DataFrame:
     """Rows as of :func:`by_depth` for what nobody trained: the scope's students as they start, and the raw pixels."""
     students = scope.filter(catalog.STUDENT)["student"].unique().to_list()
-    chosen = networks.filter(catalog.BASELINE & pl.col("student").is_in([*students, "pixels"]))
+    chosen = networks.filter(catalog.NOT_TRAINED & pl.col("student").is_in([*students, PIXELS]))
     rows = study.frame("layer_measures", network_id=chosen["network_id"].to_list(), view=view, measure=measure)
     return by_depth(rows, chosen, study.layers)
 
@@ -104,7 +106,7 @@ def by_class(
     reference = next(who for who in [*students(scope), *scope["network_id"]] if layer in ordered.get(who, []))
     place, count = ordered[reference].index(layer), len(ordered[reference])
     matched = [
-        (who, ordered[who][catalog.nearest_place(place, count, len(ordered[who]))])
+        (who, ordered[who][nearest_place(place, count, len(ordered[who]))])
         for who in scope["network_id"]
         if who in ordered
     ]
@@ -144,7 +146,7 @@ def matching_depth(pairs: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFram
     ordered = catalog.layers_in_order(layers)
     teachers = pairs.select("network_id", "other_id").unique().sort("network_id", "other_id")
     matched = [
-        (who, layer, teacher, ordered[teacher][catalog.nearest_place(i, len(ordered[who]), len(ordered[teacher]))])
+        (who, layer, teacher, ordered[teacher][nearest_place(i, len(ordered[who]), len(ordered[teacher]))])
         for who, teacher in teachers.unique("network_id", keep="first", maintain_order=True).rows()
         for i, layer in enumerate(ordered.get(who, []))
         if teacher in ordered

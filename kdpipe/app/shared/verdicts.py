@@ -1,21 +1,30 @@
-"""Verdicts on a page: cards, the table of claims, what an effect outlasts, and every way it could be measured."""
+"""Verdicts on a page: cards, the table of claims, and the controls after which an effect remains."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import catalog
 from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns
 from kdpipe.app.shell import page, pick
 from kdpipe.app.shell.theme import GREY, PETROFF
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import (
+    CONTROL_KINDS,
+    ENDPOINTS,
+    MATCHED_ACCURACY_SUMMARY,
+    MEANINGS,
+    NOT_ASKED,
+    REMAINS,
+    budget_in_words,
+    full_title,
+    qualification,
+)
 
 # Icon and Streamlit badge colour of each verdict; what is not named here is neutral.
 LOOKS: Mapping[str, tuple[str, Any]] = {
@@ -30,88 +39,81 @@ LOOKS: Mapping[str, tuple[str, Any]] = {
     "estimate only": (":material/straighten:", "gray"),
     "not computable": (":material/block:", "gray"),
 }
-ENDPOINTS = {"silhouette": "silhouette (projection)", "knn_accuracy": "kNN accuracy (channel means)"}
-ENDPOINT_VIEWS = {"silhouette": "projection", "knn_accuracy": "gap"}
 NUMBERS = ("seeds", "estimate", "low", "high", "p", "p_corrected", "correction", "d_z", "null_ratio")
-PASSED, FAILED, PLAIN = "outlasts it", "does not outlast it", "against plain"
-_OUTCOMES = {PLAIN: (PETROFF[0], "diamond"), PASSED: (PETROFF[3], "circle"), FAILED: (PETROFF[2], "cross")}
-ASKS = {
-    "instead": "Does this in the place of distillation do as much?",
-    "without": "Is anything gained over plain without what it withholds?",
-}
-_MATCHED = (
-    "Both students at the accuracy of the less accurate one: the other is stopped where it first was as accurate.",
-    "without",
+PASSED, FAILED, AGAINST_PLAIN = "remains after it", "does not remain after it", "against plain"
+_OUTCOMES = {AGAINST_PLAIN: (PETROFF[0], "diamond"), PASSED: (PETROFF[3], "circle"), FAILED: (PETROFF[2], "cross")}
+# What a row of comparisons or specification is held against, for people: of "X - plain" a gain is to be left.
+AGAINST = (
+    pl.when(pl.col("control_kind") == "without")
+    .then(pl.concat_str("control", pl.lit(" - plain")))
+    .otherwise(pl.coalesce("control", "against"))
 )
-LIMIT = 220  # pixels of a name beside its row: a phone has 340 in all
-# What a verdict means, in words that fit every claim; docs/EVIDENCE.md has the rules.
-MEANINGS: Mapping[str, str] = {
-    "supported": "The effect is there, on all that it is judged by, and no control that was asked gains as much.",
-    "supported for compactness only": "Classes are tighter earlier, but neighbours are not shown to agree more.",
-    "better but not earlier": "The curve is higher, but its shape over depth is not shown to be an earlier one.",
-    "explained": (
-        "The effect is there, but not shown to outlast a control: one that takes distillation's place gains as much, "
-        "or the effect goes with what the control withholds, such as the teacher's extra labels."
-    ),
-    "reversed": "The effect is there with the other sign than the claim says.",
-    "no difference": "The whole interval lies within what was said beforehand not to matter.",
-    "not supported by all": "It holds for some of what it should hold for, not for all.",
-    "inconclusive": "The data neither shows a difference nor rules one out.",
-    "estimate only": "Too few seeds for a verdict: the numbers stand as estimates.",
-    "not computable": "Something that it takes is missing: a curve that rises, or a second architecture or method.",
-}
+LIMIT = 220  # pixels of a name before its row: a phone has 340 in all
 
 
 def cell_name(row: Mapping[str, Any], several_students: bool) -> str:
     """What a cell is called: method, budget, and the student where there are several."""
     method, student = row["method_label"] or "all methods", row["student"] or "all students"
-    named = f"{method}, {catalog.budget(row['label_fraction'])}"
+    named = f"{method}, {budget_in_words(row['label_fraction'])}"
     return f"{named}, {student}" if several_students else named
 
 
-def card(verdict: Mapping[str, Any], claim: str) -> None:
+def card(study: Study, verdict: Mapping[str, Any], claim: str) -> None:
     """One verdict: the claim, the verdict, the effect with its interval, seeds and controls, in words."""
     with st.container(border=True):
         st.markdown(f"**{claim}**")
         badges(verdict)
-        details(verdict)
+        details(study, verdict)
 
 
 def badges(verdict: Mapping[str, Any]) -> None:
     """The verdict and, in grey, how many controls were not asked: two badges, as a narrow card cuts off a long one."""
-    icon, colour = LOOKS.get(verdict["verdict"], (":material/help:", "gray"))
-    title, rest = verdict["title"], ""
-    if title.endswith("not asked"):
-        title, _, rest = title.rpartition(", ")
+    icon, colour = LOOKS[verdict["verdict"]]
     with st.container(horizontal=True, gap="small"):
-        st.badge(title, icon=icon, color=colour)
-        if rest:
+        st.badge(verdict["title"], icon=icon, color=colour)
+        if rest := qualification(verdict["verdict"], verdict["controls_not_asked"]):
             st.badge(rest, color="gray")
 
 
-def details(verdict: Mapping[str, Any]) -> None:
+def details(study: Study, verdict: Mapping[str, Any]) -> None:
     """What a verdict rests on: its sentence with the numbers, the reason, what a decision takes, and controls."""
     st.text(verdict["sentence"])
     if verdict["because"] and verdict["verdict"] != "supported":
         st.caption(f"Why: {verbatim(verdict['because'])}.")
     if verdict["takes"]:
         st.caption(f"What a decision would take: {verbatim(verdict['takes'])}.")
-    asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
-    missing = len(verdict["controls_missing"])
-    left = f" {missing} more could not be asked." if missing else ""
-    both = on_knn(json.loads(verdict.get("rests_on") or "{}"))
-    said = [f"Outlasts {len(verdict['controls_passed'])} of {asked} controls{both}.{left}"] if asked else []
+    said = []
+    if held := remains_in_words(controls_of(study, verdict), "controls"):
+        missing = verdict["controls_not_asked"]
+        said.append(f"{held}." + (f" {missing} more could not be asked." if missing else ""))
     if verdict["null_ratio"] is not None:
         said.append(f"{verdict['null_ratio']:.1f} times what another start alone moves.")
     if said:
         st.caption(" ".join(said))
 
 
-def on_knn(rests: Mapping[str, Any]) -> str:
-    """How many controls the second endpoint outlasts, where the claim is judged by both; ``rests`` as in the table."""
-    controls = (rests.get("knn_accuracy") or {}).get("controls") or []
-    kept = sum(bool(control["survived"]) for control in controls)
-    return f" on silhouette, {kept} of {len(controls)} on kNN accuracy" if controls else ""
+def controls_of(study: Study, verdict: Mapping[str, Any]) -> pl.DataFrame:
+    """The controls that a verdict was held against, endpoint by endpoint: rows of verdict_controls.parquet."""
+    return of_cell(study.verdict_controls, verdict).filter(claim=verdict["claim"])
+
+
+def remains_in_words(controls: pl.DataFrame, what: str) -> str:
+    """After how many of the controls that were asked an effect remains, at each endpoint; empty if none was asked.
+
+    Args:
+        controls: rows as of :func:`controls_of`.
+        what: what controls are called.
+    """
+    asked = controls.filter(pl.col("outcome") != NOT_ASKED)
+    counts = asked.group_by("measure", maintain_order=True).agg(kept=(pl.col("outcome") == REMAINS).sum(), all=pl.len())
+    said = [f"{kept} of {every}" for _, kept, every in counts.rows()]
+    if not said:
+        return ""
+    if len(said) == 1:
+        return f"Remains after {said[0]} {what}"
+    titles = [ENDPOINTS[name].title for name in counts["measure"]]
+    rest = [f"{count} on {title}" for count, title in zip(said[1:], titles[1:], strict=True)]
+    return ", ".join([f"Remains after {said[0]} {what} on {titles[0]}", *rest])
 
 
 def link_to_measures(study: Study, cell: Mapping[str, Any], verdicts: pl.DataFrame) -> None:
@@ -135,9 +137,8 @@ def pick_cell(verdicts: pl.DataFrame, key: str = "cell") -> dict[str, Any]:
 
 
 def of_cell(frame: pl.DataFrame, cell: Mapping[str, Any]) -> pl.DataFrame:
-    """The rows of a comparison, in any table that has its student, method_label and label_fraction."""
-    same = (pl.col("student") == cell["student"]) & (pl.col("method_label") == cell["method_label"])
-    return frame.filter(same & ((pl.col("label_fraction") - cell["label_fraction"]).abs() < 1e-6))
+    """The rows of a comparison, in any table that has its student, method_label and budget_id."""
+    return frame.filter(**{name: cell[name] for name in ("student", "method_label", "budget_id")})
 
 
 def least_p(verdict: Mapping[str, Any] | None) -> str:
@@ -151,36 +152,37 @@ def least_p(verdict: Mapping[str, Any] | None) -> str:
     )
 
 
-def controls_in_words(study: Study, rows: pl.DataFrame, missing: Sequence[str]) -> pl.DataFrame:
-    """What stands behind the names of controls: control, in words, what it rules out; as Markdown without any."""
-    known = {row["method"]: row for row in study.methods.rows(named=True)}
-    said = []
-    for against in [*rows.filter(pl.col("outcome") != PLAIN)["against"].to_list(), *missing]:
-        name = against.removesuffix(" - plain")
-        # a control of one method's own is called by that method before its own name
-        row = known.get(name) or next((known[one] for one in known if name.endswith(f"-{one}")), None)
-        what, kind = (row["summary"], row["explains"]) if row else _MATCHED if name == "matched-accuracy" else ("", "")
-        said.append({"control": against, "what it is": what, "what it asks": ASKS.get(kind or "", "")})
-    schema = {"control": pl.String, "what it is": pl.String, "what it asks": pl.String}
-    return pl.DataFrame(said, schema=schema).select(pl.all().map_elements(verbatim, pl.String))
+def controls_in_words(study: Study, controls: pl.DataFrame) -> pl.DataFrame:
+    """What stands behind the names of controls: control, what it is, what it asks; as Markdown without any.
+
+    Args:
+        controls: rows of verdict_controls.parquet at one endpoint.
+    """
+    summaries = dict(study.methods.select("method", "summary").rows()) | {None: MATCHED_ACCURACY_SUMMARY}
+    said = [
+        (verbatim(name), verbatim(summaries.get(method, "")), CONTROL_KINDS[kind])
+        for name, method, kind in controls.select("control", "control_method", "control_kind").rows()
+    ]
+    return pl.DataFrame(said, schema=dict.fromkeys(("control", "what it is", "what it asks"), pl.String), orient="row")
 
 
 def epsilon_of(study: Study, endpoint: str) -> float:
-    """The area that was said beforehand not to matter, in the endpoint's unit times depth; 0 if nothing was said."""
+    """The study's margin ε: an area within ±ε does not matter; in the endpoint's unit times depth, 0 if it has none."""
     said = study.record["study"].get("evidence") or {}
     return float((said.get("epsilon") or {}).get(endpoint, 0.0))
 
 
 def flat(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of comparisons or verdicts with lists as text, as CSV holds none."""
+    """Rows of comparisons with lists as text, as CSV holds none."""
     lists = [name for name, dtype in rows.schema.items() if isinstance(dtype, pl.List)]
     return rows.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join("; ") for name in lists)
 
 
 def in_words(verdict: Mapping[str, Any]) -> str:
     """A verdict for a table that reads Markdown: its icon, which differs in shape and colour, and its title."""
-    icon, colour = LOOKS.get(verdict["verdict"], (":material/help:", "gray"))
-    return f":{colour}[{icon}] {verbatim(verdict['title'])}"
+    icon, colour = LOOKS[verdict["verdict"]]
+    title = full_title(verdict["verdict"], verdict["title"], verdict["controls_not_asked"])
+    return f":{colour}[{icon}] {verbatim(title)}"
 
 
 def in_table(verdicts: pl.DataFrame) -> pl.DataFrame:
@@ -202,34 +204,37 @@ def meanings(verdicts: pl.DataFrame) -> str:
     return "\n".join(line for name, line in zip(MEANINGS, lines, strict=True) if name in present)
 
 
-def outlasted(comparisons: pl.DataFrame, endpoint: str) -> pl.DataFrame:
-    """The early area against plain and against each control, with what became of it."""
+def held_against(comparisons: pl.DataFrame, endpoint: str) -> pl.DataFrame:
+    """The early area against plain and against each control: with name (of a row) and outcome (what became of it)."""
     mine = comparisons.filter(measure=endpoint, quantity="early_abc")
     kept = pl.when(pl.col("low") > 0).then(pl.lit(PASSED)).otherwise(pl.lit(FAILED))
-    return mine.with_columns(outcome=pl.when(pl.col("against") == "plain").then(pl.lit(PLAIN)).otherwise(kept))
+    return mine.with_columns(
+        name=AGAINST,
+        outcome=pl.when(pl.col("control").is_null()).then(pl.lit(AGAINST_PLAIN)).otherwise(kept),
+    )
 
 
 def forest_in_words(rows: pl.DataFrame) -> str:
-    """The rows of :func:`outlasted` in a sentence, with the numbers."""
+    """The rows of :func:`held_against` in a sentence, with the numbers."""
     said = [
-        f"{row['against']} {row['estimate']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        f"{row['name']} {row['estimate']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
         for row in rows.drop_nulls(["low", "high"]).rows(named=True)
     ]
-    controls = rows.filter(pl.col("outcome") != PLAIN)
+    controls = rows.filter(pl.col("outcome") != AGAINST_PLAIN)
     passed = controls.filter(outcome=PASSED).height
-    outlasts = f"It outlasts {passed} of {controls.height} controls." if controls.height else "No control was asked."
-    return f"Area before the last layer held against: {'; '.join(said)}. {outlasts}"
+    remains = f"It remains after {passed} of {controls.height} controls" if controls.height else "No control was asked"
+    return f"Area before the last layer held against: {'; '.join(said)}. {remains}."
 
 
 def forest(rows: pl.DataFrame, epsilon: float, title: str) -> Layered:
     """A row a contrast: its estimate, its interval and each seed, before the band of what would not matter.
 
     Args:
-        rows: of :func:`outlasted`, in order.
+        rows: of :func:`held_against`, in order.
         epsilon: half the width of the band.
     """
-    order = rows["against"].to_list()
-    y = alt.Y("against:N", sort=order, title=None, axis=alt.Axis(labelLimit=LIMIT, labelOverlap=False))
+    order = rows["name"].to_list()
+    y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=LIMIT, labelOverlap=False))
     x: dict[str, Any] = {"title": title, "scale": alt.Scale(zero=True, nice=True), "axis": alt.Axis(tickCount=6)}
     present = [name for name in _OUTCOMES if name in rows["outcome"].to_list()]
     legend = alt.Legend(orient="top", columns=fitting_columns(present, 500))
@@ -237,17 +242,17 @@ def forest(rows: pl.DataFrame, epsilon: float, title: str) -> Layered:
     colour = alt.Color("outcome:N", title=None, scale=alt.Scale(domain=present, range=list(colours)), legend=legend)
     shape = alt.Shape("outcome:N", title=None, scale=alt.Scale(domain=present, range=list(shapes)), legend=legend)
     tooltip: list[Any] = [
-        alt.Tooltip("against:N"),
+        alt.Tooltip("name:N", title="against"),
         *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("estimate", "low", "high")),
     ]
-    shown = rows.select("against", "outcome", "estimate", "low", "high")
+    shown = rows.select("name", "outcome", "estimate", "low", "high")
     base = alt.Chart(shown).encode(y=y, color=colour, tooltip=tooltip)
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", **x), x2=alt.X2("high:Q"))
     dots = base.mark_point(filled=True, size=90, opacity=1).encode(x=alt.X("estimate:Q", **x), shape=shape)
-    each = rows.select("against", "outcome", value="per_seed").explode("value")
+    each = rows.select("name", "outcome", value="per_seed").explode("value")
     seeds = alt.Chart(each).mark_tick(thickness=1.5, size=9, opacity=0.7).encode(
         y=y, x=alt.X("value:Q", **x), color=colour,
-        tooltip=[alt.Tooltip("against:N"), alt.Tooltip("value:Q", format="+.4f")]
+        tooltip=[alt.Tooltip("name:N", title="against"), alt.Tooltip("value:Q", format="+.4f")]
     )  # fmt: skip
     return alt.layer(*zero(epsilon, x), bars, seeds, dots).properties(
         height=170 + 28 * max(len(order), 2), usermeta=CANVAS
@@ -255,12 +260,12 @@ def forest(rows: pl.DataFrame, epsilon: float, title: str) -> Layered:
 
 
 def within_band(rows: pl.DataFrame, epsilon: float) -> str:
-    """Which controls are outlasted by an amount that may not matter: their intervals reach into the band."""
-    reaching = rows.filter((pl.col("outcome") == PASSED) & (pl.col("low") < epsilon))["against"].to_list()
+    """After which controls the effect remains by what may not matter: their intervals reach into the band."""
+    reaching = rows.filter((pl.col("outcome") == PASSED) & (pl.col("low") < epsilon))["name"].to_list()
     if not reaching or not epsilon:
         return ""
     return (
-        f" Outlasted, but perhaps by no more than ±{epsilon:g}, which was said beforehand not to matter: "
+        f" The effect remains, but perhaps by no more than ±{epsilon:g}, the study's margin, after "
         f"{verbatim(', '.join(reaching))}."
     )
 

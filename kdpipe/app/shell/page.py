@@ -28,6 +28,7 @@ from kdpipe.app.shell.theme import GREY
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import ARTIFACTS, STUDY_FILE, Study, open_study, study_names
 from kdpipe.errors import KdpipeError
+from kdpipe.vocabulary import LEAST_SEEDS
 
 _LAST = "last_study"
 _OPEN = "open-"  # in the address: parts that a visitor opened, which no figure needs in its link
@@ -324,7 +325,7 @@ def _lacks(root: str, name: str, fingerprint: tuple[tuple[str, int, int], ...]) 
     study = _study(root, name, fingerprint)
     try:
         seeds, mapped = study.frame("verdicts", primary=True)["seeds"], study.networks["mapped"]
-        return not (seeds >= catalog.FEW_SEEDS).any(), not mapped.any()
+        return not (seeds >= LEAST_SEEDS).any(), not mapped.any()
     except KdpipeError:
         return True, True
 

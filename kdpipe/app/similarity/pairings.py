@@ -18,6 +18,7 @@ from kdpipe.app.shared import catalog, charts, tables
 from kdpipe.app.shared.charts import CANVAS, Layered
 from kdpipe.app.shell.theme import PETROFF
 from kdpipe.artifacts.store import Study
+from kdpipe.relative_depth import nearest_place
 
 OTHER_START, OTHER_SEED = "other initial weights", "another seed"
 EVERY = "all, their mean"
@@ -99,7 +100,7 @@ def pairing(pairs: pl.DataFrame, layers: pl.DataFrame, down: str, across: str) -
     ordered = catalog.layers_in_order(layers)
     one, other = pairs.row(0, named=True)["network_id"], pairs.row(0, named=True)["other_id"]
     rows, columns = ordered[one], ordered[other]
-    matched = {(layer, columns[catalog.nearest_place(i, len(rows), len(columns))]) for i, layer in enumerate(rows)}
+    matched = {(layer, columns[nearest_place(i, len(rows), len(columns))]) for i, layer in enumerate(rows)}
     value = pl.col("value")
     cells = pairs.group_by("layer", "other_layer", maintain_order=True).agg(
         value.mean(), lowest=value.min(), highest=value.max(), chance=pl.col("chance").mean(),
@@ -236,7 +237,7 @@ def out_of_sight(curves: pl.DataFrame, start: pl.DataFrame, colours: Mapping[str
 def untrained(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, measure: str) -> pl.DataFrame:
     """Likeness of the scope's students to the teacher as they start, before any training: rows as curves by depth."""
     kinds = scope.filter(catalog.STUDENT)["student"].unique().to_list()
-    start = networks.filter(catalog.BASELINE & pl.col("student").is_in(kinds))
+    start = networks.filter(catalog.NOT_TRAINED & pl.col("student").is_in(kinds))
     rows = study.frame("similarity", network_id=start["network_id"].to_list(), view=view, measure=measure)
     both = pl.concat([start, scope.filter(pl.col("role") == "teacher")])
     return tables.matching_depth(tables.to_teacher(rows, both), both, study.layers)

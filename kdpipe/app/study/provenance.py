@@ -16,23 +16,15 @@ import altair as alt
 import polars as pl
 
 from kdpipe import __version__
-from kdpipe.app.shared import catalog
 from kdpipe.app.shared.charts import CANVAS, Layered
 from kdpipe.app.shell.theme import PETROFF, SAME
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import STUDY_FILE, TIMINGS_FILE, Study
+from kdpipe.vocabulary import ROLES
 
 MOST_ZIPPED = 500_000_000  # bytes; beyond, a zip made in memory would be the server's last
 _ROOT = Path(__file__).resolve().parents[3]
-ROLES = {
-    "teacher": "the network that students learn from",
-    "plain": "a student of labels alone",
-    "distilled": "a student of the teacher",
-    "control": "a student that could explain a gain away, or another teacher for one",
-    "checkpoint": "a student on its way",
-    "baseline": "not trained: a student's initial weights, or the raw pixels",
-}
 # What fills a table that a study may lack.
 FILLS = {
     "explanations": "`explanations = true` under `[measures]`, and networks that Grad-CAM can look into",
@@ -48,6 +40,8 @@ FILLS = {
     "sample_flips": "a distilled student with plain of its own seed",
     "comparisons": "a distilled student with plain of its own seed",
     "verdicts": "a distilled student with plain of its own seed",
+    "findings": "a distilled student with plain of its own seed",
+    "verdict_controls": "a distilled student with plain of its own seed",
 }
 PAPER = """@misc{lee2021visualizing,
   title         = {Visualizing the embedding space to explain the effect of knowledge distillation},
@@ -329,6 +323,6 @@ def in_python(study: Study) -> dict[str, str]:
 def networks_in_words(study: Study) -> str:
     """How many networks of each role."""
     counts = dict(study.networks.group_by("role").len().rows())
-    ordered = [role for role in catalog.ROLES if role in counts] + [r for r in counts if r not in catalog.ROLES]
+    ordered = [role for role in ROLES if role in counts] + [r for r in counts if r not in ROLES]
     named = ", ".join(f"{counts[role]} {verbatim(role)}" for role in ordered)
     return f"{sum(counts.values())} networks: {named}."

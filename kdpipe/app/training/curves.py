@@ -13,6 +13,7 @@ from kdpipe.app.shared import catalog
 from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns, series_colour
 from kdpipe.app.shell.theme import GREY, PETROFF
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import CHECKPOINT, UNTRAINED
 
 ACCURACIES = {"val_accuracy": "validation accuracy", "train_accuracy": "training accuracy"}
 PARTS = {
@@ -246,7 +247,7 @@ def speeds(study: Study, scope: pl.DataFrame) -> pl.DataFrame:
         images_per_second, hardware, data, teacher, student, loss (shares; empty for older timings).
     """
     timed: Mapping[str, Mapping[str, Any]] = study.timings.get("training") or {}
-    own = scope.filter(~pl.col("role").is_in(["checkpoint", "baseline"]))
+    own = scope.filter(~pl.col("role").is_in([CHECKPOINT, UNTRAINED]))
     own = own.sort((pl.col("role") != "distilled").cast(pl.Int8), maintain_order=True)  # methods name their group
     rows = []
     for row in own.select("network_id", "series", "budget", "seed").iter_rows(named=True):

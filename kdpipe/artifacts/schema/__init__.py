@@ -7,11 +7,11 @@ exist. Light on purpose (polars only): the app imports it.
 """
 
 from kdpipe.artifacts.schema import evidence, layers, maps, measures, networks, registries, samples, statistics
-from kdpipe.artifacts.schema.table import Column, Table, disagreement
+from kdpipe.artifacts.schema.table import Column, Table, disagreement, misfit
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _MODULES = (networks, layers, samples, maps, measures, registries, evidence, statistics)
 TABLES: dict[str, Table] = {table.name: table for module in _MODULES for table in module.TABLES}
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "Column", "Table", "disagreement"]
+__all__ = ["SCHEMA_VERSION", "TABLES", "Column", "Table", "disagreement", "misfit"]

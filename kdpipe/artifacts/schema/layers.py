@@ -33,11 +33,12 @@ TABLES = (
         {
             **ON_LAYER,
             "order": Column(COUNT, "0 is the first tap"),
-            "relative_depth": Column(REAL, "order / (taps - 1)"),
+            "relative_depth": Column(REAL, "order / (taps - 1)", low=0, high=1),
             "mac_share": Column(REAL, "share of MACs spent up to this tap", nullable=True),
             "shape": Column(pl.List(pl.Int32()), "channels, height, width of the map"),
             "dim": Column(COUNT, "length of the vector in this view"),
         },
+        small=True,
     ),
     Table(
         "neighbours",

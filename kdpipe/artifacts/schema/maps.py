@@ -12,14 +12,15 @@ from kdpipe.artifacts.schema.table import (
     Column,
     Table,
 )
+from kdpipe.vocabulary import LAYOUTS
 
 _MAP = {
     **ON_LAYER,
     "projector": Column(TEXT, "tsne, ivis or pca"),
     "layout": Column(
         TEXT,
-        "consensus: started from the map that the networks at this depth share; independent: optimised alone; both "
-        "turned like the reference",
+        "; ".join(f"{layout}: {about}" for layout, about in LAYOUTS.items()) + "; both turned like the reference",
+        allowed=tuple(LAYOUTS),
     ),
     "perplexity": Column(REAL, "t-SNE's perplexity; empty for other projectors", nullable=True),
     "map_seed": Column(COUNT, "seed of the projector"),

@@ -17,15 +17,8 @@ from kdpipe.artifacts.schema.table import (
     Column,
     Table,
 )
+from kdpipe.vocabulary import FACTORS
 
-_FACTORS = {
-    "brightness": "mean luma, 0 to 1",
-    "contrast": "standard deviation of luma",
-    "hue": "dominant hue in degrees, 0 is red; empty where the image has no colour",
-    "colourfulness": "Hasler and Süsstrunk's index; 0 for grey images",
-    "edge_density": "mean length of the luma's gradient (Sobel)",
-    "teacher_entropy": "entropy of the teacher's probabilities, in bits",
-}
 _TRIO = {
     "network_id": NETWORK,
     "plain_id": Column(TEXT, "the plain student of the same seed"),
@@ -44,7 +37,7 @@ TABLES = (
             "class_name": Column(TEXT, "name of the class"),
             "display_rank": Column(COUNT, "any prefix in this order is stratified by class"),
             "image": Column(pl.Binary(), "the image as WebP bytes"),
-            **{name: Column(REAL, about, nullable=True) for name, about in _FACTORS.items()},
+            **{name: Column(REAL, about, nullable=True) for name, about in FACTORS.items()},
         },
     ),
     Table(

@@ -19,11 +19,11 @@ from kdpipe.artifacts.schema.table import (
 _KIND = {
     "student": Column(TEXT, "name of the architecture"),
     "method_label": Column(TEXT, "the method's name in this study"),
+    "budget_id": Column(TEXT, "the label budget as text: what budgets are compared and joined by"),
     "label_fraction": Column(REAL, "share of the training labels"),
-    "budget": Column(TEXT, "the same as text, to join by"),
 }
 _SEED = Column(COUNT, "the one seed that it is of; empty for all seeds of the method together", nullable=True)
-_GROUP = ("student", "method_label", "budget")
+_GROUP = ("student", "method_label", "budget_id")
 _SEEDS = Column(pl.List(pl.Int32()), "of which seeds, in order; empty where that is not known", nullable=True)
 _CREDIT = {
     "kept": "of the teacher's that both plain students have",
@@ -52,7 +52,7 @@ TABLES = (
     Table(
         "method_ranks",
         "a kind of student ranked against all others of its architecture and budget, within each seed",
-        ("student", "budget", "measure", "quantity", "with_controls", "method_label"),
+        ("student", "budget_id", "measure", "quantity", "with_controls", "method_label"),
         {
             **_KIND,
             "measure": Column(TEXT, "what is ranked by: test_accuracy, silhouette or knn_accuracy"),

@@ -8,8 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from kdpipe.evidence.tables.controls import controls_of, kind_of
-from kdpipe.evidence.tables.groups import STUDENT, Frames, Group, NamedControl
+from kdpipe.evidence.tables.controls import controls_of, explanation_of
+from kdpipe.evidence.tables.groups import Frames, Group, NamedControl
+from kdpipe.vocabulary import CONTROL, DISTILLED, PLAIN, STUDENT_ROLES, budget_id
+
+Records = Mapping[str, Mapping[str, Any]]  # rows of methods.parquet by their method
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Comparison:
 
     student: str
     method_label: str
+    budget_id: str
     label_fraction: float
     seeds: tuple[int, ...]
     distilled: Group
@@ -46,33 +50,33 @@ def comparisons_of(frames: Frames, headline: Mapping[str, Any]) -> list[Comparis
     """
     trained = frames["networks"].filter(pl.col("status") == "trained")
     whole = pl.col("network_id").is_in(measured(frames))
-    students = trained.filter(STUDENT & whole & pl.col("role").is_in(["plain", "distilled", "control"]))
-    keys = ["student", "label_fraction"]
+    students = trained.filter(whole & pl.col("role").is_in(STUDENT_ROLES))
+    records = {row["method"]: row for row in frames["methods"].iter_rows(named=True)}
+    keys = ["student", "budget_id"]
     found = []
-    for (student, fraction), part in students.partition_by(keys, as_dict=True, maintain_order=True).items():
+    for (student, budget), part in students.partition_by(keys, as_dict=True, maintain_order=True).items():
         groups = _groups(part)
-        plain = next((group for group in groups if group.role == "plain"), None)
+        plain = next((group for group in groups if group.role == PLAIN), None)
         if plain is None:
             continue
-        records = {row["method"]: row for row in frames["methods"].iter_rows(named=True)}
-        fair = [g for g in groups if g.role == "control" and kind_of(g, records, trained)[0] == "without"]
-        for group in [*(group for group in groups if group.role == "distilled"), *fair]:
+        fair = [group for group in groups if _is_fair(group, records, trained)]
+        for group in [*(group for group in groups if group.role == DISTILLED), *fair]:
             seeds = tuple(sorted(plain.ids.keys() & group.ids.keys()))
             if not seeds:
                 continue
-            wanted = (headline["student"], headline["method"])
-            primary = (student, group.label) == wanted and abs(float(fraction) - headline["label_fraction"]) < 1e-6
+            wanted = (headline["student"], headline["method"], budget_id(headline["label_fraction"]))
             found.append(
                 Comparison(
                     str(student),
                     group.label,
-                    float(fraction),
+                    str(budget),
+                    float(part["label_fraction"][0]),
                     seeds,
                     group,
                     plain,
-                    _null(groups, plain, seeds),
+                    _null(groups, records, plain, seeds),
                     () if group in fair else tuple(controls_of(records, trained, groups, group, plain, seeds)),
-                    primary,
+                    (student, group.label, budget) == wanted,
                     fair_teacher=group in fair,
                 )
             )
@@ -108,9 +112,15 @@ def _groups(students: pl.DataFrame) -> list[Group]:
     ]
 
 
-def _null(groups: Sequence[Group], plain: Group, seeds: Sequence[int]) -> Mapping[int, str] | None:
+def _is_fair(group: Group, records: Records, trained: pl.DataFrame) -> bool:
+    """Whether it is a control whose teacher had no more labels than its student."""
+    found = explanation_of(group, records, trained) if group.role == CONTROL else None
+    return found is not None and found.kind == "without"
+
+
+def _null(groups: Sequence[Group], records: Records, plain: Group, seeds: Sequence[int]) -> Mapping[int, str] | None:
     """What stands against plain where nothing but chance differs."""
-    second = next((group for group in groups if group.method == "second-seed"), None)
+    second = next((group for group in groups if records.get(group.method, {}).get("null")), None)
     if second is not None and set(seeds) <= second.ids.keys():
         return second.ids
     if len(seeds) < 2:

@@ -6,7 +6,7 @@ could explain its gain. Numbers only: what they mean is said in :mod:`kdpipe.evi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from kdpipe.evidence import (
-    ENDPOINTS,
+    Advance,
     Arms,
     Cell,
     Contrast,
-    EndpointName,
     Estimates,
     Resamples,
     abc,
@@ -30,10 +29,19 @@ from kdpipe.evidence import (
 from kdpipe.evidence.claims import BEATS_TEACHER
 from kdpipe.evidence.tables.comparisons import Comparison
 from kdpipe.evidence.tables.groups import Frames, NamedControl
-from kdpipe.evidence.tables.matched_accuracy import MATCHED, Matched, matched_accuracy
+from kdpipe.evidence.tables.matched_accuracy import Matched, matched_accuracy
 from kdpipe.evidence.tables.values import Array, Values
-
-COLUMNS: Mapping[EndpointName, str] = {"silhouette": "silhouette", "knn_accuracy": "knn_correct"}
+from kdpipe.vocabulary import (
+    ACCURACY,
+    CONTROL,
+    ENDPOINTS,
+    MATCHED_ACCURACY,
+    PLAIN,
+    PREDICTION_DEPTH,
+    TEACHER,
+    EndpointName,
+    Kind,
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,13 @@ class Limits:
 
 @dataclass
 class ContrastRow:
-    """One row of comparisons.parquet on its way; its p value is corrected when all are known."""
+    """One row of comparisons.parquet on its way; its p value is corrected when all are known.
+
+    Attributes:
+        against: plain, teacher or control.
+        control: the control where it is against one.
+        advance: where it is the quantity, with the seeds at which it has no value.
+    """
 
     comparison: Comparison
     against: str
@@ -57,7 +71,8 @@ class ContrastRow:
     view: str | None
     quantity: str
     found: Contrast
-    never: int | None = None
+    control: NamedControl | None = None
+    advance: Advance | None = None
     corrected: float | None = None
     correction: str | None = None
 
@@ -96,21 +111,21 @@ def judge_comparison(
     matched = matched_accuracy(frames, comparison)
     controls = list(comparison.controls)
     if isinstance(matched, str):
-        controls.append(NamedControl(MATCHED, "without", why_not=matched))
+        controls.append(NamedControl(MATCHED_ACCURACY, "without", why_not=matched))
     else:
-        controls.append(NamedControl(MATCHED, "without"))
+        controls.append(NamedControl(MATCHED_ACCURACY, "without"))
     cell = _cell(comparison, values, limits, controls, matched)
     found = estimate(cell, resamples)
-    judged = JudgedComparison(comparison, found, _area_rows(comparison, found), controls)
+    judged = JudgedComparison(comparison, found, _area_rows(comparison, found, controls), controls)
     tell = partial(contrast, resamples=resamples, rules=cell.rules)
     for name, single in _singles(comparison, values, controls, matched, cell, tell).items():
         judged.single[name] = single
         judged.rows += [single[0], *single[1]]
     settled = _settled(comparison, values, tell)
-    judged.rows.append(ContrastRow(comparison, "plain", "prediction_depth", None, "difference", settled))
+    judged.rows.append(ContrastRow(comparison, PLAIN, PREDICTION_DEPTH, None, "difference", settled))
     if comparison.fair_teacher:  # nothing but its teacher is asked of it
         for row in judged.rows:
-            row.found = row.found if row.against == "teacher" else _untested(row.found)
+            row.found = row.found if row.against == TEACHER else _untested(row.found)
     return judged
 
 
@@ -134,8 +149,8 @@ def _arms(
     comparison: Comparison, values: Values, endpoint: EndpointName, held: Sequence[NamedControl], matched: Matched | str
 ) -> Arms | None:
     """Per-image values of every arm at one endpoint; None where it was not measured."""
-    view, column = ENDPOINTS[endpoint].view, COLUMNS[endpoint]
-    return arms_of(comparison, values, view, column, held, matched)
+    of = ENDPOINTS[endpoint]
+    return arms_of(comparison, values, of.view, of.column, held, matched)
 
 
 def arms_of(
@@ -145,21 +160,21 @@ def arms_of(
     if not values.has(wanted, view, column):
         return None
     of = partial(values.of_layers, view=view, column=column)
-    named = {control.name: comparison.ids(control.ids) for control in held if control.name != MATCHED}
+    named = {control.name: comparison.ids(control.ids) for control in held if control.name != MATCHED_ACCURACY}
     controls = {name: of(ids) for name, ids in named.items() if values.has(ids, view, column)}
     plain = of(comparison.ids(comparison.plain.ids))
     if isinstance(matched, Matched) and values.has(matched.ids, view, column):
-        controls[MATCHED] = matched.arm(lambda name: of([name])[0], plain)
-    beside = None if comparison.null is None else comparison.ids(comparison.null)
-    null = of(beside) if beside is not None and values.has(beside, view, column) else None
+        controls[MATCHED_ACCURACY] = matched.arm(lambda name: of([name])[0], plain)
+    again = None if comparison.null is None else comparison.ids(comparison.null)
+    null = of(again) if again is not None and values.has(again, view, column) else None
     return Arms(of(comparison.ids(comparison.distilled.ids)), plain, null, controls)
 
 
-def _area_rows(comparison: Comparison, found: Estimates) -> list[ContrastRow]:
-    rows = []
+def _area_rows(comparison: Comparison, found: Estimates, controls: Sequence[NamedControl]) -> list[ContrastRow]:
+    rows, named = [], {control.name: control for control in controls}
     for estimates in (found.silhouette, found.knn_accuracy):
         measure, view = estimates.endpoint.name, estimates.endpoint.view
-        row = partial(ContrastRow, comparison, "plain", measure, view)
+        row = partial(ContrastRow, comparison, PLAIN, measure, view)
         areas = {"early_abc": estimates.early_abc, "shape_abc": estimates.shape_abc}
         if measure != "silhouette":  # whose area over all layers is a claim of its own
             areas["abc"] = estimates.abc
@@ -168,18 +183,11 @@ def _area_rows(comparison: Comparison, found: Estimates) -> list[ContrastRow]:
         if reached is not None and reached.estimate is not None:
             per_seed = tuple(value for value in reached.per_seed if value is not None)
             bare = Contrast(reached.estimate, per_seed, np.nan, np.nan, None, None, None, None)
-            rows.append(row("advance", bare, never=reached.never))
+            rows.append(row("advance", bare, advance=reached))
         for control in estimates.controls:
             left = Contrast(control.estimate, control.per_seed, control.low, control.high, None, None, None, None)
-            rows.append(
-                ContrastRow(comparison, against_label(control.name, control.kind), measure, view, "early_abc", left)
-            )
+            rows.append(ContrastRow(comparison, CONTROL, measure, view, "early_abc", left, named[control.name]))
     return rows
-
-
-def against_label(control: str, kind: str) -> str:
-    """``label-smoothing`` where distilled is held against it; ``own-budget-teacher - plain`` where plain is."""
-    return control if kind == "instead" else f"{control} - plain"
 
 
 def _singles(
@@ -190,39 +198,39 @@ def _singles(
     cell: Cell,
     tell: Any,
 ) -> dict[str, tuple[ContrastRow, list[ContrastRow]]]:
-    """Contrasts that a claim is judged by alone: area over all layers, accuracy, accuracy beside the teacher."""
+    """Contrasts that a claim is judged by alone: area over all layers, accuracy, accuracy against the teacher."""
     found: dict[str, tuple[ContrastRow, list[ContrastRow]]] = {}
     if cell.silhouette is not None and len(cell.depth) > 1:
         arms, area = cell.silhouette, partial(abc, cell.depth)
         null = None if arms.second_seed is None else (arms.second_seed, arms.plain)
-        row = partial(ContrastRow, comparison, measure="silhouette", view="projection", quantity="abc")
-        main = row("plain", found=tell(arms.distilled, arms.plain, statistic=area, null=null))
+        leading = ENDPOINTS["silhouette"]
+        row = partial(ContrastRow, comparison, measure=leading.name, view=leading.view, quantity="abc")
+        main = row(PLAIN, found=tell(arms.distilled, arms.plain, statistic=area, null=null))
         others = [
-            row(
-                against_label(name, cell.kinds[name]),
-                found=_untested(tell(*pair_of(cell.kinds[name], arms, mine), statistic=area)),
-            )
-            for name, mine in arms.controls.items()
+            row(CONTROL, found=_untested(tell(*pair_of(c.kind, arms, mine), statistic=area)), control=c)
+            for c in controls
+            if (mine := arms.controls.get(c.name)) is not None
         ]
         found["compact"] = (main, others)
     right = {name: values.correct(comparison.ids(group.ids)) for name, group in _both(comparison)}
     arms = Arms(right["distilled"], right["plain"])
     null = None if comparison.null is None else (values.correct(comparison.ids(comparison.null)), right["plain"])
-    row = partial(ContrastRow, comparison, measure="accuracy", view=None, quantity="difference")
-    main = row("plain", found=tell(arms.distilled, arms.plain, null=null, balanced=False))
-    held = [control for control in controls if control.why_not is None and control.name != MATCHED]
+    row = partial(ContrastRow, comparison, measure=ACCURACY, view=None, quantity="difference")
+    main = row(PLAIN, found=tell(arms.distilled, arms.plain, null=null, balanced=False))
+    held = [control for control in controls if control.why_not is None and control.name != MATCHED_ACCURACY]
     others = [
         row(
-            against_label(c.name, c.kind),
+            CONTROL,
             found=_untested(tell(*pair_of(c.kind, arms, values.correct(comparison.ids(c.ids))), balanced=False)),
+            control=c,
         )
         for c in held
     ]
     found["accurate"] = (main, others)
     teachers = _teachers(comparison, values)
     if teachers:
-        beside = row("teacher", found=tell(arms.distilled, values.correct(teachers), balanced=False))
-        found[BEATS_TEACHER] = (beside, [])
+        ahead = row(TEACHER, found=tell(arms.distilled, values.correct(teachers), balanced=False))
+        found[BEATS_TEACHER] = (ahead, [])
     return found
 
 
@@ -236,7 +244,7 @@ def _both(comparison: Comparison) -> Iterator[tuple[str, Any]]:
     yield "plain", comparison.plain
 
 
-def pair_of(kind: str, arms: Arms, control: Array) -> tuple[Array, Array]:
+def pair_of(kind: Kind, arms: Arms, control: Array) -> tuple[Array, Array]:
     return (arms.distilled, control) if kind == "instead" else (control, arms.plain)
 
 
@@ -263,7 +271,7 @@ def correct(cells: Sequence[JudgedComparison]) -> None:
         for row in cell.rows:
             if row.found.p is None:
                 continue
-            if row.quantity == "early_abc" and row.against == "plain" and cell.comparison.primary:
+            if row.quantity == "early_abc" and row.against == PLAIN and cell.comparison.primary:
                 row.corrected, row.correction = primary[row.measure], "holm"  # type: ignore[index]
             else:
                 rest.append(row)
@@ -276,9 +284,16 @@ def cell_columns(comparison: Comparison) -> dict[str, Any]:
     return {
         "student": comparison.student,
         "method_label": comparison.method_label,
+        "budget_id": comparison.budget_id,
         "label_fraction": comparison.label_fraction,
         "primary": comparison.primary,
     }
+
+
+def against_columns(against: str, control: NamedControl | None) -> dict[str, str | None]:
+    """What distilled is held against; for a control, its name and its kind."""
+    named = (None, None) if control is None else (control.name, control.kind)
+    return {"against": against, "control": named[0], "control_kind": named[1]}
 
 
 def comparison_row(row: ContrastRow) -> dict[str, Any]:
@@ -286,7 +301,7 @@ def comparison_row(row: ContrastRow) -> dict[str, Any]:
     bounds = {"low": found.low, "high": found.high}
     return {
         **cell_columns(row.comparison),
-        "against": row.against,
+        **against_columns(row.against, row.control),
         "measure": row.measure,
         "view": row.view or "",
         "quantity": row.quantity,
@@ -299,6 +314,6 @@ def comparison_row(row: ContrastRow) -> dict[str, Any]:
         "d_z": found.d_z,
         "null_estimate": found.null_estimate,
         "null_ratio": found.null_ratio,
-        "never_reached": row.never,
-        "per_seed": list(found.per_seed),
+        "never_reached": None if row.advance is None else row.advance.never,
+        "per_seed": list(found.per_seed if row.advance is None else row.advance.per_seed),
     }

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import polars as pl
 
-Kind = Literal["instead", "without"]
+from kdpipe.vocabulary import Kind
+
 Frames = Mapping[str, pl.DataFrame]
-
-
-STUDENT = ~pl.col("student").is_in(["teacher", "pixels"])
 
 
 @dataclass(frozen=True)
@@ -31,10 +28,13 @@ class NamedControl:
     """A control of a cell.
 
     Attributes:
+        name: the method_label of its students, or what they would be called.
+        method: the control of the registry that it is, or that it is for another method; None for matched accuracy.
         why_not: a clause that says why it was not held against the cell, or None.
     """
 
     name: str
     kind: Kind
+    method: str | None = None
     ids: Mapping[int, str] = field(default_factory=dict)
     why_not: str | None = None

@@ -18,13 +18,13 @@ from kdpipe.evidence.tables.contrasts import Draws, Limits, comparison_row, corr
 from kdpipe.evidence.tables.groups import Frames
 from kdpipe.evidence.tables.specification import specification_rows
 from kdpipe.evidence.tables.values import Values
-from kdpipe.evidence.tables.verdicts import across, cell_verdicts, claim_row
+from kdpipe.evidence.tables.verdicts import across, cell_controls, cell_findings, cell_verdicts, claim_row
 
-EVIDENCE_TABLES = ("comparisons", "specification", "claims", "verdicts")
+EVIDENCE_TABLES = ("comparisons", "specification", "claims", "verdicts", "findings", "verdict_controls")
 
 
 def judge_study(frames: Frames, record: Mapping[str, Any]) -> dict[str, pl.DataFrame]:
-    """The tables of evidence of a study: comparisons, specification, claims and verdicts.
+    """The tables of evidence of a study, :data:`EVIDENCE_TABLES`.
 
     Args:
         frames: networks, layers, samples, sample_measures, predictions and methods, as in the schema.
@@ -46,6 +46,8 @@ def judge_study(frames: Frames, record: Mapping[str, Any]) -> dict[str, pl.DataF
         "specification": [row for cell in judged for row in cell.specifications],
         "claims": [claim_row(claim) for claim in CLAIMS],
         "verdicts": verdicts + across(verdicts),
+        "findings": [row for cell in judged for row in cell_findings(cell)],
+        "verdict_controls": [row for cell in judged for row in cell_controls(cell)],
     }
     return {name: _typed(name, found) for name, found in rows.items()}
 

@@ -14,8 +14,6 @@ from kdpipe.evidence.tables.comparisons import Comparison, measured
 from kdpipe.evidence.tables.groups import Frames
 from kdpipe.evidence.tables.values import Array
 
-MATCHED = "matched-accuracy"
-
 
 @dataclass(frozen=True)
 class Stop:
@@ -70,11 +68,8 @@ def matched_accuracy(frames: Frames, comparison: Comparison) -> Matched | str:
 
 def _on_its_way(networks: pl.DataFrame, end: Mapping[str, Any]) -> list[tuple[str, float]]:
     """(network_id, test accuracy) of a student's checkpoints and its end, in the order of steps."""
-    same = [pl.col(name) == end[name] for name in ("student", "seed", "method", "method_parameters", "training")]
-    label = pl.col("method_label").str.replace(r"-at\d+$", "") == end["method_label"]
-    budget = (pl.col("label_fraction") - end["label_fraction"]).abs() < 1e-6
-    known = pl.col("test_accuracy").is_not_null() & pl.col("role").is_in(["checkpoint", end["role"]])
-    mine = networks.filter(*same, label, budget, known)
+    way = (pl.col("checkpoint_of") == end["network_id"]) | (pl.col("network_id") == end["network_id"])
+    mine = networks.filter(way, pl.col("test_accuracy").is_not_null())
     return list(mine.sort("checkpoint_step").select("network_id", "test_accuracy").iter_rows())
 
 

@@ -6,15 +6,12 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from kdpipe.evidence import (
-    ENDPOINTS,
-    EndpointName,
-    contrast,
-    early_abc,
-)
+from kdpipe.evidence import contrast, early_abc
 from kdpipe.evidence.tables.comparisons import Comparison
-from kdpipe.evidence.tables.contrasts import COLUMNS, Draws, against_label, arms_of, cell_columns, pair_of
+from kdpipe.evidence.tables.contrasts import Draws, against_columns, arms_of, cell_columns, pair_of
+from kdpipe.evidence.tables.groups import NamedControl
 from kdpipe.evidence.tables.values import Values
+from kdpipe.vocabulary import CONTROL, ENDPOINTS, PLAIN, VIEWS, EndpointName
 
 # Ways to measure the same thing: column, what was done to the layer, neighbours (of the study, or a second k).
 VARIANTS: tuple[tuple[EndpointName, str, bool, str | None], ...] = (
@@ -24,9 +21,6 @@ VARIANTS: tuple[tuple[EndpointName, str, bool, str | None], ...] = (
     ("knn_accuracy", "knn_correct_second", False, "second_k"),
     ("knn_accuracy", "knn_correct_standardised", True, "k"),
 )
-
-
-VIEWS = ("gap", "projection")
 
 
 def specification_rows(
@@ -48,20 +42,20 @@ def specification_rows(
                 contrast, resamples=resamples, statistic=partial(early_abc, depth), balanced=endpoint.balanced
             )
             null = None if arms.second_seed is None else (arms.second_seed, arms.plain)
-            pairs = {"plain": ((arms.distilled, arms.plain), null)}
-            for control in (control for control in held if control.name in arms.controls):
-                against = against_label(control.name, control.kind)
-                pairs[against] = (pair_of(control.kind, arms, arms.controls[control.name]), None)
-            for against, (pair, beside) in pairs.items():
-                found = tell(*pair, null=beside)
+            asked: list[NamedControl | None] = [None, *(one for one in held if one.name in arms.controls)]
+            for control in asked:
+                if control is None:
+                    found = tell(arms.distilled, arms.plain, null=null)
+                else:
+                    found = tell(*pair_of(control.kind, arms, arms.controls[control.name]))
                 yield {
                     **cell_columns(comparison),
-                    "against": against,
+                    **against_columns(PLAIN if control is None else CONTROL, control),
                     "measure": measure,
                     "view": view,
                     "standardised": standardised,
                     "k": None if k is None else ks[k],
-                    "fixed_in_advance": view == endpoint.view and column == COLUMNS[measure],
+                    "fixed_in_advance": view == endpoint.view and column == endpoint.column,
                     "seeds": len(comparison.seeds),
                     "estimate": found.estimate,
                     "low": found.low,

@@ -12,11 +12,9 @@ from kdpipe.config.study import StudySpec
 from kdpipe.engine.cache import Cache
 from kdpipe.files import canonical_json
 from kdpipe.methods import METHODS
-from kdpipe.pipeline.stages.embeddings import PIXELS
 from kdpipe.pipeline.stages.outputs import HISTORY, RESULT
-from kdpipe.pipeline.training_plan import TEACHER, Planned, Training
-
-SUPERVISED, UNTRAINED = "supervised", "untrained"
+from kdpipe.pipeline.training_plan import Planned, Training
+from kdpipe.vocabulary import PIXELS, SUPERVISED_TEACHER, TEACHER_ARCHITECTURE, UNTRAINED_NETWORK, budget_id
 
 
 def networks_table(spec: StudySpec, training: Training, cache: Cache) -> pl.DataFrame:
@@ -41,29 +39,31 @@ def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
     method = planned.method
     record = METHODS[method.method] if method else None
     taught, step = planned.teacher, planned.checkpoint
-    supervised = SUPERVISED if planned.label_fraction else UNTRAINED
+    supervised = SUPERVISED_TEACHER if planned.label_fraction else UNTRAINED_NETWORK
     return {
         "network_id": planned.network_id,
         "role": planned.role,
-        "student": planned.student.name if planned.student else TEACHER,
+        "student": planned.student.name if planned.student else TEACHER_ARCHITECTURE,
         "arch": architecture.arch,
         "arch_arguments": canonical_json(
             {"arguments": architecture.arguments, "stem": architecture.stem, "stem_stride": architecture.stem_stride}
         ),
         "method": method.method if method else supervised,
-        "method_label": (method.name if method else supervised) + ("" if step is None else f"-at{step}"),
+        "method_label": method.name if method else supervised,
         "method_parameters": canonical_json(
             record.resolved(method.parameters).model_dump(mode="json") if record and method else {}
         ),
         "training": canonical_json(method.training if method else {}),
         "teacher_id": taught.network_id if taught else None,
         "teacher_label_fraction": taught.label_fraction if taught else None,
+        "budget_id": budget_id(planned.label_fraction),
         "label_fraction": planned.label_fraction,
         "unlabelled": method.unlabelled if method else False,
         "seed": planned.seed,
         "init_seed": planned.init_seed,
         "data_seed": planned.seed,
         "label_seed": planned.seed,
+        "checkpoint_of": planned.checkpoint_of,
         "checkpoint_step": planned.recipe.steps if step is None else step,
         "mapped": planned.mapped,
     }
@@ -74,7 +74,15 @@ def _pixels_identity(planned: Planned) -> dict[str, Any]:
     none = dict.fromkeys(("arch", "student", "method", "method_label", "network_id"), PIXELS)
     nothing = dict.fromkeys(("arch_arguments", "method_parameters", "training"), "{}")
     zero = dict.fromkeys(("label_fraction", "seed", "init_seed", "data_seed", "label_seed", "checkpoint_step"), 0)
-    return {**none, **nothing, **zero, "role": planned.role, "unlabelled": False, "mapped": False}
+    return {
+        **none,
+        **nothing,
+        **zero,
+        "role": planned.role,
+        "budget_id": budget_id(0),
+        "unlabelled": False,
+        "mapped": False,
+    }
 
 
 def history_table(training: Training, cache: Cache) -> pl.DataFrame:

@@ -25,6 +25,7 @@ def methods_table(spec: StudySpec) -> pl.DataFrame:
                 "role": METHODS[name].role,
                 "explains": METHODS[name].explains,
                 "control_of": METHODS[name].control_of,
+                "null": METHODS[name].is_null,
             }
             for name in used
         ]

@@ -8,8 +8,8 @@ from pathlib import Path
 from kdpipe.engine.cache import Cache
 from kdpipe.files import new_folder
 from kdpipe.pipeline.run_study import finished
-from kdpipe.pipeline.stages.embeddings import PIXELS
 from kdpipe.pipeline.training_plan import Training
+from kdpipe.vocabulary import PIXELS
 
 
 def export_weights(training: Training, cache: Cache, folder: Path) -> list[str]:

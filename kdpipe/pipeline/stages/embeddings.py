@@ -17,8 +17,9 @@ from kdpipe.files import write_atomic
 from kdpipe.models.saved import read_network
 from kdpipe.pipeline.stages.outputs import HISTORY, HISTORY_SCHEMA, LAST, RESULT
 from kdpipe.representation.embed import BATCH, VIEWS, Floats, embed, read_embedding, write_embedding
+from kdpipe.vocabulary import PIXELS
 
-LAYERS, PIXELS = "layers.json", "pixels"
+LAYERS = "layers.json"
 Labels = NDArray[np.int64]
 
 

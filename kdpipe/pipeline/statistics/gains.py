@@ -8,9 +8,10 @@ from typing import Any
 import polars as pl
 
 from kdpipe.pipeline.statistics.groups import CELL, TRAINED, Frames, placed, typed
+from kdpipe.vocabulary import CONTROL, PLAIN
 
 QUANTITIES = ("early_abc", "advance")
-Kind = tuple[str, float, str]  # student, label_fraction, method_label
+Kind = tuple[str, str, str]  # student, budget_id, method_label
 
 
 def gains_table(frames: Frames) -> pl.DataFrame:
@@ -20,6 +21,7 @@ def gains_table(frames: Frames) -> pl.DataFrame:
     which is exact, as areas subtract.
     """
     seeds, rows = _paired_seeds(frames["networks"]), list[dict[str, Any]]()
+    fractions = dict(frames["networks"].select("budget_id", "label_fraction").iter_rows())
     compared = frames["comparisons"].filter(pl.col("quantity").is_in(QUANTITIES))
     for (measure, quantity), part in compared.group_by(["measure", "quantity"], maintain_order=True):
         for kind, values in _over_plain(part).items():
@@ -27,17 +29,17 @@ def gains_table(frames: Frames) -> pl.DataFrame:
                 continue  # such as plain of matched accuracy, which is no network of its own
             # Of an advance it is not known which seeds never got there.
             known = seeds[kind] if len(seeds[kind]) == len(values) and quantity != "advance" else None
-            student, fraction, label = kind
+            student, budget, label = kind
             of = {"measure": measure, "quantity": quantity, "seeds": known, "per_seed": values}
-            rows.append({**placed(student, label, fraction), **of})
+            rows.append({**placed(student, label, budget, fractions[budget]), **of})
     return typed("gains", rows)
 
 
 def _over_plain(compared: pl.DataFrame) -> dict[Kind, list[float]]:
     """Values of one quantity, a seed each, by kind: methods as compared, then controls."""
     own = {
-        (row["student"], row["label_fraction"], row["method_label"]): row["per_seed"]
-        for row in compared.filter(pl.col("against") == "plain").iter_rows(named=True)
+        (row["student"], row["budget_id"], row["method_label"]): row["per_seed"]
+        for row in compared.filter(against=PLAIN).iter_rows(named=True)
     }
     found = dict(own)
     for kind, control, withheld, values in _held_against(compared):
@@ -50,9 +52,9 @@ def _over_plain(compared: pl.DataFrame) -> dict[Kind, list[float]]:
 
 def _held_against(compared: pl.DataFrame) -> Iterator[tuple[Kind, str, bool, list[float]]]:
     """A method held against a control: the method's kind, the control, whether it is control less plain, values."""
-    for row in compared.filter(pl.col("against") != "plain").iter_rows(named=True):
-        control, withheld = row["against"].removesuffix(" - plain"), row["against"].endswith(" - plain")
-        yield (row["student"], row["label_fraction"], row["method_label"]), control, withheld, row["per_seed"]
+    for row in compared.filter(against=CONTROL).iter_rows(named=True):
+        kind = (row["student"], row["budget_id"], row["method_label"])
+        yield kind, row["control"], row["control_kind"] == "without", row["per_seed"]
 
 
 def _paired_seeds(networks: pl.DataFrame) -> dict[Kind, list[int]]:
@@ -61,4 +63,4 @@ def _paired_seeds(networks: pl.DataFrame) -> dict[Kind, list[int]]:
     plain = students.filter(pl.col("role") == "plain").select(*CELL, "seed").unique()
     both = students.join(plain, on=[*CELL, "seed"], how="semi")
     grouped = both.group_by(*CELL, "method_label", maintain_order=True).agg(pl.col("seed").unique().sort())
-    return {(student, fraction, label): list(seeds) for student, fraction, label, seeds in grouped.rows()}
+    return {(student, budget, label): list(seeds) for student, budget, label, seeds in grouped.rows()}

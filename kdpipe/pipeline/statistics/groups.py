@@ -9,14 +9,18 @@ from typing import Any
 import polars as pl
 
 from kdpipe.artifacts.schema import TABLES
-from kdpipe.vocabulary import STUDENT_ROLES, TEACHER_ARCHITECTURE, budget_id
+from kdpipe.vocabulary import CONTROL, STUDENT_ROLES, TEACHER_ARCHITECTURE
 
 Frames = Mapping[str, pl.DataFrame]
-CELL = ("student", "label_fraction")  # nothing else is comparable
+CELL = ("student", "budget_id")  # nothing else is comparable
 STUDENT = pl.col("role").is_in(list(STUDENT_ROLES)) & (pl.col("student") != TEACHER_ARCHITECTURE)
 TRAINED = STUDENT & (pl.col("status") == "trained")
-# Plain again from other initial weights: what chance alone moves.
-SECOND_START = (pl.col("role") == "control") & (pl.col("method") == "second-seed")
+
+
+def second_start(frames: Frames) -> pl.Expr:
+    """Whether a network is plain again from other initial weights: what chance alone moves."""
+    null = frames["methods"].filter("null")["method"].to_list()
+    return (pl.col("role") == CONTROL) & pl.col("method").is_in(null)
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Trios:
     """One kind of student at some of its seeds, each beside plain of its seed and its teacher.
 
     Attributes:
-        place: the columns student, method_label, label_fraction, budget, and seed: the one seed, or None for all.
+        place: the columns student, method_label, label_fraction, budget_id, and seed: the one seed, or None for all.
         rows: seed, network_id, plain_id and teacher_id, a row a seed.
         second_start: the same of plain's second start at these seeds; none where it has none, or is it itself.
     """
@@ -39,13 +43,13 @@ def trios_of(frames: Frames) -> Iterator[Trios]:
     ids = ["network_id", "plain_id", "teacher_id"]
     beside = frames["flips"].filter(pl.col("label").is_null()).select(ids)
     named = frames["networks"].select(
-        "network_id", "student", "method_label", "label_fraction", "seed", null=SECOND_START
+        "network_id", *CELL, "method_label", "label_fraction", "seed", null=second_start(frames)
     )
     rows = named.join(beside, on="network_id", maintain_order="left").sort("seed", maintain_order=True)
-    for (student, fraction), cell in rows.group_by(CELL, maintain_order=True):
+    for (student, budget), cell in rows.group_by(CELL, maintain_order=True):
         null = cell.filter("null").select("seed", *ids)
         for (label,), mine in cell.group_by(["method_label"], maintain_order=True):
-            place = placed(student, label, fraction)
+            place = placed(student, label, budget, cell["label_fraction"][0])
             own, again = mine.select("seed", *ids), null if not mine["null"].any() else null.clear()
             for seed in (None, *(own["seed"] if own.height > 1 else ())):
                 chosen = own if seed is None else own.filter(pl.col("seed") == seed)
@@ -54,13 +58,13 @@ def trios_of(frames: Frames) -> Iterator[Trios]:
                 )
 
 
-def placed(student: object, method_label: object, label_fraction: Any) -> dict[str, Any]:
+def placed(student: object, method_label: object, budget: object, label_fraction: float) -> dict[str, Any]:
     """The columns that say which students a row is of."""
     return {
         "student": student,
         "method_label": method_label,
+        "budget_id": budget,
         "label_fraction": label_fraction,
-        "budget": budget_id(label_fraction),
     }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from kdpipe.pipeline.statistics.groups import SECOND_START, TRAINED, Frames, placed, typed
-from kdpipe.vocabulary import ENDPOINTS, LEAST_SEEDS, LEVEL, LEVEL_ITSELF, RANK_DRAWS, TEST_ACCURACY
+from kdpipe.pipeline.statistics.groups import CELL, TRAINED, Frames, placed, second_start, typed
+from kdpipe.vocabulary import CONTROL, ENDPOINTS, LEAST_SEEDS, LEVEL, LEVEL_ITSELF, RANK_DRAWS, TEST_ACCURACY
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,21 @@ def _interval(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def ranks_table(frames: Frames, gains: pl.DataFrame) -> pl.DataFrame:
     """Ranks of each student and budget by test accuracy and by both early areas, with controls and without."""
-    students = frames["networks"].filter(TRAINED).with_columns(ranked=(pl.col("role") != "control") | SECOND_START)
+    students = (
+        frames["networks"].filter(TRAINED).with_columns(ranked=(pl.col("role") != CONTROL) | second_start(frames))
+    )
     rows: list[dict[str, Any]] = []
-    for (student, fraction), cell in students.group_by(["student", "label_fraction"], maintain_order=True):
-        mine = gains.filter(pl.col("student") == student, pl.col("label_fraction") == fraction)
+    for (student, budget), cell in students.group_by(CELL, maintain_order=True):
+        mine = gains.filter(student=student, budget_id=budget)
+        fraction = cell["label_fraction"][0]
         for measure, quantity, each in _ranked_values(cell, mine):
             of_methods = cell.filter("ranked")["method_label"].unique().to_list()
             for controls in (False, True):
                 chosen = each if controls else each.filter(pl.col("method_label").is_in(of_methods))
                 of = {"measure": measure, "quantity": quantity, "with_controls": controls}
                 rows += [
-                    {**placed(student, row["method_label"], fraction), **of, **row} for row in _rows(ranking(chosen))
+                    {**placed(student, row["method_label"], budget, fraction), **of, **row}
+                    for row in _rows(ranking(chosen))
                 ]
     return typed("method_ranks", rows)
 

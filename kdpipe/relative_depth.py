@@ -1,6 +1,7 @@
-"""Two curves over depth: the area between them, how much earlier one is, and which curves cannot say that.
+"""Layers by relative depth: which of two networks' are level, and curves over depth, their area and their advance.
 
-A curve holds a measure, higher is better, at each of L layers: shape (..., L), over ``depth`` (L,), rising.
+A curve holds a measure, higher is better, at each of L layers: shape (..., L), over ``depth`` (L,), rising. A leaf that
+needs NumPy alone, so that evidence and the app work with one definition.
 """
 
 from __future__ import annotations
@@ -12,6 +13,15 @@ Array = NDArray[np.float64]
 
 # A curve may fall by this share of its range and still count as rising.
 FALL_TOLERANCE = 0.1
+
+
+def nearest_place(place: int, count: int, others: int) -> int:
+    """Which of ``others`` layers is nearest in relative depth to layer ``place`` of ``count``; the earlier on ties.
+
+    Depths are compared as integers, place x (others - 1), as thirds and halves of floats tie by luck.
+    """
+    own, other = max(count - 1, 1), max(others - 1, 1)
+    return min(range(others), key=lambda j: abs(place * other - j * own))
 
 
 def area_weights(depth: ArrayLike, early: bool = False) -> Array:
@@ -74,9 +84,9 @@ def advance(depth: ArrayLike, curve: ArrayLike, plain: ArrayLike) -> Array:
     Positive where ``curve`` is earlier. NaN where it never reaches that value: whoever averages counts these
     and says so, as what is left is a selection.
     """
-    baseline = _curves(plain, len(_depths(depth)))
-    final = baseline[..., -1]
-    return first_reached(depth, baseline, final) - first_reached(depth, curve, final)
+    other = _curves(plain, len(_depths(depth)))
+    final = other[..., -1]
+    return first_reached(depth, other, final) - first_reached(depth, curve, final)
 
 
 def rescaled(curve: ArrayLike) -> Array:
