@@ -37,6 +37,7 @@ from kdpipe.evidence.simulation import (
     detectable_area,
     identical,
 )
+from kdpipe.vocabulary import budget_id
 
 NULLS, PLANTED, DESIGNS = 1000, 100, 1000
 WORLD = World()
@@ -110,7 +111,7 @@ def spreads(study: Study, method: str) -> dict[str, Spread]:
     """By endpoint, for the first student and budget that has the method."""
     whole = study.networks.filter(pl.col("role") != "checkpoint")
     of = whole.filter(method_label=method).row(0, named=True)
-    same = whole.filter(student=of["student"], label_fraction=of["label_fraction"])
+    same = whole.filter(student=of["student"], budget_id=budget_id(of["label_fraction"]))
     arms = [same.filter(method_label=name) for name in (method, "plain", "second-seed")]
     seeds = sorted(set.intersection(*(set(arm["seed"]) for arm in arms)))
     ids = [[arm.filter(seed=seed)["network_id"][0] for seed in seeds] for arm in arms]

@@ -47,8 +47,8 @@ def frames() -> dict[str, pl.DataFrame]:
             networks.append(
                 {
                     "network_id": name, "role": role, "student": "small", "method": label, "method_label": label,
-                    "method_parameters": "{}", "training": "{}", "teacher_id": None,
-                    "label_fraction": 0.1, "budget_id": "0.1", "checkpoint_of": None,
+                    "method_parameters": "{}", "training": "{}", "teacher_id": None, "label_fraction": 0.1,
+                    "budget_id": "0.1", "checkpoint_of": None,
                     "labelled_images": 100, "unlabelled": False, "seed": seed, "checkpoint_step": 100,
                     "status": "trained", "test_accuracy": 0.7 + ahead,
                 }
@@ -77,7 +77,9 @@ def frames() -> dict[str, pl.DataFrame]:
         "samples": pl.DataFrame({"sample_id": np.arange(IMAGES), "label": np.arange(IMAGES) % CLASSES}),
         "sample_measures": pl.concat(samples),
         "predictions": pl.concat(answers),
-        "methods": pl.DataFrame(methods).with_columns(control_of=pl.lit(None, pl.String)),
+        "methods": pl.DataFrame(methods).with_columns(
+            control_of=pl.lit(None, pl.String), null=pl.col("method") == "second-seed"
+        ),
     }
 
 

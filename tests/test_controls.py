@@ -52,7 +52,7 @@ def networks(line):
 
 
 def row(networks: pl.DataFrame, label: str, seed: int = 0) -> dict:
-    return networks.filter(method_label=label, seed=seed).row(0, named=True)
+    return networks.filter(pl.col("checkpoint_of").is_null(), method_label=label, seed=seed).row(0, named=True)
 
 
 def test_every_student_names_its_teacher(networks):
@@ -61,7 +61,6 @@ def test_every_student_names_its_teacher(networks):
     }
     assert {label for label, teacher in teachers.items() if teacher is None} == {
         "plain", "plain-long", "label-smoothing", "supervised-on-the-same-images", "plain-slow",
-        "plain-at3", "plain-at6",
     }  # fmt: skip
     assert teachers["kd"] == teachers["shuffled-teacher"] == teachers["kd-unlabelled"] == "teacher"
     assert teachers["random-teacher"] == "teacher-untrained"
@@ -74,17 +73,31 @@ def test_what_a_teacher_knew_is_recorded(networks):
     known = {r["teacher_id"]: r["teacher_label_fraction"] for r in networks.iter_rows(named=True)}
     assert known["teacher"] == 1.0 and known["teacher-untrained"] == 0.0
     assert known["teacher-l0.2-s0"] == known["small-plain-l0.2-s0"] == pytest.approx(0.2)
-    assert networks.filter(role="teacher").height == 1  # the teachers of controls are controls
+    assert networks.filter(role="teacher").height == 1  # the teachers of controls have a role of their own
     untrained = networks.filter(network_id="teacher-untrained").row(0, named=True)
     assert untrained["labelled_images"] == 0 and untrained["method"] == "untrained"
 
 
 def test_roles(networks):
-    roles = dict(networks.select("method_label", "role").iter_rows())
+    finished = networks.filter(pl.col("checkpoint_of").is_null())
+    roles = dict(finished.select("method_label", "role").iter_rows())
     assert roles["plain"] == "plain" and roles["kd"] == roles["simkd"] == roles["kd-unlabelled"] == "distilled"
     assert roles["fitnet-own-budget-teacher"] == roles["plain-slow"] == roles["plain-long"] == "control"
-    assert roles["plain-at3"] == roles["kd-at6"] == "checkpoint"  # kd is the headline
-    assert "simkd-at3" not in roles
+    teachers = dict(networks.filter(student="teacher").select("network_id", "role").iter_rows())
+    assert teachers == {"teacher": "teacher"} | dict.fromkeys(
+        ("teacher-untrained", "teacher-l0.2-s0", "teacher-l0.2-s1"), "control-teacher"
+    )
+
+
+def test_a_checkpoint_names_the_student_that_it_became(networks):
+    """Of plain and of the headline's method, which is kd; its label is that of its student."""
+    on_its_way = networks.filter(role="checkpoint")
+    joined = on_its_way.join(networks, left_on="checkpoint_of", right_on="network_id", suffix="_end")
+    assert joined.height == on_its_way.height == 2 * 2 * 2  # methods, steps, seeds
+    assert set(joined["method_label"]) == {"plain", "kd"} and set(joined["checkpoint_step"]) == {3, 6}
+    for name in ("method_label", "student", "seed", "budget_id", "method_parameters"):
+        assert joined[name].equals(joined[f"{name}_end"]), name
+    assert (joined["checkpoint_step"] < joined["checkpoint_step_end"]).all()
 
 
 def test_steps_are_equal_but_for_the_student_that_trains_longer(line, networks):
@@ -93,9 +106,8 @@ def test_steps_are_equal_but_for_the_student_that_trains_longer(line, networks):
     longer = 1 + preflight.teacher.macs / preflight.students["small"].macs / 3
     for r in networks.filter(student="small").iter_rows(named=True):
         steps = {"plain-long": round(12 * longer), "untrained": 0}
-        steps |= {f"{method}-at{step}": step for method in ("plain", "kd") for step in (3, 6)}
-        expected = steps.get(r["method_label"], 12)
-        assert r["checkpoint_step"] == expected, r["method_label"]
+        if r["role"] != "checkpoint":
+            assert r["checkpoint_step"] == steps.get(r["method_label"], 12), r["method_label"]
     history = pl.read_parquet(line.artifacts / "tiny" / "history.parquet")
     assert history.filter(network_id="small-plain-long-l0.2-s0")["step"].max() == round(12 * longer)
 
@@ -259,7 +271,7 @@ def test_a_diverged_plain_student_teaches_nobody(command_line):
     )
     assert "last.safetensors" not in found.err + found.out
     networks = pl.read_parquet(command_line.artifacts / "tiny" / "networks.parquet")
-    trained = networks.filter(pl.col("role") != "baseline", student="small")
+    trained = networks.filter(pl.col("role") != "untrained", student="small")
     assert set(trained["status"]) == {"diverged", "untaught"}
 
 

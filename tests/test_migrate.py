@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 from synthetic import Recipe, write_toy_study
 
-from kdpipe.artifacts.migrate import migrate_study
 from kdpipe.artifacts.schema import SCHEMA_VERSION, TABLES
 from kdpipe.artifacts.store import open_study, sealed
 from kdpipe.cli.migrate import migrate_named
 from kdpipe.errors import ArtifactError
 from kdpipe.files import sha256_of
+from kdpipe.pipeline.migrate import migrate_study
 
 RECIPE = Recipe(
     samples=40,

@@ -209,7 +209,7 @@ def test_maps_are_drawn_from_a_shared_start_and_alone_and_the_headline_with_othe
 
 
 def test_plain_and_distilled_of_a_seed_start_alike_and_the_second_seed_does_not(study):
-    seeds = study.networks.filter((pl.col("role") != "baseline"), seed=0, student="small")
+    seeds = study.networks.filter((pl.col("role") != "untrained"), seed=0, student="small")
     starts = dict(seeds.select("method", "init_seed").iter_rows())
     assert starts["plain"] == starts["kd"] == starts["fitnet"] != starts["second-seed"]
     assert seeds["data_seed"].n_unique() == seeds["label_seed"].n_unique() == seeds["labelled_images"].n_unique() == 1

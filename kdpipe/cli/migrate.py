@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from kdpipe.artifacts.migrate import migrate_study
 from kdpipe.artifacts.schema import SCHEMA_VERSION
 from kdpipe.artifacts.store import ARTIFACTS
+from kdpipe.pipeline.migrate import migrate_study
 
 
 @click.command()

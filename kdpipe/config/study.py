@@ -94,13 +94,12 @@ class StudySpec(Spec):
         for index, student in enumerate(self.students):
             if student.name == TEACHER_ARCHITECTURE:
                 raise ValueError(f"students.{index}.name: 'teacher' is the teacher's own name; choose another")
-        kept = {f"{method.name}-at{step}" for method in self.methods for step in self.kept_steps(method)}
         if self.measures.specifications and self.measures.second_k == self.measures.k:
             raise ValueError("measures.second_k: it is to be another number of neighbours than measures.k")
         for method in self.methods:
             if method.label and method.label in EVIDENCE_NAMES:
                 raise ValueError(f"methods: {method.label!r} is a word of the tables of evidence; choose another label")
-            if method.name in kept | {SUPERVISED_TEACHER, UNTRAINED_NETWORK}:
+            if method.name in {SUPERVISED_TEACHER, UNTRAINED_NETWORK}:
                 raise ValueError(f"methods: {method.name!r} is the name of other networks; choose another label")
         names = [name for student in self.students for name in self.network_names(student)]
         if repeated := [name for name in names if names.count(name) > 1]:

@@ -17,8 +17,8 @@ import polars as pl
 from kdpipe.artifacts.schema import SCHEMA_VERSION, TABLES
 from kdpipe.artifacts.store import Study, open_study, read_record, read_timings, sealed, write_study
 from kdpipe.errors import ArtifactError, DamagedArtifactError, MissingArtifactError, OtherSchemaError
-from kdpipe.evidence.tables.judge_study import EVIDENCE_TABLES, judge_study
 from kdpipe.files import sha256_of
+from kdpipe.pipeline.conclusions import CONCLUSIONS, conclusions
 from kdpipe.vocabulary import CHECKPOINT, CONTROL, CONTROL_TEACHER, TEACHER_ARCHITECTURE, UNTRAINED, budget_id
 
 FROM = 4
@@ -50,11 +50,11 @@ def migrate_study(folder: Path) -> Migration:
     if "evidence" not in record["study"]:
         raise ArtifactError(f"{folder.name} says nothing of how it is to be judged: run its study file again.")
     old = {name: _read(folder, TABLES[name].file, record) for name in TABLES if TABLES[name].file in record["files"]}
-    stored = migrated({name: frame for name, frame in old.items() if name not in EVIDENCE_TABLES})
+    stored = migrated({name: frame for name, frame in old.items() if name not in CONCLUSIONS})
     kept = {name: value for name, value in record.items() if name not in ("files", "sha256", "schema_version")}
-    evidence = judge_study(stored, kept)
-    write_study(folder, kept, stored | evidence, read_timings(folder))
-    return Migration(open_study(folder), _changed(old["verdicts"], evidence["verdicts"]))
+    concluded = conclusions(stored, kept)
+    write_study(folder, kept, stored | concluded, read_timings(folder))
+    return Migration(open_study(folder), _changed(old["verdicts"], concluded["verdicts"]))
 
 
 def migrated(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
