@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_IMAGES, Array, Measure
 
 ECE_BINS = 15
 
@@ -180,6 +180,7 @@ MEASURES = (
         cost="N K",
         low=0.0,
         high=1.0,
+        invariant_to=OF_IMAGES,
     ),
     Measure(
         name="churn",
@@ -194,6 +195,7 @@ MEASURES = (
         cost="N",
         low=0.0,
         high=1.0,
+        invariant_to=OF_IMAGES,
     ),
     Measure(
         name="kappa",
@@ -208,6 +210,7 @@ MEASURES = (
         cost="N log N",
         low=-1.0,
         high=1.0,
+        invariant_to=OF_IMAGES,
     ),
     Measure(
         name="mcnemar",
@@ -223,5 +226,6 @@ MEASURES = (
         cost="N",
         low=0.0,
         high=1.0,
+        invariant_to=OF_IMAGES,
     ),
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdpipe.measures.distances import BLOCK_VALUES, check_labels, points
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 from kdpipe.measures.separation import class_scatter
 
 ALPHAS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
@@ -226,6 +226,7 @@ MEASURES = (
         cost="N K d",
         low=0.0,
         high=1.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="linear_probe",
@@ -241,5 +242,6 @@ MEASURES = (
         cost="N d min(N, d)",
         low=0.0,
         high=1.0,
+        invariant_to=OF_SHAPE - {"rotation"},
     ),
 )

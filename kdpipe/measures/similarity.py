@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from kdpipe.measures.distances import BLOCK_VALUES, Points, points, squared_blocks
 from kdpipe.measures.map_quality import random_recall
 from kdpipe.measures.neighbourhood import check_k, nearest_neighbours
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 from kdpipe.measures.spectrum import gram_eigenvalues, smaller_gram, unit_length
 from kdpipe.measures.tiles import Tiles
 
@@ -334,6 +334,9 @@ MEASURES = (
         cost="N d²",
         low=-1.0,
         high=1.0,
+        all_layers=True,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="cka_rbf",
@@ -349,6 +352,8 @@ MEASURES = (
         cost="N² d",
         low=-1.0,
         high=1.0,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="rsa",
@@ -363,6 +368,8 @@ MEASURES = (
         cost="N² d",
         low=-1.0,
         high=1.0,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="procrustes",
@@ -378,6 +385,8 @@ MEASURES = (
         cost="N d² + d³",
         low=0.0,
         high=1.0,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="mutual_knn",
@@ -393,6 +402,8 @@ MEASURES = (
         low=0.0,
         high=1.0,
         k=MUTUAL_K,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="svcca",
@@ -407,5 +418,7 @@ MEASURES = (
         cost="N d² + d³",
         low=0.0,
         high=1.0,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
 )

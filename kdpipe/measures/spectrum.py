@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from kdpipe.measures.distances import FLOAT64_UP_TO, points
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 from kdpipe.measures.tiles import Tiles
 
 RANKME_EPSILON = 1e-7
@@ -184,6 +184,7 @@ MEASURES = (
         chance="shuffled",
         cost="N d²",
         low=0.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="effective_rank",
@@ -197,6 +198,7 @@ MEASURES = (
         chance="shuffled",
         cost="N d²",
         low=0.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="rankme",
@@ -211,6 +213,7 @@ MEASURES = (
         chance="shuffled",
         cost="N d²",
         low=0.0,
+        invariant_to=OF_SHAPE - {"translation"},
     ),
     Measure(
         name="anisotropy",
@@ -225,6 +228,7 @@ MEASURES = (
         cost="N d",
         low=-1.0,
         high=1.0,
+        invariant_to=OF_SHAPE - {"translation"},
     ),
     Measure(
         name="anisotropy_centred",
@@ -240,6 +244,7 @@ MEASURES = (
         cost="N d",
         low=-1.0,
         high=1.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="uniformity",
@@ -255,5 +260,6 @@ MEASURES = (
         cost="N² d",
         low=-8.0,
         high=0.0,
+        invariant_to=OF_SHAPE - {"translation"},
     ),
 )
