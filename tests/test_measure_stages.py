@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kdpipe.pipeline.stages.teacher_measures import make_teacher_measures
 from sklearn.metrics import silhouette_samples as sklearn_silhouette
 from sklearn.preprocessing import StandardScaler
 
@@ -20,7 +21,6 @@ from kdpipe.engine.stage import Context, Stage, batch_stage
 from kdpipe.measures import dark_knowledge, knn_vote, nearest_neighbours, soft_labels, standardise
 from kdpipe.pipeline.stages.embeddings import embedding_file, reference_file
 from kdpipe.pipeline.stages.layer_measures import make_measures
-from kdpipe.pipeline.stages.teacher_measures import make_teacher_measures
 from kdpipe.representation.embed import read_embedding, write_embedding
 
 N, K, D = 80, 5, 6

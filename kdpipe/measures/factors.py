@@ -5,10 +5,10 @@ After the split of van Eck et al. (2025), PLM-eXplain: a part that known factors
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy.ndimage import correlate1d
@@ -16,6 +16,8 @@ from scipy.ndimage import correlate1d
 from kdpipe.measures.distances import BLOCK_VALUES, points
 from kdpipe.measures.registry import Array
 from kdpipe.registry import Registry
+
+Key = TypeVar("Key", bound=Hashable)
 
 FOLDS = 5
 # Ridge penalties, as multiples of the largest eigenvalue of X'X: from next to none to nothing left.
@@ -194,7 +196,7 @@ def explained_share(X: Array, f: Array) -> float:
     return explained_shares(X, {"f": f})["f"]
 
 
-def explained_shares(X: Array, factors: Mapping[str, Array]) -> dict[str, float]:
+def explained_shares(X: Array, factors: Mapping[Key, Array]) -> dict[Key, float]:
     """:func:`explained_share` of several factors; the layer is decomposed once for all of them."""
     rows = points(X, least=2 * FOLDS).rows.astype(np.float64)
     targets = {name: _check_factors(f, len(rows)) for name, f in factors.items()}

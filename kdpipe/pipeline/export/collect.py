@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any, TypeVar
+
 import numpy as np
 import polars as pl
 
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.stage import Stage
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 def as_declared(name: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -24,15 +29,17 @@ def logits_of(stage: Stage, cache: Cache) -> np.ndarray | None:
     return np.load(path) if path.is_file() else None
 
 
-def collected(file: str, stages: dict[str, Stage], cache: Cache) -> pl.DataFrame:
-    """One file of every stage, with the network it belongs to."""
+def collected(file: str, stages: Mapping[Any, Stage], cache: Cache) -> pl.DataFrame:
+    """One file of every stage that left it, with the network it belongs to: its name, or the first of several."""
+    paths = {name: cache.path(stage) / file for name, stage in done(stages, cache).items()}
     frames = [
-        pl.read_parquet(cache.path(stage) / file).with_columns(network_id=pl.lit(name))
-        for name, stage in done(stages, cache).items()
+        pl.read_parquet(path).with_columns(network_id=pl.lit(name if isinstance(name, str) else name[0]))
+        for name, path in paths.items()
+        if path.is_file()
     ]
     return pl.concat(frames) if frames else pl.DataFrame()
 
 
-def done(stages: dict[str, Stage], cache: Cache) -> dict[str, Stage]:
+def done(stages: Mapping[Name, Stage], cache: Cache) -> dict[Name, Stage]:
     """The stages that have an output; what failed is named under ``missing`` in study.json."""
     return {name: stage for name, stage in stages.items() if cache.has(stage)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,28 +15,28 @@ from kdpipe.config.study import StudySpec
 from kdpipe.engine.cache import Cache
 from kdpipe.errors import MapError
 from kdpipe.files import canonical_json
-from kdpipe.measures import MEASURES, displacement
-from kdpipe.pipeline.analysis_plan import Analysis, MapPlan
-from kdpipe.pipeline.stages.maps import LAYOUT, MAP_NEIGHBOURS, MISPLACED, QUALITY
-from kdpipe.pipeline.training_plan import TEACHER, Training
+from kdpipe.measures import MEASURES
+from kdpipe.pipeline.analysis_plan import Analysis
+from kdpipe.pipeline.export.collect import done
+from kdpipe.pipeline.map_plan import MapPlan
+from kdpipe.pipeline.stages.map_measures import VALUE, read_map_pass
+from kdpipe.pipeline.stages.maps import LAYOUT
+from kdpipe.pipeline.training_plan import TEACHER
 from kdpipe.representation.alignment import align
 
 
-def map_tables(
-    spec: StudySpec, preflight: Preflight, training: Training, analysis: Analysis, cache: Cache
-) -> dict[str, pl.DataFrame]:
+def map_tables(spec: StudySpec, preflight: Preflight, analysis: Analysis, cache: Cache) -> dict[str, pl.DataFrame]:
     """Points and measures of every map, each rotated onto what the networks share at its depth."""
-    labels = np.load(cache.path(training.probe) / "labels.npy")
     drawn = [one for one in analysis.maps if cache.has(one.stage)]
     references = _references(drawn, cache)
     layouts = {
         one.stage.key: _on_reference(np.load(cache.path(one.stage) / LAYOUT), references.get(_axes(one)))
         for one in drawn
     }
-    drift = _drift(drawn, layouts)
+    drift = _drift(spec, drawn, layouts)
     points, numbers = [], []
     for one in drawn:
-        params, folder = one.stage.params, cache.path(one.stage)
+        params = one.stage.params
         place = {
             "network_id": one.planned.network_id,
             "layer": preflight.layers(one.planned.student)[one.order],
@@ -47,15 +46,13 @@ def map_tables(
             "perplexity": params["options"].get("perplexity"),
             "map_seed": params["options"].get("seed", 0),
         }
-        points.append(_points(place, layouts[one.stage.key], {n: np.load(folder / f"{n}.npy") for n in MISPLACED}))
-        quality = json.loads((folder / QUALITY).read_text())
-        numbers += [
-            {**place, "measure": name, "value": value, "chance": MEASURES[name].known_chance(labels, MAP_NEIGHBOURS)}
-            for name, value in quality.items()
-            if name in spec.measures.names
-        ]
-        if one.stage.key in drift:
-            numbers.append({**place, "measure": "seed_drift", "value": drift[one.stage.key], "chance": None})
+        if not cache.has(one.neighbours):
+            continue
+        found = read_map_pass(cache.path(one.neighbours))
+        points.append(_points(place, layouts[one.stage.key], vars(found)))
+        values = [pl.read_parquet(cache.path(stage) / VALUE) for stage in done(one.measures, cache).values()]
+        numbers += [{**place, **row} for frame in values for row in frame.to_dicts()]
+        numbers += [{**place, **row} for row in drift.get(one.stage.key, [])]
     return {
         "maps": pl.concat(points) if points else pl.DataFrame(),
         "map_measures": pl.DataFrame(numbers, infer_schema_length=None),
@@ -80,19 +77,24 @@ def _references(drawn: Sequence[MapPlan], cache: Cache) -> dict[Axes, np.ndarray
     return found
 
 
-def _drift(drawn: Sequence[MapPlan], layouts: dict[str, np.ndarray]) -> dict[str, float]:
-    """How far a map moves when nothing but its seed changes, in RMS radii, by the key of the map's stage."""
+def _drift(
+    spec: StudySpec, drawn: Sequence[MapPlan], layouts: dict[str, np.ndarray]
+) -> dict[str, list[dict[str, Any]]]:
+    """Measures of a map beside the same map with other seeds, as means over those, by the key of the map's stage."""
+    asked = [MEASURES[name] for name in spec.measures.names if "other" in MEASURES[name].takes]
     of: dict[tuple[Any, ...], list[MapPlan]] = {}
     for one in drawn:
         options = {name: value for name, value in one.stage.params["options"].items() if name != "seed"}
         same = (one.planned.network_id, one.order, one.stage.params["projector"], one.layout, canonical_json(options))
         of.setdefault(same, []).append(one)
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for seeds in of.values():
         first, *others = (layouts[one.stage.key] for one in seeds)
-        if others:
+        for measure in asked if others else []:
             with contextlib.suppress(ValueError):
-                found[seeds[0].stage.key] = float(np.mean([displacement(other, first) for other in others]))
+                value = float(np.mean([measure.function(other, first) for other in others]))
+                row = {"measure": measure.name, "value": value, "chance": None}
+                found.setdefault(seeds[0].stage.key, []).append(row)
     return found
 
 

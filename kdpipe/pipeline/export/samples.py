@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from PIL import Image
 
+from kdpipe.artifacts.schema import TABLES
 from kdpipe.config.study import StudySpec
 from kdpipe.engine.cache import Cache
 from kdpipe.measures import MEASURES, flips, margins
 from kdpipe.pipeline.analysis_plan import Analysis
 from kdpipe.pipeline.export.collect import done, logits_of
-from kdpipe.pipeline.stages.factors import teacher_entropy
-from kdpipe.pipeline.training_plan import TEACHER, Training
+from kdpipe.pipeline.stages.factors import FACTOR
+from kdpipe.pipeline.stages.image_measures import SETTLED
+from kdpipe.pipeline.training_plan import Training
 from kdpipe.seeds import derive_seed
 
 LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
@@ -32,19 +33,21 @@ def samples_table(training: Training, analysis: Analysis, class_names: list[str]
             "class_name": [class_names[label] for label in labels],
             "display_rank": np.arange(len(labels), dtype=np.int32),
             "image": [_webp(image) for image in images],
-            **_factors(folder, cache.path(analysis.embeddings[TEACHER])),
+            **_factors(analysis, cache),
         }
     )
 
 
-def _factors(probe: Path, teacher: Path) -> dict[str, Any]:
-    """The known factors of the images; a hue in degrees, or none."""
-    found = dict(np.load(probe / "factors.npz"))
+def _factors(analysis: Analysis, cache: Cache) -> dict[str, Any]:
+    """The known factors of the images that the table has a column for; a hue in degrees, or none."""
+    done_ones = done(analysis.factors, cache)
+    known = [name for name in TABLES["samples"].columns if name in done_ones]
+    found = {name: np.load(cache.path(done_ones[name]) / FACTOR) for name in known}
     cosine, sine = found.pop("hue").T
     degrees = np.degrees(np.arctan2(sine, cosine)) % 360
     none = np.hypot(cosine, sine) == 0
     hue = [None if grey else float(value) for value, grey in zip(degrees, none, strict=True)]
-    return {**found, "hue": hue, "teacher_entropy": teacher_entropy(np.load(teacher / "logits.npy"))}
+    return {**found, "hue": hue}
 
 
 def _webp(image: np.ndarray) -> bytes:
@@ -75,9 +78,9 @@ def predictions_table(training: Training, analysis: Analysis, cache: Cache) -> p
             },
             schema_overrides={"logits": pl.List(pl.Float32)},
         )
-        measured = analysis.measures[network_id]
+        measured = analysis.images[network_id]
         if cache.has(measured):
-            settled = pl.read_parquet(cache.path(measured) / "answers.parquet")
+            settled = pl.read_parquet(cache.path(measured) / SETTLED)
         else:
             settled = frame.select("sample_id", prediction_depth=None, vote_entropy=None)
         frames.append(frame.join(settled, on="sample_id").with_columns(network_id=pl.lit(network_id)))
@@ -90,7 +93,7 @@ def answers_table(spec: StudySpec, training: Training, analysis: Analysis, cache
     embedded = done(analysis.embeddings, cache)
     shuffle = np.random.default_rng(derive_seed("shuffled answers")).permutation(len(labels))
     rows: list[dict[str, Any]] = []
-    for one, other in analysis.similarity:
+    for one, other in analysis.pairs:
         if one not in embedded or other not in embedded:
             continue
         logits, others = logits_of(embedded[one], cache), logits_of(embedded[other], cache)

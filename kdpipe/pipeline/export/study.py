@@ -17,7 +17,9 @@ from kdpipe.files import new_folder
 from kdpipe.pipeline.export.collect import as_declared, collected
 from kdpipe.pipeline.export.flips import flip_tables
 from kdpipe.pipeline.export.layers import (
+    class_measures_table,
     credit_table,
+    factors_table,
     layer_measures_table,
     layers_table,
     neighbours_table,
@@ -30,6 +32,8 @@ from kdpipe.pipeline.export.registries import measures_table, methods_table
 from kdpipe.pipeline.export.samples import answers_table, predictions_table, samples_table
 from kdpipe.pipeline.run_study import Result, finished
 from kdpipe.pipeline.stages.embeddings import PIXELS
+from kdpipe.pipeline.stages.image_measures import SAMPLES
+from kdpipe.pipeline.stages.network_measures import NETWORK
 from kdpipe.pipeline.training_plan import Training
 
 
@@ -44,23 +48,24 @@ def export(
     assert result.analysis is not None, "artifacts need the whole plan"
     training, analysis = result.training, result.analysis
     alive = finished(training, cache)
+    layers = layers_table(analysis, cache)
     frames = {
         "networks": networks_table(spec, training, cache),
-        "layers": layers_table(analysis, cache),
+        "layers": layers,
         "samples": samples_table(training, analysis, preflight.data.class_names, cache),
         "predictions": predictions_table(training, analysis, cache),
         "history": history_table(training, cache),
         "neighbours": neighbours_table(alive, analysis, cache),
-        **map_tables(spec, preflight, training, analysis, cache),
-        "network_measures": collected("network.parquet", analysis.measures, cache),
+        **map_tables(spec, preflight, analysis, cache),
+        "network_measures": collected(NETWORK, analysis.network_measures, cache),
         "answers": answers_table(spec, training, analysis, cache),
         **flip_tables(training, analysis, cache),
-        "factors": collected("factors.parquet", analysis.factors, cache),
+        "factors": factors_table(analysis, layers, cache),
         "neighbour_credit": credit_table(analysis, cache),
         "explanations": collected("explanations.parquet", analysis.explanations, cache),
-        "layer_measures": layer_measures_table(analysis, cache),
-        "class_measures": collected("classes.parquet", analysis.measures, cache),
-        "sample_measures": collected("samples.parquet", analysis.measures, cache),
+        "layer_measures": layer_measures_table(analysis, layers, cache),
+        "class_measures": class_measures_table(analysis, layers, cache),
+        "sample_measures": collected(SAMPLES, analysis.images, cache),
         "similarity": similarity_table(analysis, cache),
         "methods": methods_table(spec),
         "measures": measures_table(spec),
