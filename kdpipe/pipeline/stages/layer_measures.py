@@ -133,6 +133,8 @@ class _OfLayer:
     @property
     def row(self) -> dict[str, Any]:
         """Value, chance and interval."""
+        if not self.measure.needs_pass:
+            self.layer.arrays(self.measure, self.layer.y)  # what cannot be read fails the stage, and is not undefined
         value = defined(self.value)
         low, high = (value is not None and self._interval()) or (None, None)
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from kdpipe.seeds import derive_seed
 NEIGHBOURS, PASSES = "neighbours.parquet", "passes.npz"
 CACHED_NEIGHBOURS, PUBLISHED_NEIGHBOURS = 50, 15
 LABELLINGS = ("true", "shuffled")
+_SHARED = ("neighbours", "distances")
+_OWN = tuple(field.name for field in fields(LayerPass) if field.name not in (*_SHARED, "y"))
 
 
 def shuffled_labels(labels: Labels) -> Labels:
@@ -53,11 +56,13 @@ def make_neighbours(task: Task, context: Context) -> None:
 def _stored(found: list[LayerPass], order: int, view: str) -> dict[str, Any]:
     """Both passes of a layer; its neighbours are the same whatever the labels."""
     place = f"{order:02d}-{view}"
-    arrays: dict[str, Any] = {f"{place} neighbours": found[0].neighbours, f"{place} distances": found[0].distances}
-    for labelling, one in zip(LABELLINGS, found, strict=True):
-        arrays[f"{place} {labelling} silhouette"] = one.silhouette_samples
-        arrays[f"{place} {labelling} values"] = np.array([one.intra_inter, one.soft_nn])
-    return arrays
+    shared = {f"{place} {name}": getattr(found[0], name) for name in _SHARED}
+    own = {
+        f"{place} {labelling} {name}": getattr(one, name)
+        for labelling, one in zip(LABELLINGS, found, strict=True)
+        for name in _OWN
+    }
+    return shared | own
 
 
 class Passes:
@@ -69,15 +74,10 @@ class Passes:
     def of(self, order: int, view: str, labels: Labels, shuffled: bool = False) -> LayerPass:
         """The pass over a layer with its labels (N,), or with those of :func:`shuffled_labels`."""
         place, labelling = f"{order:02d}-{view}", LABELLINGS[shuffled]
-        intra_inter, soft_nn = self.arrays[f"{place} {labelling} values"].tolist()
-        return LayerPass(
-            neighbours=self.arrays[f"{place} neighbours"],
-            distances=self.arrays[f"{place} distances"],
-            silhouette_samples=self.arrays[f"{place} {labelling} silhouette"],
-            intra_inter=intra_inter,
-            soft_nn=soft_nn,
-            y=shuffled_labels(labels) if shuffled else labels,
-        )
+        found = {name: self.arrays[f"{place} {name}"] for name in _SHARED}
+        found |= {name: self.arrays[f"{place} {labelling} {name}"] for name in _OWN}
+        numbers = {name: value if value.ndim else value.item() for name, value in found.items()}
+        return LayerPass(**numbers, y=shuffled_labels(labels) if shuffled else labels)
 
 
 def published(frame: pl.DataFrame) -> NDArray[Any]:
