@@ -19,8 +19,9 @@ from kdpipe.engine.run import run
 from kdpipe.engine.stage import Context, Stage, batch_stage
 from kdpipe.measures import dark_knowledge, knn_vote, nearest_neighbours, soft_labels, standardise
 from kdpipe.pipeline.stages.embeddings import embedding_file, reference_file
+from kdpipe.pipeline.stages.image_measures import make_image_measures
 from kdpipe.pipeline.stages.layer_measures import make_measures
-from kdpipe.pipeline.stages.teacher_measures import make_teacher_measures
+from kdpipe.pipeline.stages.neighbours import make_neighbours
 from kdpipe.representation.embed import read_embedding, write_embedding
 
 N, K, D = 80, 5, 6
@@ -75,14 +76,26 @@ class Lab:
         return run(stages, self.cache, Context("cpu", self.root, Silent(), self.root / "scratch", {}))
 
     def measured(self, embedding: Stage, second_k: int | None, k: int = 8) -> dict[str, pl.DataFrame]:
-        params = {"names": ["silhouette", "knn_accuracy"], "of_networks": [], "k": k, "second_k": second_k}
-        stage = make_measures.plan("m", params, {"probe": self.probe, "embedding": embedding})
-        assert not self.run(stage).failed
-        return {path.stem: pl.read_parquet(path) for path in self.cache.path(stage).glob("*.parquet")}
+        """Every table of the stages that measure one network; those of one measure after its name."""
+        inputs = {"probe": self.probe, "embedding": embedding}
+        neighbours = make_neighbours.plan("neighbours", {"neighbours": max(50, k, second_k or 0)}, inputs)
+        inputs = {**inputs, "neighbours": neighbours}
+        images = make_image_measures.plan("images", {"k": k, "second_k": second_k}, inputs)
+        measures = {
+            f"{name} ": make_measures.plan(name, {"measure": name, "version": 1, "k": k}, inputs, batch="all")
+            for name in ("silhouette", "knn_accuracy")
+        }
+        assert not self.run(neighbours, images, *measures.values()).failed
+        return {
+            prefix + path.stem: pl.read_parquet(path)
+            for prefix, stages in {"": (neighbours, images), **{name: (one,) for name, one in measures.items()}}.items()
+            for stage in stages
+            for path in self.cache.path(stage).glob("*.parquet")
+        }
 
     def beside(self, embedding: Stage, teacher: Stage):
         inputs = {"probe": self.probe, "embedding": embedding, "teacher": teacher}
-        stage = make_teacher_measures.plan("t", {"names": ["dark_knowledge"]}, inputs)
+        stage = make_measures.plan("t", {"measure": "dark_knowledge", "version": 1}, inputs)
         outcome = self.run(stage)
         return outcome, self.cache.path(stage) / "values.parquet"
 
@@ -161,7 +174,8 @@ def test_variants_are_empty_where_not_asked_for_and_change_nothing_else(lab):
     assert without["samples"].select(names).null_count().row(0) == (N, N, N)
     assert asked["samples"].select(names).null_count().row(0) == (0, 0, 0)
     assert without["samples"].drop(names).equals(asked["samples"].drop(names))
-    for table in ("values", "classes", "neighbours", "network", "answers"):
+    measured = [f"{name} {table}" for name in ("silhouette", "knn_accuracy") for table in ("values", "classes")]
+    for table in ("neighbours", "answers", *measured):
         assert without[table].equals(asked[table]), table
 
 

@@ -337,7 +337,7 @@ def modified(line: CommandLine, kind: str) -> dict[str, int]:
 
 
 def test_force_makes_a_kind_and_what_rests_on_it_anew(copied):
-    kinds = ("probe", "teacher", "student", "embedding", "measure", "teacher-measure", "map")
+    kinds = ("probe", "teacher", "student", "embedding", "neighbours", "measure", "map")
     before = {kind: modified(copied, kind) for kind in kinds}
     done = copied("--force", "teacher", "methods=['plain', 'kd']", "seeds=[0]", 'maps.projectors=["pca"]')
     assert done.code == 0
@@ -346,9 +346,11 @@ def test_force_makes_a_kind_and_what_rests_on_it_anew(copied):
     assert len(changed["teacher"]) == 1
     assert len(changed["student"]) == 1  # kd; plain does not rest on the teacher
     assert not changed["probe"]
-    assert len(changed["embedding"]) == len(changed["measure"]) == 2  # of the teacher and of kd
-    everybody = load_study(copied.artifacts / "tiny").networks.height  # held against the teacher's answers
-    assert len(changed["teacher-measure"]) == everybody
+    assert len(changed["embedding"]) == len(changed["neighbours"]) == 2  # of the teacher and of kd
+    study = load_study(copied.artifacts / "tiny")
+    of_layers = study.measures.filter(of="layer").height
+    # All of the two, and of everybody what is held against the teacher's answers.
+    assert len(changed["measure"]) == 2 * of_layers + study.networks.height - 2
 
 
 def test_a_diverging_method_is_named_and_the_others_are_complete(copied):

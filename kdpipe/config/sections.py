@@ -235,7 +235,7 @@ class MapsSpec(Spec):
 class MeasuresSpec(Spec):
     """Which measures are computed, and what else is asked of every network."""
 
-    names: list[str] = [name for name, measure in MEASURES.items() if measure.of != "factor"]
+    names: list[str] = Field(default_factory=lambda: list(MEASURES), description="all registered ones by default")
     k: Positive = 20
     specifications: bool = Field(
         default=True,

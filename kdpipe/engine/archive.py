@@ -26,7 +26,7 @@ from kdpipe.errors import KdpipeError
 from kdpipe.files import sha256_of, write_atomic
 
 # Trained weights, vectors of the embedding stage, and neighbours: what fills a cache.
-HEAVY = ("*.safetensors", "[0-9][0-9]-*.parquet", "reference-*.parquet", "neighbours.parquet")
+HEAVY = ("*.safetensors", "[0-9][0-9]-*.parquet", "reference-*.parquet", "neighbours.parquet", "passes.npz")
 INDEX = "index.json"  # a damaged archive may end early without a word
 UNPACKED = ("data", "probe")  # made again from the images in seconds, and much larger than all the rest
 _MEMBER = re.compile(r"stages/[a-z-]+/[0-9a-f]{32}/[\w.-]+")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdpipe.engine.stage import Clock, Stage, Task
-from kdpipe.files import flush_folder, sha256_of, write_atomic
+from kdpipe.files import flush_folder, sha256_of
 
 MANIFEST = "manifest.json"
 
@@ -88,9 +88,10 @@ class Cache:
             "files": dict(sorted(files.items())),
             "seconds": seconds,
         }
-        write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
         os.chmod(folder, 0o755)
-        flush_folder(folder)
+        if not stage.function.light:
+            flush_folder(folder)
         try:
             os.replace(folder, self.path(stage))
         except OSError:

@@ -9,6 +9,7 @@ parameter re-runs only what depends on it.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -86,7 +87,8 @@ def run(
         batch = _batch_of(ready, waiting)
         failed = _run_batch(batch, cache, context, outcome)
         done |= {stage.key for stage in batch if stage.key not in failed}
-        waiting = [stage for stage in waiting if stage not in batch]
+        taken = {stage.key for stage in batch}
+        waiting = [stage for stage in waiting if stage.key not in taken]
         waiting = _without_dependents(waiting, failed, outcome)
     return outcome
 
@@ -94,15 +96,14 @@ def run(
 def _batch_of(ready: list[Stage], waiting: list[Stage]) -> list[Stage]:
     """The first ready stages that go together; a batch that is still incomplete lets others go first."""
 
-    def mates(stage: Stage, among: list[Stage]) -> list[Stage]:
-        if stage.batch is None:
-            return [stage]
-        return [other for other in among if (other.kind, other.batch) == (stage.kind, stage.batch)]
+    def together(stage: Stage) -> tuple[str, ...]:
+        return (stage.key,) if stage.batch is None else (stage.kind, stage.batch)
 
+    batches: dict[tuple[str, ...], list[Stage]] = {}
     for stage in ready:
-        if len(mates(stage, ready)) == len(mates(stage, waiting)):
-            return mates(stage, ready)
-    return mates(ready[0], ready)
+        batches.setdefault(together(stage), []).append(stage)
+    whole = Counter(map(together, waiting))
+    return next((mates for which, mates in batches.items() if len(mates) == whole[which]), next(iter(batches.values())))
 
 
 def _run_batch(batch: list[Stage], cache: Cache, context: Context, outcome: Outcome) -> set[str]:

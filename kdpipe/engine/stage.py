@@ -54,6 +54,8 @@ class StageFunction:
         takes: names of the inputs that it reads.
         may_take: names of inputs that some of its stages have.
         work: called with all tasks of one batch that are to be run.
+        light: its output takes less time to make than to force to disk, so it is not forced. What a power cut
+            takes of it, the manifest's checksums tell, and it is made again.
     """
 
     kind: str
@@ -62,6 +64,7 @@ class StageFunction:
     takes: tuple[str, ...]
     may_take: tuple[str, ...]
     work: Work
+    light: bool = False
 
     def __call__(self, tasks: Sequence[Task], context: Context) -> None:
         self.work(tasks, context)
@@ -91,7 +94,7 @@ ANY = "*"  # a stage that takes any number of inputs, by names of its own
 
 
 def batch_stage(
-    kind: str, *, version: int = 1, takes: Sequence[str] = (), may_take: Sequence[str] = ()
+    kind: str, *, version: int = 1, takes: Sequence[str] = (), may_take: Sequence[str] = (), light: bool = False
 ) -> Callable[[Work], StageFunction]:
     """Declare a stage whose tasks are worked on together: what it decorates gets all tasks of a batch.
 
@@ -100,13 +103,19 @@ def batch_stage(
     """
 
     def declare(work: Work) -> StageFunction:
-        return StageFunction(kind, work.__name__, version, tuple(takes), tuple(may_take), work)
+        return StageFunction(kind, work.__name__, version, tuple(takes), tuple(may_take), work, light)
 
     return declare
 
 
 def stage(
-    kind: str, *, version: int = 1, takes: Sequence[str] = (), may_take: Sequence[str] = (), title: str = ""
+    kind: str,
+    *,
+    version: int = 1,
+    takes: Sequence[str] = (),
+    may_take: Sequence[str] = (),
+    title: str = "",
+    light: bool = False,
 ) -> Callable[[Callable[[Task, Context], None]], StageFunction]:
     """Declare a stage whose tasks have nothing in common: what it decorates gets one task and fills its folder.
 
@@ -126,7 +135,7 @@ def stage(
                     if bar is not None:
                         bar.advance(1, task.stage.name)
 
-        return StageFunction(kind, one.__name__, version, tuple(takes), tuple(may_take), each)
+        return StageFunction(kind, one.__name__, version, tuple(takes), tuple(may_take), each, light)
 
     return declare
 

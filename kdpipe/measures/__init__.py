@@ -1,6 +1,7 @@
 """Measures of layers, maps, layer pairs, networks and their answers: pure functions over NumPy arrays.
 
-``MEASURES`` holds a record for each one that is published, by the name in the ``measure`` columns.
+``MEASURES`` holds a record for each one that is published, by the name in the ``measure`` columns, and ``FACTORS``
+one for each known factor of images. ``register`` adds a record of your own to either.
 """
 
 from kdpipe.measures.answers import Flips, churn, ece, flips, kappa, margins, mcnemar
@@ -28,7 +29,15 @@ from kdpipe.measures.depth import (
 )
 from kdpipe.measures.dimension import mle_dimension, mle_dimension_of, twonn, twonn_of
 from kdpipe.measures.distances import standardise
-from kdpipe.measures.factors import FACTORS, explained_share, explained_shares, residual_share, split
+from kdpipe.measures.factors import (
+    FACTORS,
+    Factor,
+    explained_share,
+    explained_shares,
+    residual_share,
+    split,
+    teacher_entropy,
+)
 from kdpipe.measures.intervals import bootstrap_mean, jackknife_interval
 from kdpipe.measures.ledger import flip_ledger, flip_outcomes, inherited
 from kdpipe.measures.map_quality import (
@@ -68,12 +77,14 @@ from kdpipe.measures.spectrum import (
     rankme,
     uniformity,
 )
+from kdpipe.registry import Registry
 
-MEASURES = collect(__name__, __path__)
+MEASURES: Registry[Measure] = Registry("measure", collect(__name__, __path__))
 
 __all__ = [
     "FACTORS",
     "MEASURES",
+    "Factor",
     "Flips",
     "LayerPass",
     "MapPass",
@@ -152,6 +163,7 @@ __all__ = [
     "split",
     "standardise",
     "svcca",
+    "teacher_entropy",
     "triplet_accuracy",
     "trustworthiness",
     "twonn",

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 from scipy.stats import binomtest
 
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_IMAGES, Array, Measure
 
 ECE_BINS = 15
 
@@ -182,6 +182,7 @@ MEASURES = (
         cost="N K",
         low=0.0,
         high=1.0,
+        invariant_to=OF_IMAGES,
     ),
     Measure(
         name="churn",
@@ -196,6 +197,7 @@ MEASURES = (
         cost="N",
         low=0.0,
         high=1.0,
+        invariant_to=OF_IMAGES,
     ),
     Measure(
         name="kappa",
@@ -210,6 +212,7 @@ MEASURES = (
         cost="N log N",
         low=-1.0,
         high=1.0,
+        invariant_to=OF_IMAGES,
     ),
     Measure(
         name="mcnemar",
@@ -225,5 +228,6 @@ MEASURES = (
         cost="N",
         low=0.0,
         high=1.0,
+        invariant_to=OF_IMAGES,
     ),
 )

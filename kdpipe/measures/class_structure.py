@@ -11,7 +11,7 @@ import torch
 from kdpipe.measures.dimension import MLE_K, mle_dimension_of, twonn_of
 from kdpipe.measures.distances import check_labels, points
 from kdpipe.measures.neighbourhood import VOTE_K, check_k, knn_vote
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 from kdpipe.measures.tiles import ClassSums, all_pairs
 
 
@@ -22,27 +22,28 @@ class LayerPass:
     Attributes:
         neighbours: (N, k) int32, nearest first, as :func:`nearest_neighbours`.
         distances: (N, k) float32, to those neighbours.
-        class_distances: (N, K) float64, sum of distances to each class in the order of its label.
         silhouette_samples: (N,) float64.
         intra_inter: mean same-class over mean other-class distance.
         soft_nn: the soft nearest neighbour loss.
-        knn_vote: (N,) label of the vote among the 20 nearest, or among k where k is less.
         y: (N,) the labels.
     """
 
     neighbours: Array
     distances: Array
-    class_distances: Array
     silhouette_samples: Array
     intra_inter: float
     soft_nn: float
-    knn_vote: Array
     y: Array
 
     @property
     def silhouette(self) -> float:
         """Class-balanced mean of ``silhouette_samples``."""
         return class_balanced_mean(self.silhouette_samples, self.y)
+
+    @property
+    def knn_vote(self) -> Array:
+        """Label (N,) of the vote among the 20 nearest, or among k where k is less."""
+        return knn_vote(self.neighbours, self.y, min(VOTE_K, self.neighbours.shape[1]))
 
     @property
     def knn_correct(self) -> Array:
@@ -85,11 +86,9 @@ def layer_passes(
         LayerPass(
             neighbours=found[0],
             distances=found[1],
-            class_distances=part.distances,
             silhouette_samples=_silhouette_of(part.distances, labels),
             intra_inter=_intra_inter_of(part.distances, labels),
             soft_nn=_soft_nn_of(part.affinities, index),
-            knn_vote=knn_vote(found[0], labels, min(VOTE_K, k)),
             y=labels,
         )
         for part, (labels, index) in zip(sums, checked, strict=True)
@@ -233,6 +232,9 @@ MEASURES = (
         cost="N² d",
         low=-1.0,
         high=1.0,
+        per_image=lambda found, k: found.silhouette_samples,
+        class_balanced=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="intra_inter",
@@ -247,6 +249,8 @@ MEASURES = (
         chance=1.0,
         cost="N² d",
         low=0.0,
+        of_pass=lambda found, k: found.intra_inter,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="soft_nn",
@@ -262,5 +266,7 @@ MEASURES = (
         chance="shuffled",
         cost="N² d",
         low=0.0,
+        of_pass=lambda found, k: found.soft_nn,
+        invariant_to=OF_SHAPE,
     ),
 )

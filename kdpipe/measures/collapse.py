@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 from kdpipe.measures.separation import class_scatter, over_distance
 
 
@@ -87,6 +87,7 @@ MEASURES = (
         chance="shuffled",
         cost="N K d",
         low=0.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="cdnv",
@@ -100,6 +101,7 @@ MEASURES = (
         chance="shuffled",
         cost="N d + K² d",
         low=0.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="nc2",
@@ -115,5 +117,6 @@ MEASURES = (
         cost="N d + K² d",
         low=0.0,
         high=float(np.sqrt(2)),
+        invariant_to=OF_SHAPE,
     ),
 )

@@ -15,7 +15,7 @@ from scipy.special import softmax
 from kdpipe.measures.distances import check_labels, points
 from kdpipe.measures.intervals import jackknife_interval
 from kdpipe.measures.ranks import rank_correlation
-from kdpipe.measures.registry import TEACHER_PROBABILITIES, Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, TEACHER_PROBABILITIES, Array, Measure
 from kdpipe.measures.separation import class_scatter
 
 TEMPERATURE = 4.0  # as kd_loss
@@ -176,5 +176,6 @@ MEASURES = (
         low=-1.0,
         high=1.0,
         interval=dark_knowledge_interval,
+        invariant_to=OF_SHAPE,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_IMAGES, Array, Measure
 
 
 def prediction_depth(votes: Array, final: Array) -> Array:
@@ -91,6 +91,7 @@ MEASURES = (
         chance=None,
         cost="N L",
         low=0.0,
+        invariant_to=OF_IMAGES,
     ),
     Measure(
         name="vote_entropy",
@@ -104,5 +105,6 @@ MEASURES = (
         chance=None,
         cost="N L²",
         low=0.0,
+        invariant_to=OF_IMAGES,
     ),
 )

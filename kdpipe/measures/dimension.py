@@ -10,7 +10,7 @@ import numpy as np
 
 from kdpipe.measures.distances import points
 from kdpipe.measures.neighbourhood import check_k, nearest_neighbours
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 
 MLE_K = 20
 TWONN_KEPT = 0.9
@@ -136,6 +136,8 @@ MEASURES = (
         chance="shuffled",
         cost="N² d",
         low=0.0,
+        of_pass=lambda found, k: found.twonn,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="mle_dimension",
@@ -151,5 +153,7 @@ MEASURES = (
         cost="N² d",
         low=0.0,
         k=MLE_K,
+        of_pass=lambda found, k: found.mle_dimension,
+        invariant_to=OF_SHAPE,
     ),
 )

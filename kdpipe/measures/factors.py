@@ -5,15 +5,21 @@ After the split of van Eck et al. (2025), PLM-eXplain: a part that known factors
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy.ndimage import correlate1d
+from scipy.special import softmax
+from scipy.stats import entropy
 
 from kdpipe.measures.distances import points, row_slices
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import Array
 from kdpipe.measures.ridge import Decomposition, centred
+from kdpipe.registry import Registry
+
+Key = TypeVar("Key", bound=Hashable)
 
 FOLDS = 5
 # Ridge penalties, as multiples of the largest eigenvalue of X'X: from next to none to nothing left.
@@ -25,13 +31,22 @@ _FOLD_SEED = 0
 
 @dataclass(frozen=True)
 class Factor:
-    """One known factor: ``function`` takes images (N, C, H, W) uint8 and gives (N,), or (N, 2) if it is circular."""
+    """One known factor of images.
+
+    Attributes:
+        function: gives (N,), or (N, m) for a factor of several columns: a circular one has a cosine and a sine.
+        takes: what it is worked out from: ``images`` (N, C, H, W) uint8, or the ``logits`` (N, K) that the study's
+            teacher gives them.
+        version: raised when it would give other values; only what rests on them is made again.
+    """
 
     name: str
     title: str
     summary: str
     citation: str
     function: Callable[[Array], Array]
+    takes: Literal["images", "logits"] = "images"
+    version: int = 1
 
 
 def brightness(images: Array) -> Array:
@@ -109,9 +124,14 @@ def edge_density(images: Array) -> Array:
     return np.concatenate(found) / (4 * _LUMA_WHITE)
 
 
-FACTORS = {
-    factor.name: factor
-    for factor in (
+def teacher_entropy(logits: Array) -> Array:
+    """Entropy (N,) in bits of the softmax of ``logits`` (N, K). Shannon (1948)."""
+    return np.asarray(entropy(softmax(logits.astype(np.float64), axis=1), base=2, axis=1))
+
+
+FACTORS = Registry(
+    "factor",
+    (
         Factor(
             name="brightness",
             title="Brightness",
@@ -147,8 +167,16 @@ FACTORS = {
             citation="Sobel and Feldman (1968), A 3x3 isotropic gradient operator for image processing",
             function=edge_density,
         ),
-    )
-}
+        Factor(
+            name="teacher_entropy",
+            title="Teacher's doubt",
+            summary="Entropy of the probabilities that the study's teacher gives the image, in bits.",
+            citation="Shannon (1948), A mathematical theory of communication",
+            function=teacher_entropy,
+            takes="logits",
+        ),
+    ),
+)
 
 
 def explained_share(X: Array, f: Array) -> float:
@@ -168,7 +196,7 @@ def explained_share(X: Array, f: Array) -> float:
     return explained_shares(X, {"f": f})["f"]
 
 
-def explained_shares(X: Array, factors: Mapping[str, Array]) -> dict[str, float]:
+def explained_shares(X: Array, factors: Mapping[Key, Array]) -> dict[Key, float]:
     """:func:`explained_share` of several factors (N,) or (N, m) in ``X`` (N, d), which is decomposed once for all."""
     rows = points(X, least=2 * FOLDS).rows.astype(np.float64)
     columns = [_check_factors(f, len(rows)) for f in factors.values()]
@@ -283,35 +311,3 @@ def _sobel(luma: Array, along: int, beside: int) -> Array:
     scipy.ndimage.sobel would smooth over the third axis too, that is over neighbouring images.
     """
     return np.asarray(correlate1d(correlate1d(luma, [-1, 0, 1], along), [1, 2, 1], beside))
-
-
-MEASURES = (
-    Measure(
-        name="explained_share",
-        of="factor",
-        title="Share of a factor in the layer",
-        summary="How well a known factor of new images, such as their brightness, is read off the layer linearly.",
-        citation="Cross-validated ridge regression: Hoerl and Kennard (1970), Ridge regression; Alain and Bengio "
-        "(2016), Understanding intermediate layers using linear classifier probes",
-        direction="neither",
-        function=explained_share,
-        takes=("X", "f"),
-        chance="shuffled",
-        cost="N d²",
-        high=1.0,
-    ),
-    Measure(
-        name="residual_share",
-        of="factor",
-        title="Share of a factor left over",
-        summary="How well a known factor is still read off the layer once the known factors are taken out.",
-        citation="van Eck, Gogishvili, Silva and Abeln (2025), PLM-eXplain: divide and conquer the protein embedding "
-        "space; here linear",
-        direction="neither",
-        function=residual_share,
-        takes=("X", "F", "f"),
-        chance="shuffled",
-        cost="N d²",
-        high=1.0,
-    ),
-)

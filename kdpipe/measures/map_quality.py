@@ -15,7 +15,7 @@ from scipy.spatial.distance import pdist
 from kdpipe.measures.distances import Points, exact_squared, points, squared_blocks
 from kdpipe.measures.neighbourhood import check_k, nearest_neighbours
 from kdpipe.measures.ranks import rank_correlation
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_IMAGES, OF_SHAPE, Array, Measure
 
 MAP_K = 15
 # The probe set's 2,000 images still have every pair looked at; the pairs then number no more than a block holds.
@@ -28,41 +28,41 @@ _SAMPLE_SEED = 0
 
 @dataclass(frozen=True)
 class MapPass:
-    """Every measure of one map: numbers, and per image (N,) what is wrong around it.
+    """What one neighbour search in a layer and one in its map give: per image (N,) what is wrong around it.
 
     Attributes:
         misplacement: share of its true neighbours that the map does not show near it.
         false_neighbours, missing_neighbours: how far off those are that the map adds, and that it loses.
     """
 
-    trustworthiness: float
-    continuity: float
-    knn_recall: float
-    shepard: float
-    triplet_accuracy: float
     misplacement: Array
     false_neighbours: Array
     missing_neighbours: Array
 
+    @property
+    def trustworthiness(self) -> float:
+        return 1 - float(self.false_neighbours.mean())
+
+    @property
+    def continuity(self) -> float:
+        return 1 - float(self.missing_neighbours.mean())
+
+    @property
+    def knn_recall(self) -> float:
+        return 1 - float(self.misplacement.mean())
+
 
 def map_pass(X: Array, layout: Array, k: int = MAP_K, neighbours: Array | None = None) -> MapPass:
-    """All measures of ``layout`` (N, 2) as a map of ``X`` (N, d), from one neighbour search in each.
+    """What ``layout`` (N, 2) keeps of the ``k`` nearest in ``X`` (N, d), from one neighbour search in each.
 
     ``neighbours`` (N, >= k) are those of ``X`` where they are known already.
     """
     true = _true_neighbours(X, layout, k, neighbours)
     shown = nearest_neighbours(layout, k)[0]
-    lost = _share_lost(true, shown)
-    false, missing = _rank_penalties(X, shown, true, k), _rank_penalties(layout, true, shown, k)
     return MapPass(
-        trustworthiness=1 - float(false.mean()),
-        continuity=1 - float(missing.mean()),
-        knn_recall=1 - float(lost.mean()),
-        shepard=shepard(X, layout),
-        triplet_accuracy=triplet_accuracy(X, layout),
-        misplacement=lost,
-        false_neighbours=false,
-        missing_neighbours=missing,
+        misplacement=_share_lost(true, shown),
+        false_neighbours=_rank_penalties(X, shown, true, k),
+        missing_neighbours=_rank_penalties(layout, true, shown, k),
     )
 
 
@@ -300,6 +300,8 @@ MEASURES = (
         low=0.0,
         high=1.0,
         k=MAP_K,
+        of_pass=lambda found, k: found.trustworthiness,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="continuity",
@@ -315,6 +317,8 @@ MEASURES = (
         low=0.0,
         high=1.0,
         k=MAP_K,
+        of_pass=lambda found, k: found.continuity,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="knn_recall",
@@ -330,6 +334,8 @@ MEASURES = (
         low=0.0,
         high=1.0,
         k=MAP_K,
+        of_pass=lambda found, k: found.knn_recall,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="shepard",
@@ -345,6 +351,7 @@ MEASURES = (
         cost="N² d up to 2,000 images, d beyond",
         low=-1.0,
         high=1.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="triplet_accuracy",
@@ -359,6 +366,7 @@ MEASURES = (
         cost="d",
         low=0.0,
         high=1.0,
+        invariant_to=OF_SHAPE - OF_IMAGES,
     ),
     Measure(
         name="seed_drift",
@@ -374,5 +382,6 @@ MEASURES = (
         cost="N",
         low=0.0,
         high=1.0,
+        invariant_to=OF_SHAPE,
     ),
 )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from kdpipe.measures.distances import check_labels, points
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 from kdpipe.measures.tiles import all_pairs
 
 VOTE_K = 20
@@ -85,5 +85,8 @@ MEASURES = (
         low=0.0,
         high=1.0,
         k=VOTE_K,
+        k_of_study=True,
+        per_image=lambda found, k: knn_vote(found.neighbours, found.y, k) == found.y,
+        invariant_to=OF_SHAPE,
     ),
 )

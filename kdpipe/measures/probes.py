@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdpipe.measures.distances import check_labels, points, row_slices
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 from kdpipe.measures.ridge import Decomposition, centred
 from kdpipe.measures.separation import class_scatter
 
@@ -182,6 +182,7 @@ MEASURES = (
         cost="N K d",
         low=0.0,
         high=1.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="linear_probe",
@@ -197,5 +198,6 @@ MEASURES = (
         cost="N d min(N, d)",
         low=0.0,
         high=1.0,
+        invariant_to=OF_SHAPE - {"rotation"},
     ),
 )

@@ -13,7 +13,7 @@ import numpy as np
 
 from kdpipe.measures.class_structure import class_balanced_mean
 from kdpipe.measures.distances import Points, check_labels, points, row_slices
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,7 @@ MEASURES = (
         cost="N K d",
         low=-1.0,
         high=1.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="fisher",
@@ -223,6 +224,7 @@ MEASURES = (
         chance="shuffled",
         cost="N d",
         low=0.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="davies_bouldin",
@@ -236,5 +238,6 @@ MEASURES = (
         chance="shuffled",
         cost="N d + K² d",
         low=0.0,
+        invariant_to=OF_SHAPE,
     ),
 )

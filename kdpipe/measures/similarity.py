@@ -16,7 +16,7 @@ from kdpipe.measures.hsic import hsic, normalised, unbiased_hsic
 from kdpipe.measures.map_quality import random_recall
 from kdpipe.measures.neighbourhood import check_k
 from kdpipe.measures.prepared_layer import Layer, PreparedLayer, prepare_layer, same_images
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 from kdpipe.measures.tiles import Tiles
 
 MUTUAL_K = 10
@@ -177,6 +177,9 @@ MEASURES = (
         cost="N d²",
         low=-1.0,
         high=1.0,
+        all_layers=True,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="cka_rbf",
@@ -192,6 +195,8 @@ MEASURES = (
         cost="N² d",
         low=-1.0,
         high=1.0,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="rsa",
@@ -206,6 +211,8 @@ MEASURES = (
         cost="N² d",
         low=-1.0,
         high=1.0,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="procrustes",
@@ -221,6 +228,8 @@ MEASURES = (
         cost="N d² + d³",
         low=0.0,
         high=1.0,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="mutual_knn",
@@ -236,6 +245,8 @@ MEASURES = (
         low=0.0,
         high=1.0,
         k=MUTUAL_K,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="svcca",
@@ -250,5 +261,7 @@ MEASURES = (
         cost="N d² + d³",
         low=0.0,
         high=1.0,
+        takes_prepared=True,
+        invariant_to=OF_SHAPE,
     ),
 )

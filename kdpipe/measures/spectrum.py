@@ -10,7 +10,7 @@ import torch
 from scipy.special import entr
 
 from kdpipe.measures.distances import FLOAT64_UP_TO, points
-from kdpipe.measures.registry import Array, Measure
+from kdpipe.measures.registry import OF_SHAPE, Array, Measure
 from kdpipe.measures.tiles import Tiles
 
 RANKME_EPSILON = 1e-7
@@ -185,6 +185,7 @@ MEASURES = (
         chance="shuffled",
         cost="N d²",
         low=0.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="effective_rank",
@@ -198,6 +199,7 @@ MEASURES = (
         chance="shuffled",
         cost="N d²",
         low=0.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="rankme",
@@ -212,6 +214,7 @@ MEASURES = (
         chance="shuffled",
         cost="N d²",
         low=0.0,
+        invariant_to=OF_SHAPE - {"translation"},
     ),
     Measure(
         name="anisotropy",
@@ -226,6 +229,7 @@ MEASURES = (
         cost="N d",
         low=-1.0,
         high=1.0,
+        invariant_to=OF_SHAPE - {"translation"},
     ),
     Measure(
         name="anisotropy_centred",
@@ -241,6 +245,7 @@ MEASURES = (
         cost="N d",
         low=-1.0,
         high=1.0,
+        invariant_to=OF_SHAPE,
     ),
     Measure(
         name="uniformity",
@@ -256,5 +261,6 @@ MEASURES = (
         cost="N² d",
         low=-8.0,
         high=0.0,
+        invariant_to=OF_SHAPE - {"translation"},
     ),
 )

@@ -2,6 +2,8 @@
 
 >>> from kdpipe.methods import kd_loss
 >>> loss = kd_loss(logits_student, logits_teacher, temperature=4.0)   # doctest: +SKIP
+
+``METHODS.register`` adds a method of your own.
 """
 
 from kdpipe.methods import (
@@ -26,6 +28,7 @@ from kdpipe.methods.logits_relational import dist_loss, mlkd_loss
 from kdpipe.methods.pyramids import reviewkd_loss
 from kdpipe.methods.relations import cc_loss, pkt_loss, rkd_loss, sp_loss
 from kdpipe.methods.selectivity import nst_loss
+from kdpipe.registry import Registry
 
 _FAMILIES = (
     controls,
@@ -39,7 +42,7 @@ _FAMILIES = (
     explanation,
     consistency,
 )
-METHODS: dict[str, Method] = {method.name: method for family in _FAMILIES for method in family.METHODS}
+METHODS: Registry[Method] = Registry("method", (method for family in _FAMILIES for method in family.METHODS))
 
 __all__ = [
     "METHODS",

@@ -117,6 +117,7 @@ class Method:
             place of distillation gains as much; ``without``, if nothing is gained once what it withholds is gone.
         control_of: the method of which it is this one with one thing changed; None if it stands against any.
         differs: where this form departs from the paper or from published code, for people.
+        version: raised when the same training would end elsewhere; only its own students are trained again.
     """
 
     name: str

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdpipe.engine.stage import Stage
 from kdpipe.files import canonical_json
+from kdpipe.measures import Measure
+from kdpipe.pipeline.map_plan import MapPlan
 from kdpipe.pipeline.stages.alignment import make_alignment, make_seed_drift
 from kdpipe.vocabulary import TEACHER
-
-if TYPE_CHECKING:
-    from kdpipe.pipeline.analysis_plan import MapPlan
 
 ALIGNMENT_STAGES = (make_alignment, make_seed_drift)
 Axes = tuple[str, int]
@@ -20,31 +19,41 @@ Axes = tuple[str, int]
 
 @dataclass(frozen=True)
 class AlignmentPlan:
-    """Stages by the key of the map's stage: ``aligned`` of every map, ``drift`` of those drawn with other seeds."""
+    """Stages by the key of the map's stage.
+
+    Attributes:
+        aligned: of every map.
+        drift: by measure too, of maps that were drawn with several seeds.
+    """
 
     aligned: dict[str, Stage]
-    drift: dict[str, Stage]
+    drift: dict[tuple[str, str], Stage]
 
     @property
     def stages(self) -> list[Stage]:
         return [*self.aligned.values(), *self.drift.values()]
 
 
-def plan_alignment(maps: Sequence[MapPlan]) -> AlignmentPlan:
-    """Each map on the reference of its axes; maps that differ in nothing but their seed beside each other."""
+def plan_alignment(maps: Sequence[MapPlan], measures: Sequence[Measure]) -> AlignmentPlan:
+    """Each map on the reference of its axes; maps that differ in nothing but their seed beside each other.
+
+    Args:
+        measures: those of two maps of one layer.
+    """
     references = _references(maps)
     aligned = {one.stage.key: _alignment(one, references.get(_axes(one))) for one in maps}
-    drift = {}
+    drift: dict[tuple[str, str], Stage] = {}
     for first, *others in _alike(maps):
         if others:
             names = ["first", *(f"other {index}" for index in range(1, len(others) + 1))]
             inputs = [aligned[one.stage.key] for one in (first, *others)]
-            drift[first.stage.key] = make_seed_drift.plan(
-                f"seed drift of {first.stage.name}",
-                {"maps": names},
-                dict(zip(names, inputs, strict=True)),
-                batch="all",
-            )
+            for one in measures:
+                drift[first.stage.key, one.name] = make_seed_drift.plan(
+                    f"{one.name} of {first.stage.name}",
+                    {"maps": names, "measure": one.name, "version": one.version},
+                    dict(zip(names, inputs, strict=True)),
+                    batch="all",
+                )
     return AlignmentPlan(aligned, drift)
 
 

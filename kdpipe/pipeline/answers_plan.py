@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdpipe.engine.stage import Stage, StageFunction
-from kdpipe.pipeline.stages.answers import make_answers
+from kdpipe.measures import Measure
+from kdpipe.pipeline.measure_plan import measure_params
+from kdpipe.pipeline.stages.answers import make_answers_measure, make_answers_shares
+from kdpipe.pipeline.stages.factors import factor_input
 from kdpipe.pipeline.stages.flips import make_flips
 from kdpipe.pipeline.stages.predictions import make_predictions
 from kdpipe.pipeline.stages.samples import make_samples
-from kdpipe.vocabulary import PIXELS, TEACHER
+from kdpipe.vocabulary import FACTORS, PIXELS
 
-ANSWER_STAGES = (make_predictions, make_answers, make_flips, make_samples)
+ANSWER_STAGES = (make_predictions, make_answers_measure, make_answers_shares, make_flips, make_samples)
 
 
 @dataclass(frozen=True)
@@ -21,20 +24,22 @@ class AnswersPlan:
 
     Attributes:
         predictions: by network; raw pixels answer nothing.
-        answers: by (network, other network).
+        measures: of two networks' answers, by (network, other network, measure).
+        shares: what became of the answers, by (network, other network).
         flips: by (network, plain of its seed, teacher).
-        samples: the probe images with their known factors, of which the teacher's entropy is one.
+        samples: the probe images with their known factors.
     """
 
     predictions: dict[str, Stage]
-    answers: dict[tuple[str, str], Stage]
+    measures: dict[tuple[str, str, str], Stage]
+    shares: dict[tuple[str, str], Stage]
     flips: dict[tuple[str, str, str], Stage]
-    samples: Stage | None
+    samples: Stage
 
     @property
     def stages(self) -> list[Stage]:
-        found = [*self.predictions.values(), *self.answers.values(), *self.flips.values()]
-        return found if self.samples is None else [*found, self.samples]
+        compared = [*self.measures.values(), *self.shares.values(), *self.flips.values()]
+        return [*self.predictions.values(), *compared, self.samples]
 
 
 def plan_answers(
@@ -42,7 +47,9 @@ def plan_answers(
     embeddings: Mapping[str, Stage],
     pairs: Iterable[tuple[str, str]],
     trios: Iterable[tuple[str, str, str]],
-    measures: Sequence[str],
+    measures: Sequence[Measure],
+    factors: Mapping[str, Stage],
+    k: int,
 ) -> AnswersPlan:
     """What is asked of the answers of every embedded network.
 
@@ -50,7 +57,9 @@ def plan_answers(
         embeddings: by network.
         pairs: (network, other network), whose answers are held beside each other.
         trios: (network, plain of its seed, teacher).
-        measures: names of the study's measures of two networks' answers.
+        measures: the study's measures of two networks' answers.
+        factors: known factors of the images, by name.
+        k: neighbours that measures look at, where they do.
     """
 
     def planned(function: StageFunction, name: str, params: Mapping[str, object], **inputs: Stage) -> Stage:
@@ -61,9 +70,21 @@ def plan_answers(
         for name, stage in embeddings.items()
         if name != PIXELS
     }
-    beside = {
+    pairs = list(pairs)
+    measured = {
+        (own, other, one.name): planned(
+            make_answers_measure,
+            f"{one.name} of answers of {own} and {other}",
+            measure_params(one, k),
+            own=said[own],
+            other=said[other],
+        )
+        for own, other in pairs
+        for one in measures
+    }
+    shares = {
         (own, other): planned(
-            make_answers, f"answers of {own} and {other}", {"names": list(measures)}, own=said[own], other=said[other]
+            make_answers_shares, f"answers of {own} and {other}", {}, own=said[own], other=said[other]
         )
         for own, other in pairs
     }
@@ -73,5 +94,7 @@ def plan_answers(
         )
         for own, plain, teacher in trios
     }
-    shown = planned(make_samples, "probe images", {}, teacher=said[TEACHER]) if TEACHER in said else None
-    return AnswersPlan(said, beside, flipped, shown)
+    shown = {name: factors[name] for name in FACTORS}
+    named = {factor_input(name): factor for name, factor in shown.items()}
+    samples = planned(make_samples, "probe images", {"factors": list(shown)}, **named)
+    return AnswersPlan(said, measured, shares, flipped, samples)

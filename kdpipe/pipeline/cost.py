@@ -15,19 +15,21 @@ from kdpipe.engine.cache import Cache
 from kdpipe.engine.stage import Stage
 from kdpipe.files import canonical_json
 from kdpipe.models.build import build
+from kdpipe.representation.projectors import PROJECTORS
 
 # Seconds for one probe image: what timings.json of the committed studies says, on two cores.
 SECONDS_AN_IMAGE = {
-    "tsne": 0.004,
-    "ivis": 0.006,
-    "pca": 0.0003,
     "embedding": 0.0005,
-    "measure": 0.0007,
-    "teacher-measure": 0.0002,
-    "similarity": 0.0006,
-    "factors": 0.0005,
+    "neighbours": 0.0002,
+    "image-measure": 0.0002,
+    "measure": 0.00002,
+    "similarity": 0.0001,
+    "explained": 0.00005,
+    "factors": 0.0004,
     "explanation": 0.0005,
     "consensus": 0.006,
+    "map-neighbours": 0.0003,
+    "map-measure": 0.00003,
 }
 
 
@@ -50,8 +52,8 @@ def rough_seconds(
         if stage.kind in TRAINED:
             each = steps[_shape_key(stage)] * stage.cost / _recipe(stage).batch_size
         else:
-            what = stage.params.get("projector", stage.kind)
-            each = SECONDS_AN_IMAGE.get(what, 0.0) * stage.cost
+            drawn = PROJECTORS[stage.params["projector"]].seconds / 1000 if stage.kind == "map" else 0.0
+            each = SECONDS_AN_IMAGE.get(stage.kind, drawn) * stage.cost
         seconds[stage.kind] = seconds.get(stage.kind, 0.0) + each
     if "student" in seconds:
         steps_of = {stage.batch: _recipe(stage).steps for stage in todo if stage.kind == "student"}

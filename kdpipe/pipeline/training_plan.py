@@ -24,6 +24,7 @@ from kdpipe.pipeline.stages.data import make_data, make_probe
 from kdpipe.pipeline.stages.embeddings import make_pixels
 from kdpipe.pipeline.stages.networks import make_students, make_teacher
 from kdpipe.pipeline.stages.outputs import LAST, kept_weights
+from kdpipe.registry import version_in_key
 from kdpipe.vocabulary import CHECKPOINT, CONTROL_TEACHER, DISTILLED, PIXELS, PLAIN, TEACHER, UNTRAINED
 
 TRAINING = (make_data, make_probe, make_teacher, make_students, make_pixels)
@@ -126,7 +127,7 @@ def _data_stage(spec: StudySpec, root: Path) -> Stage:
     if source.needs_path and not spec.data.path:
         raise StudyError(f"data.path: dataset {source.name!r} needs the folder that holds it.")
     described = spec.data.keyed(UNKEYED_DATA)
-    params = {"data": described, "content": fingerprint(source, spec.data, root)}
+    params = {"data": described, "content": fingerprint(source, spec.data, root), **version_in_key(source)}
     return make_data.plan("data", params, runtime={"path": spec.data.path})
 
 

@@ -9,11 +9,13 @@ TensorFlow, and openTSNE only when a t-SNE is drawn.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kdpipe.registry import Registry
 from kdpipe.representation.ivis import ivis_layouts
 from kdpipe.representation.ivis_worker import IvisOptions
 from kdpipe.representation.map_jobs import (
@@ -32,14 +34,29 @@ from kdpipe.representation.tsne import tsne
 
 @dataclass(frozen=True)
 class Projector:
-    """One way to draw maps. ``layouts`` draws many; a map that fails comes back as its MapError."""
+    """One way to draw maps.
+
+    Attributes:
+        options: a dataclass. Of its fields the study sets ``seed`` and ``perplexity``, where it has them.
+        layouts: draws many maps; one that fails comes back as its MapError.
+        can_start_from_map: whether it goes on from :attr:`MapJob.start`, so that networks can share a start.
+        seconds: for one of 1,000 images on one core, roughly; what ``plan`` estimates with.
+        version: raised when it would draw another map of the same points; only its own maps are drawn again.
+    """
 
     name: str
     title: str
     summary: str
     citation: str
-    options: type[PcaOptions | TsneOptions | IvisOptions]
+    options: type[Any]
     layouts: Callable[[Mapping[str, MapJob], Path, OnDone | None], Layouts]
+    can_start_from_map: bool = False
+    seconds: float = 1.0
+    version: int = 1
+
+    def takes(self, option: str) -> bool:
+        """Whether it has an option of this name."""
+        return option in {field.name for field in fields(self.options)}
 
 
 def pca(job: MapJob) -> Array:
@@ -47,9 +64,9 @@ def pca(job: MapJob) -> Array:
     return np.asarray(two_columns(principal_components(job.X, 2)))
 
 
-PROJECTORS: dict[str, Projector] = {
-    projector.name: projector
-    for projector in (
+PROJECTORS: Registry[Projector] = Registry(
+    "projector",
+    (
         Projector(
             name="tsne",
             title="t-SNE",
@@ -57,6 +74,8 @@ PROJECTORS: dict[str, Projector] = {
             citation="van der Maaten and Hinton (2008), Visualizing data using t-SNE; openTSNE, Poličar et al. (2019)",
             options=TsneOptions,
             layouts=in_turn("t-SNE", tsne),
+            can_start_from_map=True,
+            seconds=4.0,
         ),
         Projector(
             name="ivis",
@@ -66,6 +85,7 @@ PROJECTORS: dict[str, Projector] = {
             "dimensional single-cell datasets",
             options=IvisOptions,
             layouts=ivis_layouts,
+            seconds=6.0,
         ),
         Projector(
             name="pca",
@@ -74,6 +94,7 @@ PROJECTORS: dict[str, Projector] = {
             citation="Pearson (1901), On lines and planes of closest fit; Hotelling (1933)",
             options=PcaOptions,
             layouts=in_turn("PCA", pca),
+            seconds=0.3,
         ),
-    )
-}
+    ),
+)

@@ -70,6 +70,7 @@ class Source:
         load: decode them; told how many images are done, it can be watched.
         peek: look at them; None where loading is quick.
         needs_path: whether the study must say where the data lies.
+        version: raised when the same files would be decoded to other images.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Source:
     note: str = ""
     needs_path: bool = False
     peek: Callable[[Request, Path], Peek] | None = None
+    version: int = 1
 
 
 def data_root(given: Path | None) -> Path:

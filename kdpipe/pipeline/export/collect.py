@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
 import polars as pl
@@ -11,7 +11,7 @@ from kdpipe.artifacts.schema import TABLES
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.stage import Stage
 
-Name = TypeVar("Name", str, tuple[str, str], tuple[str, str, str])
+Name = TypeVar("Name", bound=Hashable)
 
 
 def as_declared(name: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -23,17 +23,19 @@ def as_declared(name: str, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def collected(file: str, stages: Mapping[Name, Stage], cache: Cache, *others: str) -> pl.DataFrame:
-    """One file of every stage, with the networks that it is about.
+    """One file of every stage that left it, with the networks that it is about.
 
     Args:
-        stages: by network, or by several of them.
+        stages: by network, or by several networks and what else tells the stages apart, which the file says itself.
         others: columns for the networks after the first, whose column is ``network_id``.
     """
     frames = []
     for name, stage in done(stages, cache).items():
-        names = name if isinstance(name, tuple) else (name,)
-        place = {column: pl.lit(one) for column, one in zip(("network_id", *others), names, strict=True)}
-        frames.append(pl.read_parquet(cache.path(stage) / file).with_columns(**place))
+        path = cache.path(stage) / file
+        if path.is_file():
+            names = name if isinstance(name, tuple) else (name,)
+            place = dict(zip(("network_id", *others), names, strict=False))
+            frames.append(pl.read_parquet(path).with_columns(**{column: pl.lit(one) for column, one in place.items()}))
     return pl.concat(frames) if frames else pl.DataFrame()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,14 @@ import polars as pl
 
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.study import StudySpec
 from kdpipe.engine.cache import Cache
-from kdpipe.measures import MEASURES
-from kdpipe.pipeline.analysis_plan import Analysis, MapPlan
-from kdpipe.pipeline.stages.alignment import DRIFT
-from kdpipe.pipeline.stages.maps import LAYOUT, MAP_NEIGHBOURS, MISPLACED, QUALITY
-from kdpipe.pipeline.training_plan import Training
+from kdpipe.pipeline.analysis_plan import Analysis
+from kdpipe.pipeline.export.collect import done
+from kdpipe.pipeline.map_plan import MapPlan
+from kdpipe.pipeline.stages.map_measures import VALUE, read_map_pass
+from kdpipe.pipeline.stages.maps import LAYOUT
+
+MISPLACED = ("misplacement", "false_neighbours", "missing_neighbours")
 
 
 def maps_table(preflight: Preflight, analysis: Analysis, cache: Cache) -> pl.DataFrame:
@@ -27,32 +27,24 @@ def maps_table(preflight: Preflight, analysis: Analysis, cache: Cache) -> pl.Dat
     for one in _drawn(analysis, cache):
         aligned = analysis.alignment.aligned[one.stage.key]
         layout = np.load(cache.path(aligned if cache.has(aligned) else one.stage) / LAYOUT)
-        frames.append(_named(_points(cache.path(one.stage), layout), _place(preflight, one)))
+        frames.append(_named(_points(cache.path(one.neighbours), layout), _place(preflight, one)))
     return pl.concat(frames) if frames else pl.DataFrame()
 
 
-def map_measures_table(
-    spec: StudySpec, preflight: Preflight, training: Training, analysis: Analysis, cache: Cache
-) -> pl.DataFrame:
+def map_measures_table(preflight: Preflight, analysis: Analysis, cache: Cache) -> pl.DataFrame:
     """Measures of every map, and how far another seed moves it where it was drawn with several."""
-    labels = np.load(cache.path(training.probe) / "labels.npy")
-    rows: list[dict[str, Any]] = []
+    frames = []
     for one in _drawn(analysis, cache):
-        place = _place(preflight, one)
-        quality = json.loads((cache.path(one.stage) / QUALITY).read_text())
-        rows += [
-            {**place, "measure": name, "value": value, "chance": MEASURES[name].known_chance(labels, MAP_NEIGHBOURS)}
-            for name, value in quality.items()
-            if name in spec.measures.names
-        ]
-        drift = analysis.alignment.drift.get(one.stage.key)
-        found = json.loads((cache.path(drift) / DRIFT).read_text()) if drift and cache.has(drift) else {}
-        rows += [{**place, "measure": name, "value": v, "chance": None} for name, v in found.items() if v is not None]
-    return pl.DataFrame(rows, infer_schema_length=None)
+        beside = {name: stage for (key, name), stage in analysis.alignment.drift.items() if key == one.stage.key}
+        for stage in done({**one.measures, **beside}, cache).values():
+            value = cache.path(stage) / VALUE
+            if value.is_file():
+                frames.append(_named(pl.read_parquet(value), _place(preflight, one)))
+    return pl.concat(frames) if frames else pl.DataFrame()
 
 
 def _drawn(analysis: Analysis, cache: Cache) -> Iterator[MapPlan]:
-    return (one for one in analysis.maps if cache.has(one.stage))
+    return (one for one in analysis.maps if cache.has(one.stage) and cache.has(one.neighbours))
 
 
 def _place(preflight: Preflight, one: MapPlan) -> dict[str, Any]:
@@ -69,15 +61,12 @@ def _place(preflight: Preflight, one: MapPlan) -> dict[str, Any]:
     }
 
 
-def _points(folder: Path, layout: np.ndarray) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "sample_id": np.arange(len(layout), dtype=np.int32),
-            "x": layout[:, 0].astype(np.float32),
-            "y": layout[:, 1].astype(np.float32),
-            **{name: np.load(folder / f"{name}.npy").astype(np.float32) for name in MISPLACED},
-        }
-    )
+def _points(neighbours: Path, layout: np.ndarray) -> pl.DataFrame:
+    """One map: where each image lies, and how far its neighbourhood there is not its own."""
+    found = read_map_pass(neighbours)
+    misplaced = {name: getattr(found, name).astype(np.float32) for name in MISPLACED}
+    x, y = layout.T.astype(np.float32)
+    return pl.DataFrame({"sample_id": np.arange(len(layout), dtype=np.int32), "x": x, "y": y, **misplaced})
 
 
 def _named(frame: pl.DataFrame, place: dict[str, Any]) -> pl.DataFrame:

@@ -8,7 +8,6 @@ from kdpipe.config.study import StudySpec
 from kdpipe.files import canonical_json
 from kdpipe.measures import MEASURES, Measure
 from kdpipe.methods import METHODS
-from kdpipe.pipeline.stages.maps import MAP_NEIGHBOURS
 
 
 def methods_table(spec: StudySpec) -> pl.DataFrame:
@@ -38,17 +37,11 @@ def measures_table(spec: StudySpec) -> pl.DataFrame:
     for name in spec.measures.names:
         measure = MEASURES[name]
         row = {"measure": name, **{field: getattr(measure, field) for field in fields}, "chance": _chance(measure)}
-        if measure.k is not None:
-            row["summary"] += f" Here k is {_k(measure, spec)}."
+        if (k := measure.neighbours(spec.measures.k)) is not None:
+            row["summary"] += f" Here k is {k}."
         rows.append(row)
     return pl.DataFrame(rows, schema_overrides={"low": pl.Float32, "high": pl.Float32}, infer_schema_length=None)
 
 
 def _chance(measure: Measure) -> str:
     return "none" if measure.chance is None else "shuffled" if measure.chance == "shuffled" else "known"
-
-
-def _k(measure: Measure, spec: StudySpec) -> int:
-    if measure.name == "knn_accuracy":
-        return spec.measures.k
-    return MAP_NEIGHBOURS if measure.of == "map" else measure.k or 0

@@ -10,7 +10,8 @@ from kdpipe.engine.cache import Cache
 from kdpipe.errors import KdpipeError
 from kdpipe.pipeline.analysis_plan import Analysis
 from kdpipe.pipeline.export.collect import collected, done
-from kdpipe.pipeline.stages.answers import ANSWERS
+from kdpipe.pipeline.stages.answers import MEASURED, SHARES
+from kdpipe.pipeline.stages.image_measures import SETTLED
 from kdpipe.pipeline.stages.predictions import PREDICTIONS
 from kdpipe.pipeline.stages.samples import SAMPLES
 
@@ -29,9 +30,9 @@ def predictions_table(analysis: Analysis, cache: Cache) -> pl.DataFrame:
     frames = []
     for network_id, stage in done(analysis.answers.predictions, cache).items():
         frame = pl.read_parquet(cache.path(stage) / PREDICTIONS)
-        measured = analysis.measures[network_id]
+        measured = analysis.images[network_id]
         if cache.has(measured):
-            settled = pl.read_parquet(cache.path(measured) / "answers.parquet")
+            settled = pl.read_parquet(cache.path(measured) / SETTLED)
         else:
             settled = frame.select("sample_id", prediction_depth=None, vote_entropy=None)
         frames.append(frame.join(settled, on="sample_id").with_columns(network_id=pl.lit(network_id)))
@@ -40,7 +41,12 @@ def predictions_table(analysis: Analysis, cache: Cache) -> pl.DataFrame:
 
 def answers_table(analysis: Analysis, cache: Cache) -> pl.DataFrame:
     """Each network's answers beside its teacher's and those of plain of the same seed."""
-    return collected(ANSWERS, analysis.answers.answers, cache, "other_id")
+    parts = (
+        collected(MEASURED, analysis.answers.measures, cache, "other_id"),
+        collected(SHARES, analysis.answers.shares, cache, "other_id"),
+    )
+    frames = [frame for frame in parts if frame.width]
+    return pl.concat(frames).sort("network_id", "other_id", maintain_order=True) if frames else pl.DataFrame()
 
 
 def flips_table(analysis: Analysis, cache: Cache, file: str) -> pl.DataFrame:

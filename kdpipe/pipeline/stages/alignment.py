@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from kdpipe.engine.stage import ANY, Context, Task, stage
 from kdpipe.errors import MapError
-from kdpipe.files import write_atomic
-from kdpipe.measures import displacement
+from kdpipe.measures import MEASURES
+from kdpipe.pipeline.stages.map_measures import MAP_VALUE, VALUE
 from kdpipe.pipeline.stages.maps import LAYOUT
 from kdpipe.representation.alignment import align
-
-DRIFT = "drift.json"
 
 
 @stage("alignment", takes=("map",), may_take=("reference",), title="aligning maps")
@@ -27,19 +25,19 @@ def make_alignment(task: Task, context: Context) -> None:
     np.save(task.folder / LAYOUT, layout)
 
 
-@stage("seed-drift", takes=(ANY,))
+@stage("seed-drift", version=2, takes=(ANY,), light=True)
 def make_seed_drift(task: Task, context: Context) -> None:
-    """How far an aligned map moves when nothing but its seed changes; the params name the order of the inputs."""
+    """One measure of an aligned map beside those that differ in their seed alone, as a mean over these.
+
+    The params name the order of the inputs. Nothing is written where the measure is not defined on these maps, such
+    as one without extent.
+    """
+    measure = MEASURES[task.stage.params["measure"]]
     first, *others = (np.load(task.inputs[name] / LAYOUT) for name in task.stage.params["maps"])
-    write_atomic(task.folder / DRIFT, json.dumps({"seed_drift": seed_drift(first, others)}))
-
-
-def seed_drift(first: NDArray[np.float32], others: Sequence[NDArray[np.float32]]) -> float | None:
-    """Mean displacement of the other maps (N, 2) from the first, in RMS radii; None where one has no extent."""
-    try:
-        return float(np.mean([displacement(other, first) for other in others]))
-    except ValueError:
-        return None
+    with suppress(ValueError):
+        value = float(np.mean([measure.function(other, first) for other in others]))
+        row = {"measure": measure.name, "value": value, "chance": None}
+        pl.DataFrame([row], schema=MAP_VALUE).write_parquet(task.folder / VALUE)
 
 
 def on_reference(layout: NDArray[np.float32], reference: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,7 +9,6 @@ from kdpipe.data.dataset import Dataset, probe_set, reference_set, split_dataset
 from kdpipe.data.sources import SOURCES
 from kdpipe.data.sources.base import no_tick
 from kdpipe.engine.stage import Context, Task, stage
-from kdpipe.measures import FACTORS
 
 
 @stage("data")
@@ -35,7 +34,7 @@ def make_data(task: Task, context: Context) -> None:
 
 @stage("probe", version=2, takes=("data",))
 def make_probe(task: Task, context: Context) -> None:
-    """Choose the probe images, and training images to fit probes on; keep them with their labels and factors."""
+    """Choose the probe images, and training images to fit probes on; keep them with their labels."""
     params, dataset = task.stage.params, Dataset.read(task.inputs["data"])
     chosen = probe_set(dataset, params["size"], params["seed"])
     fitted = reference_set(dataset, params["reference"], params["seed"])
@@ -44,5 +43,3 @@ def make_probe(task: Task, context: Context) -> None:
     np.save(task.folder / "labels.npy", dataset.test.labels[chosen])
     np.save(task.folder / "reference_images.npy", dataset.train.images[fitted])
     np.save(task.folder / "reference_labels.npy", dataset.train.labels[fitted])
-    factors = {name: factor.function(images) for name, factor in FACTORS.items()}
-    np.savez(task.folder / "factors.npz", allow_pickle=False, **factors)

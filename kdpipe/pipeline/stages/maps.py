@@ -1,8 +1,7 @@
-"""The stages from vectors to maps: what the networks share at a depth, each layer's own map, and what it keeps."""
+"""The stages from vectors to maps: what the networks share at a depth, and each layer's own map."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,16 +10,13 @@ from numpy.typing import NDArray
 
 from kdpipe.engine.stage import ANY, Context, Task, batch_stage, stage
 from kdpipe.errors import MapError
-from kdpipe.files import write_atomic
-from kdpipe.measures import map_pass, nearest_neighbours
+from kdpipe.measures import nearest_neighbours
 from kdpipe.pipeline.stages.embeddings import read_vectors
 from kdpipe.representation.map_jobs import MapJob, Neighbours, TsneOptions, principal_components
 from kdpipe.representation.projectors import PROJECTORS
 from kdpipe.representation.tsne import consensus
 
-LAYOUT, QUALITY = "layout.npy", "quality.json"
-MISPLACED = ("misplacement", "false_neighbours", "missing_neighbours")
-MAP_NEIGHBOURS = 15
+LAYOUT = "layout.npy"
 
 
 @stage("consensus", takes=(ANY,), title="maps that networks share")
@@ -37,7 +33,7 @@ def make_consensus(task: Task, context: Context) -> None:
 
 @batch_stage("map", version=3, takes=("embedding",), may_take=("consensus",))
 def make_maps(tasks: Sequence[Task], context: Context) -> None:
-    """Maps of many layers by one projector, and what each map keeps."""
+    """Maps of many layers by one projector."""
     projector = PROJECTORS[tasks[0].stage.params["projector"]]
     by_name = {task.stage.name: task for task in tasks}
     jobs: dict[str, MapJob] = {}
@@ -47,8 +43,8 @@ def make_maps(tasks: Sequence[Task], context: Context) -> None:
             if isinstance(layout, MapError):
                 by_name[name].fail(str(layout))
             else:
-                with by_name[name].alone():
-                    _write_map(by_name[name], layout)
+                np.save(by_name[name].folder / LAYOUT, layout.astype(np.float32))
+                by_name[name].finish()
             bar.advance(1, name)
 
         for name, task in by_name.items():
@@ -69,14 +65,3 @@ def _map_job(task: Task) -> MapJob:
 
 def _neighbours(points: NDArray[Any], wanted: int) -> Neighbours:
     return Neighbours(*nearest_neighbours(points, min(wanted, len(points) - 1)))
-
-
-def _write_map(task: Task, layout: NDArray[Any]) -> None:
-    params = task.stage.params
-    quality = map_pass(read_vectors(task.inputs["embedding"], params["order"], params["view"]), layout, MAP_NEIGHBOURS)
-    np.save(task.folder / LAYOUT, layout.astype(np.float32))
-    for name in MISPLACED:
-        np.save(task.folder / f"{name}.npy", getattr(quality, name).astype(np.float32))
-    names = ("trustworthiness", "continuity", "knn_recall", "shepard", "triplet_accuracy")
-    write_atomic(task.folder / QUALITY, json.dumps({name: float(getattr(quality, name)) for name in names}))
-    task.finish()

@@ -10,18 +10,18 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
-from kdpipe.engine.stage import Context, Task, stage
-from kdpipe.pipeline.stages.factors import teacher_entropy
-from kdpipe.pipeline.stages.predictions import read_logits
+from kdpipe.engine.stage import ANY, Context, Task, stage
+from kdpipe.pipeline.stages.factors import FACTOR, factor_input
 
 SAMPLES = "samples.parquet"
 LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
 
 
-@stage("samples", takes=("probe", "teacher"))
+@stage("samples", version=2, takes=(ANY,))
 def make_samples(task: Task, context: Context) -> None:
     """The probe images as WebP, their labels and display order, and the known factors of each."""
     probe = task.inputs["probe"]
+    factors = {name: np.load(task.inputs[factor_input(name)] / FACTOR) for name in task.stage.params["factors"]}
     images, labels = np.load(probe / "images.npy"), np.load(probe / "labels.npy")
     pl.DataFrame(
         {
@@ -29,8 +29,7 @@ def make_samples(task: Task, context: Context) -> None:
             "label": labels.astype(np.int32),
             "display_rank": np.arange(len(labels), dtype=np.int32),
             "image": [webp(image) for image in images],
-            **known_factors(dict(np.load(probe / "factors.npz"))),
-            "teacher_entropy": teacher_entropy(read_logits(task.inputs["teacher"])),
+            **known_factors(factors),
         },
         schema_overrides={"hue": pl.Float64},
     ).write_parquet(task.folder / SAMPLES)

@@ -1,0 +1,82 @@
+"""Named records in one place: what a study file may name, and what code outside the package may add to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, Protocol, TypeVar
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?")
+
+
+class Record(Protocol):
+    """What can be registered.
+
+    Attributes:
+        name: stands in study files, in columns of artifacts and in the addresses of pages.
+        version: raised whenever the record would give another result from the same inputs. It is part of the
+            key of that result alone.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+
+T = TypeVar("T", bound=Record)
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Records by their names, in the order in which they were registered.
+
+    >>> from kdpipe.measures import MEASURES
+    >>> MEASURES.register(my_measure)   # doctest: +SKIP
+    """
+
+    def __init__(self, kind: str, records: Iterable[T] = ()) -> None:
+        """``kind`` is what one record is called in a sentence, such as ``measure``."""
+        self.kind = kind
+        self._records: dict[str, T] = {}
+        for record in records:
+            self.register(record)
+
+    def register(self, record: T) -> T:
+        """Add a record, before a study that names it is read.
+
+        Raises:
+            ValueError: its name is taken, or cannot stand in a column, a path and an address; its version is no
+                whole number from 1.
+        """
+        if not _NAME.fullmatch(record.name):
+            raise ValueError(
+                f"{record.name!r} cannot be the name of a {self.kind}: take at most 64 lower-case letters, digits, "
+                "'_', '-' and '.', the first and the last a letter or digit."
+            )
+        if record.name in self._records:
+            raise ValueError(f"There is a {self.kind} {record.name!r} already; give the new one another name.")
+        if not isinstance(record.version, int) or record.version < 1:
+            raise ValueError(f"The version of {self.kind} {record.name!r} must be 1 or more, not {record.version!r}.")
+        self._records[record.name] = record
+        return record
+
+    def unregister(self, name: str) -> T:
+        """Take a record out again, as a notebook does before it registers a changed one."""
+        return self._records.pop(name)
+
+    def __getitem__(self, name: str) -> T:
+        return self._records[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __repr__(self) -> str:
+        return f"<registry of {self.kind}s: {', '.join(self)}>"
+
+
+def version_in_key(record: Record) -> dict[str, int]:
+    """The record's version as a part of a stage's params; nothing at 1, so that outputs made before versions hold."""
+    return {} if record.version == 1 else {"version": record.version}
