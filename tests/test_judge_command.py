@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from kdpipe.artifacts.store import open_study
-from kdpipe.cli.commands import main
+from kdpipe.cli.main import main
 
 
 def typed(*words: object) -> SimpleNamespace:

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from kdpipe import __version__
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import Study, open_study, write_study
 from kdpipe.errors import ArtifactError
@@ -22,6 +23,7 @@ from kdpipe.evidence.tables.groups import Frames
 from kdpipe.evidence.tables.specification import specification_rows
 from kdpipe.evidence.tables.values import Values
 from kdpipe.evidence.tables.verdicts import across, cell_verdicts, claim_row
+from kdpipe.source import commit
 
 EVIDENCE_TABLES = ("comparisons", "specification", "claims", "verdicts")
 
@@ -63,7 +65,11 @@ def judge_again(folder: Path) -> Study:
     if "evidence" not in study.record["study"]:
         raise ArtifactError(f"{folder.name} says nothing of how it is to be judged: run its study file again.")
     frames = {name: study.frame(name) for name in TABLES if name not in EVIDENCE_TABLES}
-    record = {name: value for name, value in study.record.items() if name not in ("files", "sha256", "schema_version")}
+    left_out = ("files", "sha256", "schema_version", "judged_with")
+    record = {name: value for name, value in study.record.items() if name not in left_out}
+    judge = {"kdpipe": __version__, "commit": commit()}
+    if judge != {"kdpipe": record["versions"]["kdpipe"], "commit": record.get("commit")}:
+        record["judged_with"] = judge  # else the study's own version and commit say it
     write_study(folder, record, frames | judge_study(frames, record), study.timings)
     return open_study(folder)
 
