@@ -87,7 +87,7 @@ its teacher) goes through the same order. How often the instrument errs, and how
 
 ## Judging again
 
-Verdicts are artifacts, computed once and never by a page. `scripts/precompute.py judge NAME` judges a finished study anew from its
+Verdicts are artifacts, computed once and never by a page. `kdpipe judge NAME` judges a finished study anew from its
 per-image values, without a network.
 """
 
