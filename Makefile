@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 .PHONY: demo study app test browser lint clean
 
 demo: study
-	$(BIN)/streamlit run Home.py --server.port $(PORT)
+	$(BIN)/kdpipe app --port $(PORT)
 
 study: $(VENV)/.precompute
-	$(BIN)/python scripts/precompute.py studies/digits.toml
+	$(BIN)/kdpipe studies/digits.toml
 
 # The app alone, on the committed artifacts: no torch.
 app: $(APP)/.ready

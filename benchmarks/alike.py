@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from measures import replace as write_table
 
-from kdpipe.config.preflight import examine
+from kdpipe.config.preflight import run_preflight
 from kdpipe.config.study_file import StudyFile, read_study
 from kdpipe.engine.cache import Cache
 from kdpipe.measures import displacement, knn_recall, mutual_knn
@@ -53,7 +53,7 @@ class Embeddings:
     """The vectors of a study's networks, from the cache."""
 
     def __init__(self, study: StudyFile, root: Path, cache: Cache) -> None:
-        facts = examine(study, root)
+        facts = run_preflight(study, root)
         training = plan_training(study.spec, facts, root)
         self.networks = training.networks
         self.stages = plan_analysis(study.spec, facts, training, self.networks).embeddings

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def first_charts(browser: Any, base: str, blank: str, study: str, repeats: int) 
     }
 
 
-def until(page: Page, changed: Callable[[], bool], seconds: float = 10.0) -> float:
+def until(page: Page, changed: Callable[[], object], seconds: float = 10.0) -> float:
     began = time.perf_counter()
     while time.perf_counter() - began < seconds:
         if changed():
@@ -128,13 +129,23 @@ def filter_seconds(browser: Any, base: str, study: str, repeats: int) -> float:
     times = []
     names = ["kNN accuracy", "Silhouette"]
     for at in range(repeats + 1):
-        before = [round(dot["y"], 1) for dot in dots(page)]
+        before = heights(dots(page))
         page.locator(".st-key-measure input").click()
         page.get_by_role("option", name=names[at % 2], exact=True).click()
-        times.append(until(page, lambda was=before: (now := dots(page)) and [round(d["y"], 1) for d in now] != was))
+        times.append(until(page, partial(moved, page, before)))
         idle(page)
     page.close()
     return statistics.median(times[1:])
+
+
+def heights(of: list[dict[str, Any]]) -> list[float]:
+    return [round(dot["y"], 1) for dot in of]
+
+
+def moved(page: Page, before: list[float]) -> bool:
+    """Dots are drawn, and not where they were."""
+    now = heights(dots(page))
+    return bool(now) and now != before
 
 
 def nearest(dot: dict[str, Any], others: list[dict[str, Any]]) -> float:

@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from measures import replace
 
 from kdpipe.artifacts.store import Study, open_study
-from kdpipe.evidence import ENDPOINTS, Cell, Components, Resamples, area_weights, judge, variance_components
+from kdpipe.evidence import ENDPOINTS, Cell, Components, Resamples, Verdict, area_weights, judge, variance_components
 from kdpipe.evidence.simulation import (
     World,
     advance_of,
@@ -84,7 +84,7 @@ def rate(k: int, n: int) -> str:
     return f"{k / n:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
-def verdicts(counts: Counter[str], n: int) -> str:
+def verdicts(counts: Counter[Verdict], n: int) -> str:
     return ", ".join(f"{name} {count / n:.1%}" for name, count in counts.most_common())
 
 
@@ -115,7 +115,7 @@ def spreads(study: Study, method: str) -> dict[str, Spread]:
     arms = [same.filter(method_label=name) for name in (method, "plain", "second-seed")]
     seeds = sorted(set.intersection(*(set(arm["seed"]) for arm in arms)))
     ids = [[arm.filter(seed=seed)["network_id"][0] for seed in seeds] for arm in arms]
-    found = {}
+    found: dict[str, Spread] = {}
     for name, endpoint in ENDPOINTS.items():
         layers = study.layers.filter(network_id=ids[1][0], view=endpoint.view).sort("order")
         depth = layers["relative_depth"].to_numpy().astype(float)

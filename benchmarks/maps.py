@@ -99,8 +99,9 @@ def by_change(study: Study) -> list[str]:
     names = ("alike most", "second", "third", "alike least")
     for quarter, name in enumerate(names):
         mine = frame.filter(quarter=quarter)
-        moved = [mine.filter(layout=layout)["moved"].pow(2).mean() ** 0.5 for layout in LAYOUTS]
-        lines.append(f"| {name} | {mine['lost'].mean():.0%} | {moved[0]:.3f} | {moved[1]:.3f} |")
+        lost = mine["lost"].to_numpy().mean()
+        rms = [np.sqrt(np.square(mine.filter(layout=layout)["moved"].to_numpy()).mean()) for layout in LAYOUTS]
+        lines.append(f"| {name} | {lost:.0%} | {rms[0]:.3f} | {rms[1]:.3f} |")
     ranks = [
         frame.filter(layout=layout).select(pl.corr("lost", "moved", method="spearman")).item() for layout in LAYOUTS
     ]

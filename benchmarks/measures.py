@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,10 @@ def layer(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     return (0.5 * random.normal(size=(CLASSES, d))[y] + random.normal(size=(n, d))).astype(np.float32), y
 
 
+def brute_neighbours(X: np.ndarray) -> object:
+    return NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(X).kneighbors()
+
+
 def seconds(ways: list[Callable[[], object]], rounds: int = 3) -> list[float]:
     """Least seconds of each way, in turns."""
     times: list[list[float]] = [[] for _ in ways]
@@ -67,9 +72,9 @@ def one_pass(device: str) -> list[str]:
         X, y = layer(IMAGES, d)
         ours, silhouette, knn = seconds(
             [
-                lambda X=X, y=y: layer_pass(X, y, NEIGHBOURS, device),
-                lambda X=X, y=y: silhouette_samples(X, y),
-                lambda X=X: NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(X).kneighbors(),
+                partial(layer_pass, X, y, NEIGHBOURS, device),
+                partial(silhouette_samples, X, y),
+                partial(brute_neighbours, X),
             ]
         )
         peak = peak_of(f"layer_pass(*layer({IMAGES}, {d}), {NEIGHBOURS}, {device!r})", f"layer({IMAGES}, {d})")
@@ -139,7 +144,7 @@ def _works(n: int, device: str) -> dict[str, Callable[[], object]]:
         if measure.name in QUADRATIC_PAIRS and n > IMAGES:
             continue
         inputs = [arrays[name] for name in measure.takes]
-        works[f"`{measure.name}`"] = lambda f=measure.function, inputs=inputs: f(*inputs)
+        works[f"`{measure.name}`"] = partial(measure.function, *inputs)
     if n <= MOST_MAPPED or n == SIZES[-1]:
         drawn = min(n, MOST_MAPPED)
         title = f"t-SNE and its quality (N at most {MOST_MAPPED:,})"

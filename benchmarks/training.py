@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from timm.task import LogitDistillationTask
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
@@ -50,7 +51,7 @@ MARKS = ("<!-- training:begin -->", "<!-- training:end -->")
 TEACHERS = {"near": {"channels": [36, 72, 144, 232]}, "far": {"channels": [72, 144, 288, 576]}}
 
 
-def network(arguments: dict, seed: int) -> Network:
+def network(arguments: dict[str, Any], seed: int) -> Network:
     spec = ArchSpec(arch="resnet18", arguments=arguments, stem="small", stem_stride=2)
     return build(spec, image_shape=SHAPE, classes=CLASSES, mean=list(MEAN), std=list(STD), seed=seed)
 
@@ -78,7 +79,7 @@ def learner(method: str, name: str, seed: int, teacher: Network) -> Learner:
 
 
 def clocked(
-    work: Callable[..., object], device: torch.device, repeats: int = 3, prepare: Callable[[], tuple] = tuple
+    work: Callable[..., object], device: torch.device, repeats: int = 3, prepare: Callable[[], tuple[Any, ...]] = tuple
 ) -> float:
     """Least seconds of several runs of ``work``, after one to warm up; what ``prepare`` makes for it is not timed."""
     work(*prepare())
@@ -125,7 +126,7 @@ def forward_ratio(teacher: Network, device: torch.device, recipe: TrainingSpec) 
     half = use_half(recipe, device)
 
     def seconds(made: Network, learns: bool) -> float:
-        made = made.to(device=device, memory_format=torch.channels_last).train(learns)
+        made = made.to(device).to(memory_format=torch.channels_last).train(learns)
         with torch.set_grad_enabled(learns), torch.autocast(device.type, torch.bfloat16, enabled=half):
             return clocked(lambda: [made(images) for _ in range(10)], device)
 
@@ -152,7 +153,7 @@ def together(recipe: TrainingSpec, device: torch.device) -> list[str]:
     return lines
 
 
-class PerSample(torch.utils.data.Dataset):
+class PerSample(torch.utils.data.Dataset[tuple[Tensor, int]]):
     """One PIL image at a time, cropped, flipped, normalised: the usual pipeline."""
 
     def __init__(self, data: Split) -> None:
@@ -205,7 +206,9 @@ def against_timm(recipe: TrainingSpec, device: torch.device) -> list[str]:
         train([made], teacher=teacher, labelled=batches, unlabelled=None, validation=few, recipe=recipe, device=device)
 
     def models() -> tuple[nn.Module, nn.Module]:
-        made = [part.model.to(device=device, memory_format=torch.channels_last) for part in (student(1), teacher)]
+        made: list[Any] = [
+            part.model.to(device).to(memory_format=torch.channels_last) for part in (student(1), teacher)
+        ]
         for model in made:
             model.pretrained_cfg.update(mean=MEAN, std=STD)
         return made[0], made[1]
@@ -228,7 +231,7 @@ def against_timm(recipe: TrainingSpec, device: torch.device) -> list[str]:
             loss.backward()
             optimizer.step()
 
-    made: dict[str, tuple[Callable[..., object], Callable[[], tuple]]] = {
+    made: dict[str, tuple[Callable[..., object], Callable[[], tuple[Any, ...]]]] = {
         "ours": (ours, lambda: (learner("kd", "kd", 1, teacher),)),
         "theirs": (theirs, models),
     }

@@ -7,5 +7,5 @@
 
 from kdpipe.artifacts.store import Study, load_study
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"  # the one place: the package's metadata are built from it
 __all__ = ["Study", "__version__", "load_study"]

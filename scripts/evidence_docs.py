@@ -2,6 +2,7 @@
 """Write docs/EVIDENCE.md from claims, controls and verdicts as the code has them: ``scripts/evidence_docs.py [--check]``."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,12 +88,12 @@ its teacher) goes through the same order. How often the instrument errs, and how
 
 ## Judging again
 
-Verdicts are artifacts, computed once and never by a page. `scripts/precompute.py judge NAME` judges a finished study anew from its
+Verdicts are artifacts, computed once and never by a page. `kdpipe judge NAME` judges a finished study anew from its
 per-image values, without a network.
 """
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 

@@ -4,6 +4,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -131,14 +132,14 @@ def costs(study: Study) -> dict[str, dict[str, str]]:
     return found
 
 
-def _step_seconds(speed: dict, taught: bool) -> float | None:
+def _step_seconds(speed: dict[str, Any], taught: bool) -> float | None:
     parts = speed.get("seconds_a_step")
     if not parts:
         return None
     return sum(value for name, value in parts.items() if taught or name != "teacher")
 
 
-def against(row: dict, noise: float | None) -> str:
+def against(row: dict[str, Any], noise: float | None) -> str:
     """In words: every seed on one side, and the mean beyond what another initialisation did at most."""
     low, mean, high = row["gain_min"], row["gain_mean"], row["gain_max"]
     if mean is None:

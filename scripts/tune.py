@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: see scripts/precompute.py
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: see kdpipe/cli/main.py
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

@@ -17,7 +17,7 @@ import pytest
 from app_pages import fresh_cache, pristine, root  # noqa: F401  (fixtures)
 from visits import address, browser, visitor  # noqa: F401
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: see scripts/precompute.py
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: see kdpipe/cli/main.py
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = """
@@ -102,7 +102,7 @@ class CommandLine:
 
     def here(self, *more: str, command: str = "run") -> SimpleNamespace:
         """The same command in this process, where nothing long is to be done."""
-        from kdpipe.cli.commands import main
+        from kdpipe.cli.main import main
 
         out, err, code = io.StringIO(), io.StringIO(), 0
         with pytest.MonkeyPatch.context() as patch:

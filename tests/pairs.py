@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
 
 from kdpipe.config.sections import ArchSpec
-from kdpipe.methods import METHODS, Pair, Step
+from kdpipe.methods import METHODS, Pair, Step, Terms
 from kdpipe.methods.base import Method
 from kdpipe.models.build import build
 from kdpipe.models.network import Network
@@ -42,7 +43,7 @@ def pair(student: str, teacher: str, images: int = 64) -> Pair:
     return Pair(profile(student), profile(teacher), CLASSES, tuple(i % CLASSES for i in range(images)))
 
 
-def setting(name: str, student: str, teacher: str, **parameters) -> SimpleNamespace:
+def setting(name: str, student: str, teacher: str, **parameters: Any) -> SimpleNamespace:
     """A method with everything it needs on a pair: networks, extras, an optimiser's parameters."""
     method: Method = METHODS[name]
     resolved, shapes = method.resolved(parameters), pair(student, teacher)
@@ -55,7 +56,7 @@ def setting(name: str, student: str, teacher: str, **parameters) -> SimpleNamesp
     )
 
 
-def terms(made: SimpleNamespace, rows: int = 8, labelled: int = 8, seed: int = 0, progress: float = 0.5):
+def terms(made: SimpleNamespace, rows: int = 8, labelled: int = 8, seed: int = 0, progress: float = 0.5) -> Terms:
     """The named terms of one step on random images, of which the first ``labelled`` have a label."""
     generator = torch.Generator().manual_seed(seed)
     # Drawn for the largest batch, so that fewer rows are the first rows of more.

@@ -520,9 +520,9 @@ def _images(trio: tuple[str, str, str], said: Mapping[str, pl.DataFrame]) -> pl.
 def _counted(images: pl.DataFrame, label: int | None) -> dict[str, Any]:
     known = images.select("network_id", "plain_id", "teacher_id").row(0, named=True)
     names = [name for name in TABLES["flips"].columns if "_" in name and set(name.split("_")) <= set(RIGHTS.values())]
-    outcomes = {name: (images["outcome"] == name).sum() for name in ("fixed", "broken")}
-    shared = {name: images[name].sum() for name in ("inherited", "same_error", "plain_same_error")}
-    counts = {name: (images["rights"] == name).sum() for name in names}
+    outcomes = {name: int((images["outcome"] == name).sum()) for name in ("fixed", "broken")}
+    shared = {name: int(images[name].sum()) for name in ("inherited", "same_error", "plain_same_error")}
+    counts = {name: int((images["rights"] == name).sum()) for name in names}
     changed, fewer = sum(outcomes.values()), min(outcomes.values())
     tail = sum(comb(changed, few) for few in range(fewer + 1)) / 2**changed
     found = {"images": images.height, **counts, **outcomes, **shared, "p_value": min(1.0, 2 * tail)}

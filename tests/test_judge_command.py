@@ -11,8 +11,11 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-from kdpipe.artifacts.store import open_study
-from kdpipe.cli.commands import main
+import kdpipe
+from kdpipe.artifacts.schema import TABLES
+from kdpipe.artifacts.store import open_study, write_study
+from kdpipe.cli.main import main
+from kdpipe.source import commit
 
 
 def typed(*words: object) -> SimpleNamespace:
@@ -43,6 +46,18 @@ def test_a_study_judged_again_by_the_same_rules_is_the_same_to_the_byte(artifact
     done = typed("judge", "tiny", "--artifacts", artifacts)
     assert done.code == 0 and "estimate only" in done.out
     assert contents(artifacts / "tiny") == before
+
+
+def test_a_study_of_another_version_says_with_which_it_was_judged(artifacts):
+    folder = artifacts / "tiny"
+    study = open_study(folder)
+    made = {"versions": {**study.record["versions"], "kdpipe": "0.0.1"}, "commit": "0" * 40}
+    record = {name: value for name, value in study.record.items() if name not in ("files", "sha256", "schema_version")}
+    write_study(folder, {**record, **made}, {name: study.frame(name) for name in TABLES}, study.timings)
+    assert typed("judge", "tiny", "--artifacts", artifacts).code == 0
+    judged = open_study(folder).record
+    assert {name: judged[name] for name in made} == made
+    assert judged["judged_with"] == {"kdpipe": kdpipe.__version__, "commit": commit()}
 
 
 def test_verdicts_that_are_damaged_or_of_another_form_are_made_anew(artifacts):

@@ -7,6 +7,7 @@ import json
 import zipfile
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -17,7 +18,7 @@ from visits import Visitor
 from kdpipe.app.shared import catalog
 from kdpipe.app.study import glossary, provenance
 from kdpipe.artifacts.schema import TABLES
-from kdpipe.artifacts.store import load_study, open_study
+from kdpipe.artifacts.store import Study, load_study, open_study
 
 PAGE = "pages/11_Study.py"
 FILES, WORDS, CITE = "tables and downloads", "glossary", "figures and citing"
@@ -45,6 +46,21 @@ def test_the_page_tells_how_the_study_was_made(root: Path) -> None:
         assert part in words
     resolved = json.loads(app.code[0].value)
     assert resolved == study.record["study"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, "0\\.1.0, artifact schema 4"),
+        ({"commit": "0123456789abcdef"}, "0\\.1.0, commit `0123456789ab`, artifact schema 4"),
+        ({"commit": "0123456789abcdef+dirty"}, "commit `0123456789ab` with changes that are in no commit, artifact"),
+        ({"judged_with": {"kdpipe": "0.3.0", "commit": None}}, "schema 4; judged again by 0\\.3.0"),
+    ],
+)
+def test_the_page_tells_which_commit_made_and_judged_a_study(root: Path, more: dict[str, Any], said: str) -> None:
+    study = open_study(root / "toy")
+    facts = dict(provenance.made_with(Study(study.folder, {**study.record, **more})))
+    assert said in facts["kdpipe"]
 
 
 def test_networks_are_counted_by_kind(root: Path) -> None:

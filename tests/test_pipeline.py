@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from conftest import CommandLine
 
+import kdpipe
 from kdpipe.artifacts.schema import TABLES, disagreement
 from kdpipe.artifacts.store import load_study
 from kdpipe.data.dataset import Dataset
@@ -373,6 +374,7 @@ def test_study_json_says_nothing_of_where_and_when(finished):
     assert "seconds" not in text
     assert record["missing"] == {}
     assert record["data"]["sha256"]
+    assert record["versions"]["kdpipe"] == kdpipe.__version__ and "commit" in record
     assert Path(record["study"]["data"].get("path") or ".") == Path(".")
 
 

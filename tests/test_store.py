@@ -127,6 +127,13 @@ def test_footers_say_to_which_study_and_schema_a_file_belongs(folder):
         assert footer["study_hash"] == "abc" and footer["code_version"] == "0"
 
 
+@pytest.mark.parametrize(("commit", "said"), [("0a1b+dirty", "0 0a1b+dirty"), (None, "0")])
+def test_footers_name_the_commit_where_it_is_known(tmp_path, commit, said):
+    write_study(tmp_path / "s", record(commit=commit), {name: frame(name) for name in TABLES}, {})
+    assert {pl.read_parquet_metadata(path)["code_version"] for path in (tmp_path / "s").glob("*.parquet")} == {said}
+    assert open_study(tmp_path / "s").record["commit"] == commit
+
+
 def test_the_same_frames_make_the_same_bytes(folder, tmp_path):
     write_study(tmp_path / "again", record(), {name: frame(name) for name in TABLES}, {"seconds": 2})
     for path in folder.iterdir():
@@ -148,6 +155,13 @@ def test_a_study_is_found_by_name_and_by_folder(folder, tmp_path, monkeypatch):
         load_study("t", tmp_path)
     with pytest.raises(ArtifactError, match="none yet"):
         load_study("t", tmp_path / "nowhere")
+
+
+def test_the_environment_names_the_folder_of_all_studies(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDPIPE_ARTIFACTS", str(tmp_path))
+    assert load_study("s").folder == folder
+    with pytest.raises(ArtifactError, match="there is no study 's'"):
+        load_study("s", tmp_path / "nowhere")
 
 
 def test_a_folder_that_happens_to_have_a_studys_name_does_not_hide_it(folder, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,8 +28,9 @@ from kdpipe.errors import (
     UnexpectedContentError,
 )
 from kdpipe.files import canonical_json, new_folder, sha256_of, write_atomic
+from kdpipe.source import HERE
 
-ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts"
+ARTIFACTS = HERE / "artifacts"
 STUDY_FILE, TIMINGS_FILE = "study.json", "timings.json"
 _REMEDY = "run scripts/precompute.py on its study file again, or restore the folder from version control"
 # What study.json holds under a name; without those that are needed a study cannot be opened.
@@ -84,7 +86,7 @@ def write_study(
     Args:
         folder: ``artifacts/<name>``.
         study: what ``study.json`` says besides the catalog; must hold ``name``, ``study_hash`` and
-            ``versions`` (with ``kdpipe``).
+            ``versions`` (with ``kdpipe``), and ``commit`` where it is known.
         frames: one frame for each table of the schema.
         timings: wall times and hardware, kept outside every claim of identity.
     """
@@ -92,7 +94,7 @@ def write_study(
         raise ArtifactError(f"a study needs every table; {sorted(missing)[0]} is missing.")
     with new_folder(folder) as building:
         for name, frame in frames.items():
-            write_table(building, name, frame, study["study_hash"], study["versions"]["kdpipe"])
+            write_table(building, name, frame, study["study_hash"], code_version(study))
         files = {
             TABLES[name].file: {
                 "rows": frame.height,
@@ -104,6 +106,11 @@ def write_study(
         record = {"schema_version": SCHEMA_VERSION, **study, "files": files}
         write_atomic(building / STUDY_FILE, json.dumps(sealed(record), indent=1, sort_keys=True) + "\n")
         write_atomic(building / TIMINGS_FILE, json.dumps(timings, indent=1, sort_keys=True) + "\n")
+
+
+def code_version(study: Mapping[str, Any]) -> str:
+    """Version and commit of the kdpipe that made a study: ``0.2.0 1f3c…``, without the commit where it is unknown."""
+    return " ".join(part for part in (study["versions"]["kdpipe"], study.get("commit")) if part)
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,15 +299,29 @@ def read_timings(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def artifacts_root() -> Path:
+    """The folder of all studies: what ``KDPIPE_ARTIFACTS`` names, else :data:`ARTIFACTS`."""
+    return Path(os.environ.get("KDPIPE_ARTIFACTS") or ARTIFACTS)
+
+
 def load_study(study: str | Path, root: Path | None = None) -> Study:
     """Open a study by name (``"digits"``) or by the path of its artifact folder.
+
+    Args:
+        study: a name is looked up in ``root`` first.
+        root: the folder of all studies; by default what ``KDPIPE_ARTIFACTS`` names, or else ``artifacts/`` of the
+            checkout, or of the current folder where kdpipe is installed.
+
+    Raises:
+        ArtifactError: no such study, or one that cannot be read.
 
     >>> study = kdpipe.load_study("digits")              # doctest: +SKIP
     >>> study.networks.select("network_id", "test_accuracy")   # doctest: +SKIP
     """
-    known = study_names(root or ARTIFACTS)
+    root = artifacts_root() if root is None else root
+    known = study_names(root)
     if study in known:  # a name goes before a folder of that name that happens to lie here
-        return open_study((root or ARTIFACTS) / study)
+        return open_study(root / study)
     if isinstance(study, str) and not Path(study).is_dir():
         raise ArtifactError(f"there is no study {study!r}; there are: {', '.join(known) or 'none yet'}.")
     return open_study(Path(study))

@@ -7,19 +7,13 @@ from pathlib import Path
 import click
 
 from kdpipe.artifacts.schema import SCHEMA_VERSION
-from kdpipe.artifacts.store import ARTIFACTS
+from kdpipe.cli import options
 from kdpipe.pipeline.migrate import migrate_study
 
 
 @click.command()
 @click.argument("study", metavar="NAME")
-@click.option(
-    "--artifacts",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=ARTIFACTS,
-    show_default="artifacts/",
-    help="Where artifacts are.",
-)
+@options.artifacts
 def migrate(study: str, artifacts: Path) -> None:
     """Bring a finished study's artifacts to the present schema, without a network. Its verdicts are judged anew.
 

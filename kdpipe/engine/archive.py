@@ -1,7 +1,7 @@
 """Finished stages in one small file, to go on elsewhere: what they found, without weights and vectors.
 
 A study whose seeds are trained on several machines, or on one that is not kept, is carried from one to the next
-with ``precompute.py cache pack`` and ``cache unpack``. What is left behind is named in the manifest. A later run
+with ``kdpipe cache pack`` and ``cache unpack``. What is left behind is named in the manifest. A later run
 knows a packed stage as done, and makes it again only if a stage that is still missing has to read it.
 """
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import polars as pl
 
+from kdpipe import __version__
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import Study, open_study, write_study
 from kdpipe.errors import ArtifactError
 from kdpipe.evidence.tables.groups import Frames
 from kdpipe.evidence.tables.judge_study import EVIDENCE_TABLES, judge_study
 from kdpipe.pipeline.statistics import STATISTICS_TABLES, statistics_tables
+from kdpipe.source import commit
 
 CONCLUSIONS = (*EVIDENCE_TABLES, *STATISTICS_TABLES)
 
@@ -42,6 +44,10 @@ def judge_again(folder: Path) -> Study:
     if "evidence" not in study.record["study"]:
         raise ArtifactError(f"{folder.name} says nothing of how it is to be judged: run its study file again.")
     frames = {name: study.frame(name) for name in TABLES if name not in CONCLUSIONS}
-    record = {name: value for name, value in study.record.items() if name not in ("files", "sha256", "schema_version")}
+    left_out = ("files", "sha256", "schema_version", "judged_with")
+    record = {name: value for name, value in study.record.items() if name not in left_out}
+    judge = {"kdpipe": __version__, "commit": commit()}
+    if judge != {"kdpipe": record["versions"]["kdpipe"], "commit": record.get("commit")}:
+        record["judged_with"] = judge  # else the study's own version and commit say it
     write_study(folder, record, frames | conclusions(frames, record), study.timings)
     return open_study(folder)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +25,7 @@ from kdpipe.app.shell.images import PIXELS_CSS
 from kdpipe.app.shell.pick import as_text
 from kdpipe.app.shell.theme import GREY
 from kdpipe.app.shell.words import verbatim
-from kdpipe.artifacts.store import ARTIFACTS, STUDY_FILE, Study, open_study, study_names
+from kdpipe.artifacts.store import STUDY_FILE, Study, artifacts_root, open_study, study_names
 from kdpipe.errors import KdpipeError
 from kdpipe.vocabulary import LEAST_SEEDS
 
@@ -46,11 +45,6 @@ ROOM_CSS = """<style>
 LINK_WIDTH = 120  # characters of a link on one line below a chart
 _LOG = logging.getLogger(__name__)
 _UNREADABLE = (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
-
-
-def artifacts_root() -> Path:
-    """The folder of all studies; ``KDPIPE_ARTIFACTS`` points the app at another one."""
-    return Path(os.environ.get("KDPIPE_ARTIFACTS") or ARTIFACTS)
 
 
 def open_page(title: str, icon: str) -> Study:

@@ -9,7 +9,6 @@ import tomllib
 import zipfile
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -21,10 +20,10 @@ from kdpipe.app.shell.theme import PETROFF, SAME
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import STUDY_FILE, TIMINGS_FILE, Study
+from kdpipe.source import CHECKOUT
 from kdpipe.vocabulary import ROLES
 
 MOST_ZIPPED = 500_000_000  # bytes; beyond, a zip made in memory would be the server's last
-_ROOT = Path(__file__).resolve().parents[3]
 # What fills a table that a study may lack.
 FILLS = {
     "explanations": "`explanations = true` under `[measures]`, and networks that Grad-CAM can look into",
@@ -63,12 +62,26 @@ def made_with(study: Study) -> list[tuple[str, str]]:
     facts = [
         ("Name", f"`{study.name}`"),
         ("Study hash", f"`{study.hash}`: stands in every table's footer and below every figure"),
-        ("kdpipe", f"{verbatim(str(own))}, artifact schema {record.get('schema_version')}" if own else ""),
+        ("kdpipe", _made_by(record, str(own)) if own else ""),
         ("Libraries", ", ".join(f"{verbatim(name)} {verbatim(str(said))}" for name, said in sorted(versions.items()))),
         ("Hardware", _machine(hardware)),
         ("When", "not recorded, so that the same run gives the same files; times and hardware stand apart"),
     ]
     return [(what, said) for what, said in facts if said]
+
+
+def _made_by(record: Mapping[str, Any], version: str) -> str:
+    told = f"{verbatim(version)}{_at_commit(record.get('commit'))}, artifact schema {record.get('schema_version')}"
+    if judge := record.get("judged_with"):
+        told += f"; judged again by {verbatim(str(judge.get('kdpipe')))}{_at_commit(judge.get('commit'))}"
+    return told
+
+
+def _at_commit(commit: str | None) -> str:
+    if not commit:
+        return ""
+    digits, _, changed = commit.partition("+")
+    return f", commit `{digits[:12]}`" + (" with changes that are in no commit" if changed else "")
 
 
 def _machine(hardware: Mapping[str, Any]) -> str:
@@ -239,41 +252,52 @@ def stage_bars(rows: pl.DataFrame) -> Layered:
 
 
 def package() -> dict[str, str]:
-    """Name, summary, version, licence and address of kdpipe, from where it is installed or from its sources."""
-    told = {"name": "kdpipe", "version": __version__, "summary": "", "licence": "", "url": "", "author": ""}
-    try:
-        installed = metadata.metadata("kdpipe")
-    except metadata.PackageNotFoundError:
-        installed = None
-    if installed is not None:
-        fields = {"summary": "Summary", "licence": "License-Expression", "url": "Home-page", "author": "Author"}
-        told |= {ours: installed[theirs] for ours, theirs in fields.items() if installed[theirs]}
-    try:
-        project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        project = {}
-    said = {"summary": project.get("description"), "licence": project.get("license")}
-    return told | {ours: text for ours, text in said.items() if text and not told[ours]}
+    """Name, version, summary, licence, author and address of kdpipe; what is not known is an empty text."""
+    told = {"name": "kdpipe", "version": __version__, "summary": "", "licence": "", "author": "", "url": ""}
+    if CHECKOUT is not None:  # first, as what is installed from a checkout may be older than it
+        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+        found = {
+            "summary": project["description"],
+            "licence": project["license"],
+            "author": ", ".join(author["name"] for author in project["authors"]),
+            "url": project["urls"]["Homepage"],
+        }
+    else:
+        try:
+            installed = metadata.metadata("kdpipe")
+        except metadata.PackageNotFoundError:
+            return told
+        urls = dict(entry.split(", ", 1) for entry in installed.get_all("Project-URL", []))
+        found = {
+            "summary": installed["Summary"],
+            "licence": installed["License-Expression"],
+            "author": installed["Author"],
+            "url": urls.get("Homepage"),
+        }
+    return told | {what: text for what, text in found.items() if text}
 
 
-def _copyright() -> tuple[str, str]:
-    """Whose it is, and of which year, as the licence says."""
-    try:
-        found = re.search(r"Copyright \(c\) (\d{4}) (.+)", (_ROOT / "LICENSE").read_text())
-    except OSError:
-        found = None
-    return (found[2].strip(), found[1]) if found else ("The kdpipe authors", "")
+def _year() -> str:
+    """The year of the copyright, as the licence says."""
+    if CHECKOUT is not None:
+        licence = (CHECKOUT / "LICENSE").read_text()
+    else:
+        try:
+            licence = metadata.distribution("kdpipe").read_text("licenses/LICENSE") or ""
+        except metadata.PackageNotFoundError:
+            licence = ""
+    found = re.search(r"Copyright \(c\) (\d{4})", licence)
+    return found[1] if found else ""
 
 
 def citation(study: Study) -> str:
     """A BibTeX entry of the software that made the study, with the study's name and hash."""
     told = package()
-    owner, year = _copyright()
     version = str((study.record.get("versions") or {}).get("kdpipe") or told["version"])
     fields = {
         "title": f"{told['name']}: {told['summary'].rstrip('.')}" if told["summary"] else told["name"],
-        "author": f"{{{told['author'] or owner}}}",
-        "year": year,
+        "author": f"{{{told['author']}}}" if told["author"] else "",
+        "year": _year(),
         "version": version,
         "license": told["licence"],
         "url": told["url"],

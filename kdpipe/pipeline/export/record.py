@@ -17,6 +17,7 @@ from kdpipe.engine.cache import Cache
 from kdpipe.pipeline.analysis_plan import Analysis
 from kdpipe.pipeline.run_study import Result
 from kdpipe.pipeline.training_plan import Training
+from kdpipe.source import commit
 
 EXPORT_VERSION = 6  # raised when the same outputs would be assembled differently
 
@@ -50,6 +51,7 @@ def study_record(spec: StudySpec, result: Result, cache: Cache) -> dict[str, Any
             spec.data.licence,
         ),
         "versions": versions(),
+        "commit": commit(),  # of the code that wrote the artifacts; a stage of the cache may be older
         "missing": dict(sorted(result.outcome.failed.items())),
     }
 

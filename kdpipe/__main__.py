@@ -1,0 +1,5 @@
+"""``python -m kdpipe``."""
+
+from kdpipe.cli.main import main
+
+main()

@@ -1,0 +1,173 @@
+"""``kdpipe run``: whatever is missing of a study, then its artifacts and weights."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import polars as pl
+import torch
+from rich.table import Table
+
+from kdpipe.cli import options
+from kdpipe.cli.inputs import KINDS, checked_study, chosen_kinds, console, require_writable
+from kdpipe.cli.progress import RichReporter, open_log
+from kdpipe.config.preflight import Preflight
+from kdpipe.config.study import StudySpec
+from kdpipe.engine.cache import Cache
+from kdpipe.engine.hardware import describe_hardware, resolve_device
+from kdpipe.engine.stage import Context
+from kdpipe.errors import KdpipeError
+from kdpipe.files import recover_folder
+from kdpipe.pipeline.export.weights import export_weights
+from kdpipe.pipeline.publish import publish
+from kdpipe.pipeline.run_study import Result, run_study
+from kdpipe.pipeline.training_plan import plan_training
+from kdpipe.source import HERE
+from kdpipe.vocabulary import CHECKPOINT
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run keeps finished stages, and puts artifacts and weights of all studies."""
+
+    cache: Path
+    artifacts: Path
+    weights: Path
+
+
+@click.command()
+@options.study
+@options.overrides
+@options.device
+@options.seeds
+@click.option("--only", multiple=True, help=f"Only stages of this kind, repeatable: {', '.join(KINDS)}.")
+@click.option("--force", multiple=True, help="Make stages of this kind anew, or 'all'; repeatable.")
+@options.data_folder
+@options.cache
+@options.artifacts
+@click.option(
+    "--weights",
+    type=options.PLACE,
+    default=HERE / "weights",
+    envvar="KDPIPE_WEIGHTS",
+    show_envvar=True,
+    show_default="weights/",
+    help="Where trained weights go, as safetensors.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; all cores by default.")
+def run(
+    study: Path,
+    overrides: Sequence[str],
+    device: str,
+    seeds: Sequence[int],
+    only: Sequence[str],
+    force: Sequence[str],
+    data_folder: Path | None,
+    cache: Path,
+    artifacts: Path,
+    weights: Path,
+    threads: int | None,
+) -> None:
+    """Run what is missing of a study and write its artifacts (the default command)."""
+    kinds, forced = chosen_kinds("--only", only), chosen_kinds("--force", force, or_all=True)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    spec, root, preflight = checked_study(study, overrides, data_folder)
+    chosen = sorted(set(seeds)) or None
+    plan_training(spec, preflight, root, chosen)  # a seed that the study lacks is refused before anything is written
+    folders = Folders(cache, artifacts, weights)
+    for folder in (cache, artifacts, weights):
+        require_writable(folder)
+    context = _context(resolve_device(device), root, cache)
+    log = cache / "logs" / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    open_log(log)
+    store = Cache(cache)
+    store.sweep()
+    started = time.perf_counter()
+    result = run_study(spec, preflight, store, context, seeds=chosen, only=kinds, force=forced)
+    whole = plan_training(spec, preflight, root).students
+    if kinds or len(result.training.students) < len(whole):
+        missing = sum(not store.has(planned.stage) for planned in whole)
+        left = f"; {missing} students of the study are still to be trained" if missing else ""
+        context.reporter.say(
+            f"Done with the chosen part{left}. Artifacts are written by a run without --seed and --only."
+        )
+    else:
+        _finish(spec, preflight, result, store, folders, context)
+    _close(result, context, time.perf_counter() - started, log)
+
+
+def _context(device: str, data_folder: Path, cache: Path) -> Context:
+    return Context(device, data_folder, RichReporter(console), cache / "scratch", describe_hardware(device))
+
+
+def _finish(
+    spec: StudySpec, preflight: Preflight, result: Result, store: Cache, folders: Folders, context: Context
+) -> None:
+    """Write artifacts and weights of a whole run, or say why there are none."""
+    networks = result.training.networks
+    if lost := [planned.network_id for planned in networks if not store.has(planned.stage)]:
+        raise KdpipeError(
+            f"{len(lost)} of {len(result.training.students) + 1} networks could not be trained ({lost[0]}, …), see "
+            "above; no artifacts were written, and those of an earlier run are as they were."
+        )
+    artifacts, weights = folders.artifacts / spec.name, folders.weights / spec.name
+    recover_folder(artifacts)
+    recover_folder(weights)
+    frames = publish(spec, preflight, result, store, artifacts, dict(context.hardware))
+    lacking = export_weights(result.training, store, weights)
+    _show_results(frames)
+    if lacking:
+        context.reporter.say(f"Weights of {len(lacking)} networks are left out: their stages were packed without them.")
+    context.reporter.say(f"Artifacts: {artifacts}    weights: {weights}")
+
+
+def _close(result: Result, context: Context, seconds: float, log: Path) -> None:
+    outcome = result.outcome
+    context.reporter.say(
+        f"{len(outcome.ran)} stages run, {len(outcome.cached)} from the cache, {seconds:.0f} s. Log: {log}"
+    )
+    if outcome.failed:
+        context.reporter.warn(f"{len(outcome.failed)} stages are missing, see above; the rest is complete.")
+        raise SystemExit(1)
+
+
+def _show_results(frames: dict[str, pl.DataFrame]) -> None:
+    """The final table: accuracy over seeds of every configuration, and its last layer."""
+    networks = frames["networks"]
+    last = frames["layers"].filter(pl.col("relative_depth") == 1.0, pl.col("view") == "gap")
+    silhouettes = frames["layer_measures"].filter(measure="silhouette").join(last, ["network_id", "layer", "view"])
+    joined = networks.join(silhouettes.select("network_id", silhouette="value"), "network_id", how="left")
+    steps = pl.when(pl.col("role") == CHECKPOINT).then("checkpoint_step")
+    keys = ("role", "student", "method_label", "label_fraction", steps.alias("step"))
+    groups = joined.group_by(*keys, maintain_order=True).agg(
+        pl.len().alias("seeds"),
+        pl.col("test_accuracy").mean().alias("accuracy"),
+        pl.col("test_accuracy").std().alias("spread"),
+        pl.col("silhouette").mean(),
+        pl.col("diverged_step").count().alias("diverged"),
+    )
+    table = Table(title="Test accuracy at the last step, mean ± sd over seeds")
+    for column in ("student", "method", "labels", "seeds", "accuracy, %", "silhouette"):
+        table.add_column(column, justify="left" if column in {"student", "method"} else "right", no_wrap=True)
+    for row in groups.iter_rows(named=True):
+        spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.1f}"
+        lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
+        table.add_row(
+            row["student"],
+            row["method_label"] + (f" at step {row['step']}" if row["step"] else ""),
+            f"{row['label_fraction']:.4g}",
+            f"{row['seeds']}{lost}",
+            _number(None if row["accuracy"] is None else 100 * row["accuracy"], "{:.1f}") + spread,
+            _number(row["silhouette"], "{:.3f}"),
+        )
+    console.print(table)
+    console.print("Silhouette: of the last layer's channel means (gap).")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

@@ -1,0 +1,30 @@
+"""``kdpipe validate``: whether a study can run, and which networks it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from kdpipe.cli import options
+from kdpipe.cli.inputs import checked_study, console
+
+
+@click.command()
+@options.study
+@options.overrides
+@options.data_folder
+def validate(study: Path, overrides: Sequence[str], data_folder: Path | None) -> None:
+    """Check a study against its data, timm and the registries. Writes nothing."""
+    spec, _, preflight = checked_study(study, overrides, data_folder)
+    table = Table(title=f"{study}: valid")
+    for column in ("network", "parameters", "MACs", "layers"):
+        table.add_column(column, justify="left" if column in {"network", "layers"} else "right")
+    for name, shape in {"teacher": preflight.teacher, **preflight.students}.items():
+        layers = "  ".join(f"{tap.layer} {'x'.join(map(str, tap.shape))}" for tap in shape.taps)
+        table.add_row(name, f"{shape.params:,}", f"{shape.macs:,}", layers)
+    console.print(table)
+    data = preflight.data
+    console.print(f"{spec.data.dataset}: images of {data.image_shape}, {len(data.class_names)} classes")
