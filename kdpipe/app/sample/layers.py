@@ -15,7 +15,7 @@ from kdpipe.app.shared.charts import CANVAS, Layered
 from kdpipe.app.shell import pick, theme
 from kdpipe.app.shell.images import heat_strip, strip
 from kdpipe.artifacts.store import Study
-from kdpipe.errors import KdpipeError
+from kdpipe.errors import ArtifactError
 
 NEIGHBOURS = 10
 FEW = 12  # networks that are drawn unless more are picked
@@ -64,7 +64,7 @@ def _jump(
     offered = set(ids)
     try:
         found = [sample for sample in ranked(study, networks) if sample in offered]
-    except KdpipeError:  # the page's own parts read the same files and say what is wrong with them
+    except ArtifactError:  # the page's own parts read the same files and say what is wrong with them
         return
     if found:
         st.session_state[_TAKEN] = found[(found.index(now) + 1) % len(found) if now in found else 0]

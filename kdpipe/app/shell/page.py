@@ -1,13 +1,12 @@
 """What every page does first: configure itself, offer the studies, open the chosen one.
 
-A page is never taken down by one bad file: what reads artifacts runs inside :func:`section`, which
-says in one sentence what is wrong and what to do, and lets the rest of the page go on.
+A page is never taken down by one bad file or one fault: each part runs inside :func:`section`, which says what is
+wrong and what to do, and lets the rest of the page go on.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,16 +17,16 @@ from urllib.parse import urlencode
 import altair
 import polars as pl
 import streamlit as st
-from streamlit.errors import StreamlitPageNotFoundError
+from streamlit.errors import FragmentHandledException, StreamlitPageNotFoundError
 
 from kdpipe.app.shared import catalog, charts, tables
-from kdpipe.app.shell import figures, pick
+from kdpipe.app.shell import faults, figures, pick
 from kdpipe.app.shell.images import PIXELS_CSS
 from kdpipe.app.shell.pick import as_text
 from kdpipe.app.shell.theme import GREY
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import ARTIFACTS, STUDY_FILE, Study, open_study, study_names
-from kdpipe.errors import KdpipeError
+from kdpipe.errors import ArtifactError
 
 _LAST = "last_study"
 _OPEN = "open-"  # in the address: parts that a visitor opened, which no figure needs in its link
@@ -43,8 +42,6 @@ ROOM_CSS = """<style>
 .stMultiSelect [data-tag] * { color: inherit; }
 </style>"""
 LINK_WIDTH = 120  # characters of a link on one line below a chart
-_LOG = logging.getLogger(__name__)
-_UNREADABLE = (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 def artifacts_root() -> Path:
@@ -72,13 +69,15 @@ def open_page(title: str, icon: str) -> Study:
     readable.sort(key=lambda name: _lacks(str(root), name, _fingerprint(root / name)))
     name = _pick_study(readable + [name for name in names if name not in readable])
     try:
-        return _study(str(root), name, _fingerprint(root / name))
-    except KdpipeError as error:
+        study = _study(str(root), name, _fingerprint(root / name))
+    except ArtifactError as error:
         st.title(title)
         _say(error)
         if readable:
             st.info(f"Studies that can be read: {', '.join(readable)}. Pick one in the sidebar.")
         st.stop()
+    faults.remember_page(title, study)
+    return study
 
 
 def _pick_study(names: list[str]) -> str:
@@ -105,18 +104,19 @@ def _take_study() -> None:
 
 @contextmanager
 def section(what: str) -> Iterator[None]:
-    """Run one part of a page; if its artifacts cannot be read, say so there and go on below."""
+    """Run one part of a page. If its artifacts cannot be read, or kdpipe has a fault, say so there and go on below.
+
+    Args:
+        what: the part, as a report names it.
+    """
     try:
         yield
-    except KdpipeError as error:
+    except ArtifactError as error:
         _say(error)
-    except _UNREADABLE as error:
-        _LOG.exception("%s cannot be shown", what)
-        st.error(
-            f"{what} cannot be shown: the artifacts hold something unexpected ({type(error).__name__}). "
-            "Run scripts/precompute.py on the study file again.",
-            icon=":material/extension_off:",
-        )
+    except FragmentHandledException:  # the part inside has said what is wrong
+        raise
+    except Exception as error:
+        faults.show(what, error)
 
 
 def data_note(study: Study) -> None:
@@ -294,7 +294,7 @@ def folded(label: str, at: str, show: Callable[[], None]) -> None:
             show()
 
 
-def _say(error: KdpipeError) -> None:
+def _say(error: ArtifactError) -> None:
     text = str(error)
     begins_with_path = "/" in text.split(" ", 1)[0]
     st.error(text if begins_with_path else text[:1].upper() + text[1:], icon=":material/extension_off:")
@@ -313,7 +313,7 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 def _opens(root: Path, name: str) -> bool:
     try:
         _study(str(root), name, _fingerprint(root / name))
-    except KdpipeError:
+    except ArtifactError:
         return False
     return True
 
@@ -325,7 +325,7 @@ def _lacks(root: str, name: str, fingerprint: tuple[tuple[str, int, int], ...]) 
     try:
         seeds, mapped = study.frame("verdicts", primary=True)["seeds"], study.networks["mapped"]
         return not (seeds >= catalog.FEW_SEEDS).any(), not mapped.any()
-    except KdpipeError:
+    except ArtifactError:
         return True, True
 
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 import io
 import json
 import re
-import tomllib
 import zipfile
 from collections.abc import Mapping
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from kdpipe import __version__
 from kdpipe.app.shared import catalog
 from kdpipe.app.shared.charts import CANVAS, Layered
+from kdpipe.app.shell.software import ROOT, package
 from kdpipe.app.shell.theme import PETROFF, SAME
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import STUDY_FILE, TIMINGS_FILE, Study
 
 MOST_ZIPPED = 500_000_000  # bytes; beyond, a zip made in memory would be the server's last
-_ROOT = Path(__file__).resolve().parents[3]
 ROLES = {
     "teacher": "the network that students learn from",
     "plain": "a student of labels alone",
@@ -244,28 +240,10 @@ def stage_bars(rows: pl.DataFrame) -> Layered:
 # ------------------------------------------------------------------------------- citing and opening
 
 
-def package() -> dict[str, str]:
-    """Name, summary, version, licence and address of kdpipe, from where it is installed or from its sources."""
-    told = {"name": "kdpipe", "version": __version__, "summary": "", "licence": "", "url": "", "author": ""}
-    try:
-        installed = metadata.metadata("kdpipe")
-    except metadata.PackageNotFoundError:
-        installed = None
-    if installed is not None:
-        fields = {"summary": "Summary", "licence": "License-Expression", "url": "Home-page", "author": "Author"}
-        told |= {ours: installed[theirs] for ours, theirs in fields.items() if installed[theirs]}
-    try:
-        project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        project = {}
-    said = {"summary": project.get("description"), "licence": project.get("license")}
-    return told | {ours: text for ours, text in said.items() if text and not told[ours]}
-
-
 def _copyright() -> tuple[str, str]:
     """Whose it is, and of which year, as the licence says."""
     try:
-        found = re.search(r"Copyright \(c\) (\d{4}) (.+)", (_ROOT / "LICENSE").read_text())
+        found = re.search(r"Copyright \(c\) (\d{4}) (.+)", (ROOT / "LICENSE").read_text())
     except OSError:
         found = None
     return (found[2].strip(), found[1]) if found else ("The kdpipe authors", "")
