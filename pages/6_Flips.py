@@ -42,7 +42,7 @@ def class_section(study: Study, compared: flips.Comparison, counts: pl.DataFrame
     st.header("Class by class")
     names = study.record["data"]["class_names"]
     of_class = counts.filter(pl.col("label").is_not_null())
-    of_class = of_class.with_columns(class_name=pl.col("label").map_elements(lambda at: names[at], pl.String))
+    of_class = of_class.with_columns(class_name=pl.col("label").replace_strict(dict(enumerate(names))))
     by_class = flips.ranges(of_class, ["label", "class_name"], list(flips.KINDS))
     order, left_out = flips.class_order(by_class, compared.series)
     drawn = by_class.filter(pl.col("class_name").is_in(order), kind="net")

@@ -203,7 +203,7 @@ def votes(study: Study, chosen: pl.DataFrame, answers: pl.DataFrame, sample: int
     return rows.with_columns(
         count=pl.len().over("network_id"),
         place=pl.col("order").rank("ordinal").over("network_id") - 1,
-        vote=pl.col("knn_vote").map_elements(lambda at: names[at], pl.String),
+        vote=pl.col("knn_vote").replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String),
         verdict=pl.when("knn_correct").then(pl.lit(_RIGHT)).otherwise(pl.lit(_WRONG)),
         settled=same.cum_min(reverse=True).over("network_id"),
     )
@@ -229,9 +229,9 @@ def layer_strips(rows: pl.DataFrame, answers: pl.DataFrame, names: Sequence[str]
         text=_marked("vote", "verdict"),
     )  # fmt: skip
     last = answers.filter(pl.col("predicted").is_not_null()).select(
-        "label", "confidence", layer=pl.lit("final answer"), vote=pl.col("predicted").map_elements(
-            lambda at: names[at], pl.String
-        ), verdict=pl.when("correct").then(pl.lit(_RIGHT)).otherwise(pl.lit(_WRONG)),
+        "label", "confidence", layer=pl.lit("final answer"),
+        vote=pl.col("predicted").replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String),
+        verdict=pl.when("correct").then(pl.lit(_RIGHT)).otherwise(pl.lit(_WRONG)),
         start=pl.lit(_ANSWER), end=pl.lit(_END), count=pl.lit(1 / (_END - _ANSWER)),
     )  # fmt: skip
     last = last.with_columns(

@@ -71,8 +71,12 @@ def in_cells(table: pl.DataFrame) -> pl.DataFrame:
         "confidence": (100 * pl.col("confidence")).round(1).cast(pl.String) + " %",
         "margin": pl.col("margin").round(2).cast(pl.String),
     }
-    words = [name for name in table.columns if name not in numbers]
-    return table.with_columns(pl.col(words).map_elements(verbatim, pl.String), **numbers)
+    words = {
+        name: pl.Series([verbatim(text) for text in table[name]], dtype=pl.String)
+        for name in table.columns
+        if name not in numbers
+    }
+    return table.with_columns(**words, **numbers)
 
 
 def dark_knowledge(shares: pl.DataFrame, colours: Mapping[str, str], truth: str) -> tuple[Layered, str]:

@@ -36,8 +36,9 @@ def networks(study: Study) -> pl.DataFrame:
         The networks table and series (one colour each), budget, a unique label, rank (of the role; other
         teachers last) and null (whether it is plain again from other initial weights: what chance moves).
     """
-    frame = study.networks.with_columns(
-        budget=pl.col("label_fraction").map_elements(budget, pl.String),
+    stored = study.networks
+    frame = stored.with_columns(
+        budget=pl.Series([budget(fraction) for fraction in stored["label_fraction"]], dtype=pl.String),
         null=(pl.col("role") == "control") & (pl.col("method") == "second-seed"),
     )
     frame = frame.with_columns(

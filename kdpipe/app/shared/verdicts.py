@@ -162,7 +162,7 @@ def controls_in_words(study: Study, rows: pl.DataFrame, missing: Sequence[str]) 
         what, kind = (row["summary"], row["explains"]) if row else _MATCHED if name == "matched-accuracy" else ("", "")
         said.append({"control": against, "what it is": what, "what it asks": ASKS.get(kind or "", "")})
     schema = {"control": pl.String, "what it is": pl.String, "what it asks": pl.String}
-    return pl.DataFrame(said, schema=schema).select(pl.all().map_elements(verbatim, pl.String))
+    return pl.DataFrame([{name: verbatim(text) for name, text in row.items()} for row in said], schema=schema)
 
 
 def epsilon_of(study: Study, endpoint: str) -> float:

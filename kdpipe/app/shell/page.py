@@ -249,7 +249,8 @@ def table(frame: pl.DataFrame, **look: Any) -> None:
     Args:
         look: further arguments of ``st.dataframe``.
     """
-    st.dataframe(frame, hide_index=True, placeholder="–", **look)
+    # Streamlit would turn a frame into one of pandas, which in polars takes locks that sessions can wait for for ever.
+    st.dataframe(frame.to_arrow(), hide_index=True, placeholder="–", **look)
 
 
 def table_beside(frame: pl.DataFrame, name: str, at: str, label: str = "The numbers") -> None:

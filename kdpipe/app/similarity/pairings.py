@@ -201,7 +201,7 @@ def _placed(
             across = {layer: f"{j}.{n}" for n, layer in enumerate(one.columns)}
             down = {layer: f"{i}.{n}" for n, layer in enumerate(one.rows)}
             near = pl.concat_str("layer", pl.lit("\n"), "other_layer").is_in(["\n".join(pair) for pair in one.matched])
-            number = pl.col("value").map_elements(lambda value: f"{value:.2f}".replace("-", "−"), pl.String)
+            number = pl.Series([f"{value:.2f}".replace("-", "−") for value in one.cells["value"]], dtype=pl.String)
             cells.append(
                 one.cells.with_columns(
                     pair=pl.lit(one.name), x=pl.col("other_layer").replace_strict(across, return_dtype=pl.String),

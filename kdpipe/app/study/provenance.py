@@ -210,9 +210,10 @@ def stages(study: Study) -> pl.DataFrame:
     """Seconds by kind of stage, the longest first, with the time in words."""
     found = [(name, float(seconds)) for name, seconds in (study.timings.get("stages") or {}).items()]
     frame = pl.DataFrame(found, schema={"stage": pl.String, "seconds": pl.Float64}, orient="row")
-    words = pl.col("seconds").map_elements(duration, pl.String)
-    return frame.sort("seconds", descending=True).with_columns(
-        time=words, share=pl.col("seconds") / pl.max_horizontal(pl.col("seconds").sum(), 1e-9)
+    frame = frame.sort("seconds", descending=True)
+    return frame.with_columns(
+        time=pl.Series([duration(seconds) for seconds in frame["seconds"]], dtype=pl.String),
+        share=pl.col("seconds") / pl.max_horizontal(pl.col("seconds").sum(), 1e-9),
     )
 
 

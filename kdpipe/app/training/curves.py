@@ -270,10 +270,8 @@ def speeds(study: Study, scope: pl.DataFrame) -> pl.DataFrame:
     found = pl.DataFrame(rows, schema_overrides=real, infer_schema_length=None)
     # Who trained together was on one clock, to the last digit.
     mates = pl.col("series").unique(maintain_order=True).implode().over("seconds", "steps", "together")
-    found = found.with_columns(mates=mates)
-    return found.with_columns(group=pl.col("mates").map_elements(lambda names: listed(list(names)), pl.String)).drop(
-        "mates"
-    )
+    together = [listed(names) for names in found.select(mates).to_series().to_list()]
+    return found.with_columns(group=pl.Series(together, dtype=pl.String))
 
 
 def groups(found: pl.DataFrame) -> pl.DataFrame:
