@@ -3,7 +3,7 @@
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.home import overview as home
+from kdpipe.app.home import overview
 from kdpipe.app.shared import catalog
 from kdpipe.app.shell import page
 from kdpipe.app.shell.words import verbatim
@@ -69,14 +69,14 @@ def main() -> None:
     question()
     with page.section("The verdicts"):
         st.subheader(verbatim(study.title), anchor=False)
-        if not home.cards(study):
+        if not overview.cards(study):
             st.info("This study has no distilled student with a plain one of the same seed: there is nothing to judge.")
     networks = None
     with page.section("The study"):
         networks = catalog.networks(study)
     if networks is not None:  # said once that it cannot be read
         with page.section("The picture"):
-            home.picture(study, networks)
+            overview.picture(study, networks)
         ways_in(study)
         with page.section("The study"):
             about(study, networks)

@@ -15,7 +15,7 @@ from visits import served
 from websockets.sync.client import ClientConnection, connect
 
 VISITORS = 6
-SECONDS = 15  # of visits, after the first page of each visitor
+SECONDS = 8  # of visits; each visitor sees every page, however long that takes
 PATIENCE = 20  # seconds without a word from the server, after which it stands still
 # Tables as Arrow, images, names of networks, words of verdicts: what once ran Python inside polars or went to pandas.
 PAGES = ("Methods", "Study", "Sample", "Flips", "Training", "Evidence", "Layers", "")

@@ -13,9 +13,8 @@ from app_pages import chart_rows, says, show
 from synthetic import Recipe, write_toy_study
 from visits import Visitor
 
-from kdpipe.app.flips import calibration, slices
+from kdpipe.app.flips import calibration, replacement, slices
 from kdpipe.app.flips import outcomes as flips
-from kdpipe.app.flips import replacement as trade
 from kdpipe.app.shell import images
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import Study, open_study, write_study
@@ -69,7 +68,7 @@ def test_the_counts_are_those_of_the_table_with_the_null_beside(root: Path) -> N
         assert mine["mean"] == pytest.approx(expected[kind].mean())
         assert (mine["lowest"], mine["highest"]) == (expected[kind].min(), expected[kind].max())
     fixed = tile(app, "Fixed")
-    assert fixed.value == f"{expected['fixed'].mean():.1f}" and "by another start" in fixed.delta
+    assert fixed.value == f"{expected['fixed'].mean():.1f}" and "by other initial weights" in fixed.delta
 
 
 def test_one_seed_is_compared_with_the_second_start_of_that_seed(root: Path) -> None:
@@ -141,8 +140,8 @@ def test_the_student_stands_beside_its_teacher_first(root: Path) -> None:
 
 
 def test_equal_sizes_are_not_called_fewer() -> None:
-    assert trade.times(100, 100.2) == "as many"
-    assert trade.times(50, 100) == "2 times fewer" and trade.times(100, 50) == "2 times more"
+    assert replacement.times(100, 100.2) == "as many"
+    assert replacement.times(50, 100) == "2 times fewer" and replacement.times(100, 50) == "2 times more"
 
 
 # ------------------------------------------------------------------------------- images
@@ -301,7 +300,7 @@ def test_slices_are_of_the_network_that_is_replaced(root: Path) -> None:
 @pytest.mark.browser
 def test_a_picture_leads_to_its_page_and_a_link_keeps_what_was_picked(visitor: Visitor) -> None:
     page = visitor.open("/Flips?study=toy&outcome=broken")
-    assert "another start:" in page.locator(".kd-gallery figcaption").first.inner_text()
+    assert "other initial weights:" in page.locator(".kd-gallery figcaption").first.inner_text()
     page.locator(".st-key-outcome button", has_text="inherited").click()
     visitor.settle()
     assert "outcome=inherited" in page.url

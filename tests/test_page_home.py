@@ -44,7 +44,7 @@ def test_cards_say_effect_interval_seeds_and_controls(root: Path) -> None:
     said = says(app.caption)
     assert f"{row['estimate']:+.3f} silhouette ({row['low']:+.3f} to {row['high']:+.3f}), 8 paired seeds." in said
     asked = len(row["controls_passed"]) + len(row["controls_failed"])
-    assert f"Outlasts {len(row['controls_passed'])} of {asked} other explanations." in said or not asked
+    assert f"Remains after {len(row['controls_passed'])} of {asked} other explanations." in said or not asked
     verdict, _, unasked = row["title"].rpartition(", ")
     assert unasked.endswith("not asked"), "a narrow card has room for the verdict or for this, so each has its badge"
     shown = [badge.value for badge in app.markdown]

@@ -21,7 +21,7 @@ from kdpipe.measures import prediction_depth
 
 SAMPLE = "pages/8_Sample.py"
 HEADLINE = [
-    "teacher", *(f"{name}, seed {seed}" for name in ("plain", "second start", "kd") for seed in (0, 1)),
+    "teacher", *(f"{name}, seed {seed}" for name in ("plain", "second initialisation", "kd") for seed in (0, 1)),
 ]  # fmt: skip
 
 

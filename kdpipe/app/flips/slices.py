@@ -15,7 +15,7 @@ import polars as pl
 import streamlit as st
 from numpy.typing import NDArray
 
-from kdpipe.app.flips import outcomes as flips
+from kdpipe.app.flips import outcomes
 from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns
 from kdpipe.app.shell import page, pick
 from kdpipe.app.shell.theme import GREY
@@ -268,11 +268,12 @@ def loss_ranges(parts: pl.DataFrame, whole: float, colour: str, title: Sequence[
     return alt.layer(rules, spread, dots).properties(height=160 + 23 * parts.height, usermeta=CANVAS)
 
 
-def section(study: Study, compared: flips.Comparison) -> None:
+def section(study: Study, compared: outcomes.Comparison) -> None:
+    """Where the student loses most against the teacher or plain, by class and by factor."""
     st.header("Slices you would lose", anchor="slices")
     base = pick.one("If the student replaces", ["teacher", "plain"], "replaces", look="segments")
     pairs = compared.own.select("network_id", base_id=f"{base}_id")
-    answers = flips.answers_of(study, {*pairs["network_id"], *pairs["base_id"]})
+    answers = outcomes.answers_of(study, {*pairs["network_id"], *pairs["base_id"]})
     samples = study.scan("samples").drop("image").collect()
     members = memberships(samples)
     if base == "teacher":
@@ -285,5 +286,6 @@ def section(study: Study, compared: flips.Comparison) -> None:
     st.text(words)
     page.chart(study, loss_ranges(largest, table["difference"][0], colour, title), key="slices", alt=words)
     missing = [name for name in factors_for(base) if name not in table["kind"].to_list()]
-    st.caption(about(base, table, left_out, missing))
-    page.table_beside(table, f"{study.name}-slices-{base}", "slices")
+    with st.expander("How to read this"):
+        st.caption(about(base, table, left_out, missing))
+    page.folded_table(table, f"{study.name}-slices-{base}", "slices")

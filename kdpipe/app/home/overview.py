@@ -10,8 +10,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import catalog, charts, focus, maps, tables
-from kdpipe.app.shared import verdicts as evidence
+from kdpipe.app.shared import catalog, charts, focus, maps, tables, verdicts
 from kdpipe.app.shell import page, theme
 from kdpipe.artifacts.store import Study
 
@@ -25,7 +24,7 @@ _HEIGHT = 280  # pixels, legend and axis included
 
 def cards(study: Study) -> bool:
     """The study's one comparison that is not exploratory, a card a claim; False if there is none."""
-    main = evidence.primary(study)
+    main = verdicts.primary(study)
     if main is None:
         return False
     same = study.frame("verdicts", student=main["student"], method_label=main["method_label"])
@@ -41,7 +40,7 @@ def cards(study: Study) -> bool:
 def _card(verdict: Mapping[str, Any], claim: str) -> None:
     with st.container(border=True, height="stretch"):
         st.markdown(f"**{claim}**", help=verdict["sentence"])
-        evidence.badges(verdict)
+        verdicts.badges(verdict)
         st.caption(effect_in_words(verdict))
 
 
@@ -58,7 +57,7 @@ def effect_in_words(verdict: Mapping[str, Any]) -> str:
     asked = len(verdict["controls_passed"]) + len(verdict["controls_failed"])
     if asked:
         said.append(
-            f"Outlasts {len(verdict['controls_passed'])} of {asked} other explanations{evidence.on_knn(rests)}."
+            f"Remains after {len(verdict['controls_passed'])} of {asked} other explanations{verdicts.on_knn(rests)}."
         )
     said += _caveats(rests.get("silhouette") or {})
     missing = len(verdict["controls_missing"])
@@ -78,7 +77,7 @@ def _caveats(rests: Mapping[str, Any]) -> list[str]:
         said.append(f"Least is left with {least['name']}: {_rounded(least['estimate'], _SILHOUETTE)}.")
     effect, epsilon = rests.get("early_abc") or {}, rests.get("epsilon")
     if epsilon and effect.get("low") is not None and -epsilon < effect["low"] <= effect["high"] < epsilon:
-        said.append(f"All of it lies within ±{epsilon:g}, which was said beforehand not to matter.")
+        said.append(f"All of it lies within ±{epsilon:g}, the study's margin.")
     shape = rests.get("shape_abc") or {}
     if shape.get("high") is not None and shape["high"] < 0:
         said.append("Brought to one height, the curve rises later than plain's, not earlier.")

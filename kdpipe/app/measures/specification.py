@@ -9,7 +9,7 @@ import altair as alt
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import verdicts as evidence
+from kdpipe.app.shared import verdicts
 from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns
 from kdpipe.app.shell import page, pick
 from kdpipe.app.shell.theme import PETROFF
@@ -21,7 +21,7 @@ def section(study: Study, cell: Mapping[str, Any]) -> None:
     """Every way in which the area could have been measured; another control reruns this part alone."""
     with page.section("The specifications"):
         st.header("Every way to measure it")
-        rows = evidence.of_cell(study.specification, cell)
+        rows = verdicts.of_cell(study.specification, cell)
         if rows.is_empty():
             st.info("This study kept no other ways to measure: set `specifications = true` under `[measures]`.")
             return
@@ -33,20 +33,21 @@ def section(study: Study, cell: Mapping[str, Any]) -> None:
             endpoint, above = part["measure"][0], part.filter(pl.col("low") > 0).height
             estimates = part["estimate"].to_list()  # from the smallest
             with column:
-                st.subheader(evidence.ENDPOINTS[endpoint].split(" (")[0])
+                st.subheader(verdicts.ENDPOINTS[endpoint].split(" (")[0])
                 page.chart(
-                    study, curve(part, evidence.epsilon_of(study, endpoint)), f"spec_{endpoint}",
+                    study, curve(part, verdicts.epsilon_of(study, endpoint)), f"spec_{endpoint}",
                     f"Area before the last layer measured in {part.height} ways, from {estimates[0]:+.3f} to "
                     f"{estimates[-1]:+.3f}; the interval of {above} lies above 0.",
                 )  # fmt: skip
         positive = shown.filter(pl.col("low") > 0).height
-        st.caption(
-            f"{shown.height} specifications: the views of a layer, as it is or with each column at deviation 1 "
-            "(std), and the numbers of neighbours (k) that the study has. The interval (over seeds and "
-            f"images) of {positive} lies above 0. Grey band: a difference that was said beforehand not to matter, for "
-            "the way fixed in advance. A claim that holds in one of them alone is about that way of measuring."
+        page.notes(
+            f"The interval of {positive} of {shown.height} specifications lies above 0. A claim that holds in one of "
+            "them alone is about that way of measuring.",
+            "Specifications: the views of a layer, as it is or with each column at deviation 1 (std), and the numbers "
+            "of neighbours (k) that the study has. Intervals are over seeds and images. Grey band: the study's margin "
+            "for the way fixed in advance, within which a difference does not matter.",
         )
-        page.table_beside(shown.drop("place", "kind"), f"{study.name}-{cell['method_label']}-specification", "ways")
+        page.folded_table(shown.drop("place", "kind"), f"{study.name}-{cell['method_label']}-specification", "ways")
 
 
 def rows_of(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame:
@@ -62,11 +63,11 @@ def rows_of(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame
         kind=pl.when("fixed_in_advance").then(pl.lit("fixed in advance")).otherwise(pl.lit("another way")),
     )
     first = pl.col("measure").replace_strict(
-        {name: at for at, name in enumerate(evidence.ENDPOINTS)}, default=len(evidence.ENDPOINTS)
+        {name: at for at, name in enumerate(verdicts.ENDPOINTS)}, default=len(verdicts.ENDPOINTS)
     )
     return rows.sort(first, "estimate").with_columns(
         place=pl.int_range(pl.len()).over("measure"),
-        endpoint=pl.col("measure").replace(evidence.ENDPOINTS),
+        endpoint=pl.col("measure").replace(verdicts.ENDPOINTS),
     )
 
 
@@ -90,7 +91,7 @@ def curve(rows: pl.DataFrame, epsilon: float) -> Layered:
             "way:N",
             sort=rows["way"].to_list(),
             title=None,
-            axis=alt.Axis(labelLimit=evidence.LIMIT, labelOverlap=False),
+            axis=alt.Axis(labelLimit=verdicts.LIMIT, labelOverlap=False),
         ),
         color=alt.Color(
             "kind:N", title=None, scale=alt.Scale(domain=kinds, range=[PETROFF[2], PETROFF[8]]), legend=legend
@@ -103,4 +104,4 @@ def curve(rows: pl.DataFrame, epsilon: float) -> Layered:
     shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=kinds, range=["diamond", "circle"]), legend=legend)
     dots = base.mark_point(filled=True, opacity=1, size=100).encode(x=alt.X("estimate:Q", **x), shape=shape)
     height = 190 + 26 * max(rows.height, 2)  # the legend, the axis and the signature take their part
-    return alt.layer(*evidence.zero(epsilon, x), bars, dots).properties(height=height, usermeta=CANVAS)
+    return alt.layer(*verdicts.zero(epsilon, x), bars, dots).properties(height=height, usermeta=CANVAS)

@@ -128,27 +128,27 @@ def pick_networks(study: Study, networks: pl.DataFrame) -> pl.DataFrame:
     usual = head["label"].to_list() or able["label"].to_list()[:FEW]
     picked = pick.several(
         "Networks", able["label"].to_list(), "networks", first=usual,
-        help="At first the headline's: teacher, plain, plain from another start, and its method.",
+        help="At first the headline's: teacher, plain, plain from other initial weights, and its method.",
     )  # fmt: skip
     return _shortened(able.filter(pl.col("label").is_in(picked)))
 
 
 def _shortened(chosen: pl.DataFrame) -> pl.DataFrame:
     """``chosen`` with labels that leave out what all of its students share: ``kd, seed 0``; for a phone's sake."""
-    name = pl.when("null").then(pl.lit("second start")).otherwise("series")
+    name = pl.when("null").then(pl.lit("second initialisation")).otherwise("series")
     short = pl.when(catalog.STUDENT).then(pl.format("{}, seed {}", name, "seed")).otherwise("label")
     shorter = chosen.with_columns(label=short)
     return chosen if shorter["label"].is_duplicated().any() else shorter
 
 
 def in_colour(networks: pl.DataFrame, chosen: pl.DataFrame) -> list[str]:
-    """The series of ``chosen`` that get a colour beside teacher and plain: the first few."""
+    """The series of ``chosen`` that get a colour like teacher and plain: the first few."""
     able = [name for name in focus.options(networks) if name in chosen["series"].to_list()]
     return able[: theme.COLOURED_METHODS]
 
 
 def fate(study: Study, networks: pl.DataFrame, sample: int) -> list[str]:
-    """``kd: fixed at 3 of 3 seeds.`` for the headline's method and for plain's second start."""
+    """``kd: fixed at 3 of 3 seeds.`` for the headline's method and for plain's second initialisation."""
     head = catalog.headline(study, networks).filter((pl.col("role") == "distilled") | pl.col("null"))
     rows = study.frame("sample_flips", sample_id=sample, network_id=head["network_id"].to_list())
     rows = rows.join(head.select("network_id", "series", "null"), on="network_id", maintain_order="left")

@@ -43,7 +43,7 @@ _MATCHED = (
     "Both students at the accuracy of the less accurate one: the other is stopped where it first was as accurate.",
     "without",
 )
-LIMIT = 220  # pixels of a name beside its row: a phone has 340 in all
+LIMIT = 220  # pixels of a name left of its row: a phone has 340 in all
 # What a verdict means, in words that fit every claim; docs/EVIDENCE.md has the rules.
 MEANINGS: Mapping[str, str] = {
     "supported": "The effect is there, on all that it is judged by, and no control that was asked gains as much.",

@@ -1,4 +1,4 @@
-"""Saving charts as SVG: a button beside the ones that Streamlit gives each chart, which save pixels alone.
+"""Saving charts as SVG: a button next to the ones that Streamlit gives each chart, which save pixels alone.
 
 The script runs in the page, is the same for every study and reads nothing from artifacts. It asks Vega itself for
 the drawing, so signature and link below a chart are part of the file. Streamlit keeps a chart's Vega view to itself;

@@ -230,6 +230,13 @@ def link(
         st.page_link(target, label=label, icon=icon, query_params=asked or None)
 
 
+def notes(takeaway: str, how_to_read: str) -> None:
+    """A line or two below a chart, and folded away what explains it in full."""
+    st.caption(takeaway)
+    with st.expander("How to read this"):
+        st.caption(how_to_read)
+
+
 def downloads(frame: pl.DataFrame, name: str) -> None:
     """Offer what is shown as CSV and as Parquet."""
     with st.container(horizontal=True):
@@ -253,7 +260,7 @@ def table(frame: pl.DataFrame, **look: Any) -> None:
     st.dataframe(frame.to_arrow(), hide_index=True, placeholder="–", **look)
 
 
-def table_beside(frame: pl.DataFrame, name: str, at: str, label: str = "The numbers") -> None:
+def folded_table(frame: pl.DataFrame, name: str, at: str, label: str = "The numbers") -> None:
     """A chart's table, folded away, with its downloads.
 
     Args:

@@ -225,7 +225,7 @@ def duration(seconds: float) -> str:
 
 
 def stage_bars(rows: pl.DataFrame) -> Layered:
-    """A bar a stage with its time beside it; rows of :func:`stages`."""
+    """A bar a stage with its time at its end; rows of :func:`stages`."""
     longest = float(rows["seconds"].max() or 1.0)  # type: ignore[arg-type]
     axis = alt.Axis(labelOverlap=False, labelFlush=False, labelLimit=160)
     x = alt.X("seconds:Q", title="seconds", scale=alt.Scale(domain=[0, 1.15 * longest]),
