@@ -170,7 +170,7 @@ def test_no_two_series_in_colour_look_alike(many: catalog.Study) -> None:
     )
 
 
-def test_kd_has_one_colour_whatever_stands_beside_it(root: Path) -> None:
+def test_kd_has_one_colour_whatever_else_there_is(root: Path) -> None:
     write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0,), fractions=(0.1,), methods=("at", "fitnet", "kd")))
     studies = [open_study(root / name) for name in ("toy", "odd")]
     first, second = (focus.colours(study, catalog.networks(study)) for study in studies)

@@ -57,7 +57,7 @@ def test_every_part_is_drawn_with_words_for_it(root: Path) -> None:
     assert "**null**" in says(app.caption)
 
 
-def test_the_counts_are_those_of_the_table_with_the_null_beside(root: Path) -> None:
+def test_the_counts_are_those_of_the_table_with_the_null(root: Path) -> None:
     study = open_study(root / "toy")
     expected = study.frame("flips", network_id=KD).filter(pl.col("label").is_null())
     app = show(FLIPS)
@@ -107,7 +107,7 @@ def test_a_study_without_flips_says_so(root: Path) -> None:
     assert not app.error and "nothing can be flipped" in says(app.info)
 
 
-def test_answers_stand_beside_those_of_plain_and_of_the_teacher(root: Path) -> None:
+def test_answers_are_compared_with_those_of_plain_and_of_the_teacher(root: Path) -> None:
     app = show(FLIPS, beside="teacher", **{"open-answers": "true", "open-networks": "true"})
     shown = [table.value for table in app.dataframe]
     assert any({"fixed", "broken", "churn"} <= set(table.columns) for table in shown)
@@ -117,7 +117,7 @@ def test_answers_stand_beside_those_of_plain_and_of_the_teacher(root: Path) -> N
 # ------------------------------------------------------------------------------- in the teacher's place
 
 
-def test_the_student_stands_beside_its_teacher_first(root: Path) -> None:
+def test_the_student_is_compared_with_its_teacher_first(root: Path) -> None:
     study = open_study(root / "toy")
     networks = {row["network_id"]: row for row in study.networks.rows(named=True)}
     own, teacher = [networks[name] for name in KD], networks["teacher"]
@@ -135,7 +135,7 @@ def test_the_student_stands_beside_its_teacher_first(root: Path) -> None:
     plain = [row["test_accuracy"] for row in networks.values() if row["network_id"].startswith("small-plain-f1-")]
     labels = study.networks.filter(network_id="small-plain-f1-s0")["labelled_images"].item()
     more = f"plain ({labels:,} labels) {100 * sum(plain) / len(plain):.1f} %"
-    assert "Students without this teacher, beside kd" in says(app.caption)
+    assert "Students without this teacher, to compare with kd" in says(app.caption)
     assert more in says(app.caption)
 
 

@@ -235,7 +235,8 @@ def test_specifications_are_those_of_the_table(root: Path) -> None:
     for frame in drawn:
         assert frame["estimate"].is_sorted() and frame["way"].is_unique().all()
         assert frame.filter(kind="fixed in advance").height == 1
-    assert f"The interval (over seeds and images) of {rows.filter(pl.col('low') > 0).height} lies" in says(app.caption)
+    above = rows.filter(pl.col("low") > 0).height
+    assert f"The interval of {above} of {rows.height} specifications lies above 0" in says(app.caption)
     named = specification.rows_of(rows.with_columns(against=pl.lit("x")), ["x", "plain"])
     assert named["way"].str.starts_with("x: ").all()
 

@@ -238,8 +238,9 @@ def test_ranks_are_within_seeds_and_ties_share_theirs() -> None:
     assert not found.resampled and found.seeds == [0, 1]
     rows = {row["series"]: row for row in found.rows.rows(named=True)}
     assert rows["a"]["rank"] == 1.25 and (rows["b"]["low"], rows["b"]["high"]) == (1.5, 2.0) and rows["c"]["rank"] == 3
-    words = method_tables.about_ranks(found, methods.ACCURACY)
-    assert "estimate" in words and "A rank hides how small differences are" in words and "1.2 points" in words
+    assert "estimate" in method_tables.about_ranks(found)
+    words = method_tables.takeaway_of_ranks(found, methods.ACCURACY)
+    assert "A rank hides how small differences are" in words and "1.2 points" in words
 
 
 def test_ranks_of_eight_seeds_have_a_bootstrap_interval() -> None:

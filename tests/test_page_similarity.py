@@ -385,6 +385,23 @@ def test_a_figure_is_saved_as_drawing_and_as_pixels_with_hash_and_link(visitor: 
 
 
 @pytest.mark.browser
+def test_without_reacts_own_fields_there_is_no_button_for_drawings_and_all_else_works(visitor: Visitor) -> None:
+    visitor.page.add_init_script(
+        "const keys = Object.keys; Object.keys = (of) => keys(of).filter((key) => !key.startsWith('__reactFiber'));"
+    )
+    page = visitor.open("/Similarity?study=toy")
+    frame = page.locator(FRAME).first
+    frame.scroll_into_view_if_needed()
+    frame.locator(CHART).hover()
+    pixels = frame.locator("button[aria-label^='Download as PNG']")
+    pixels.wait_for(timeout=15_000)
+    frame.locator(CHART).hover(position={"x": 60, "y": 60})
+    assert not page.locator(".kd-svg").count()
+    with page.expect_download():
+        pixels.click()
+
+
+@pytest.mark.browser
 def test_nothing_runs_off_a_phone(visitor: Visitor) -> None:
     visitor.page.set_viewport_size({"width": 420, "height": 900})
     page = visitor.open("/Similarity?study=toy")

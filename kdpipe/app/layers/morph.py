@@ -6,6 +6,7 @@ them, so that the eye can follow single images. What lies between two stops is n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -214,7 +215,7 @@ def _between(axis: str) -> str:
 
 def _where(slider: str, short: str, names: Sequence[str]) -> str:
     """Which stop a slider is at, or the two that it lies between."""
-    known = "[" + ", ".join(_quoted(one) for one in names) + "]"
+    known = "[" + ", ".join(json.dumps(one) for one in names) + "]"
     low, high = f"{short}0", f"{short}1"
     return (
         f"({slider} - {low} < 0.01 ? {known}[{low}] : {slider} - {low} > 0.99 ? {known}[{high}] : "
@@ -225,12 +226,7 @@ def _where(slider: str, short: str, names: Sequence[str]) -> str:
 def _scored(panels: Sequence[maps.Panel], networks: int, layers: int) -> str:
     """The scores of the panel that the sliders stand at; between stops there is nothing to score."""
     said = {(panel.row, panel.column): " · ".join(maps.heading(panel, SCORES)) for panel in panels}
-    rows = (", ".join(_quoted(said.get((row, column), "")) for column in range(layers)) for row in range(networks))
+    rows = (", ".join(json.dumps(said.get((row, column), "")) for column in range(layers)) for row in range(networks))
     known = ", ".join(f"[{row}]" for row in rows)
     at_stop = "abs(network - round(network)) < 0.01 && abs(layer - round(layer)) < 0.01"
     return f"{at_stop} ? [{known}][round(network)][round(layer)] : 'interpolation: no network is here'"
-
-
-def _quoted(text: str) -> str:
-    plain = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", " ")
-    return f"'{plain}'"

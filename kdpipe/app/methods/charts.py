@@ -57,8 +57,9 @@ def left_edge(rows: pl.DataFrame, reach: float) -> float | None:
 def ranges(rows: pl.DataFrame, colours: Mapping[str, str], quantity: Quantity, reach: float) -> Layered:
     """A row a method: its mean, a line from the lowest seed to the highest, before the null's band.
 
-    The band reaches as far to either side of zero as other initial weights move it: a difference of two has no
-    sign of its own. Rows far below all others would press those together, so an arrow and a number stand for them.
+    The band reaches as far to either side of zero as other initial weights move: the difference of two runs that differ
+    in nothing else has no sign of its own. Rows far below all others would press those together, so an arrow and a
+    number stand for them.
 
     Args:
         rows: of :func:`kdpipe.app.shared.gains.over_seeds` for one student and budget, in order.

@@ -16,7 +16,7 @@ from altair.utils.schemapi import disable_debug_mode
 from kdpipe.app.shell.theme import GREY
 
 # Canvas draws thousands of marks two to three times faster than SVG does.
-CANVAS = {"embedOptions": {"renderer": "canvas", "actions": {"export": True, "source": False, "editor": False}}}
+CANVAS = {"embedOptions": {"renderer": "canvas"}}
 Layered = alt.LayerChart | alt.FacetChart
 _DEPTH = alt.Axis(format=".0%", tickCount=5)
 LABEL = 340  # pixels of a method's name left of its row

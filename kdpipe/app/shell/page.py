@@ -241,7 +241,7 @@ def downloads(frame: pl.DataFrame, name: str) -> None:
     """Offer what is shown as CSV and as Parquet."""
     with st.container(horizontal=True):
         st.download_button(
-            "CSV", lambda: _csv(frame), f"{name}.csv", "text/csv",
+            "CSV", frame.write_csv, f"{name}.csv", "text/csv",
             key=f"csv-{name}", icon=":material/download:",
         )  # fmt: skip
         st.download_button(
@@ -306,10 +306,6 @@ def _say(error: ArtifactError) -> None:
     text = str(error)
     begins_with_path = "/" in text.split(" ", 1)[0]
     st.error(text if begins_with_path else text[:1].upper() + text[1:], icon=":material/extension_off:")
-
-
-def _csv(frame: pl.DataFrame) -> bytes:
-    return frame.write_csv().encode()
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:
