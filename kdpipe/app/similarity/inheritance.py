@@ -71,12 +71,12 @@ def credit_part(
             study, credit.bars(mine, others, few), "credit_chart",
             f"Neighbours of an image under {name}, of 15, by kind and layer; at {layers[-1]}: {told}.",
         )  # fmt: skip
-        st.caption(
-            "Mean over probe images and seeds, against plain of the same seed and the teacher's layer nearest in "
-            "depth; the dark line runs from the lowest seed to the highest. "
+        page.notes(
+            "Mean over probe images and seeds; the dark line runs from the lowest seed to the highest.",
+            "Against plain of the same seed and the teacher's layer nearest in depth. "
             + (f"Diamonds: {what}, against plain: what lies there comes of other initial weights too. "
                if null.height else f"{what} ")
-            + "Kept, gained and invented do not add up to 15: what plain has and the teacher has not is no credit."
+            + "Kept, gained and invented do not add up to 15: what plain has and the teacher has not is no credit.",
         )  # fmt: skip
         page.folded_table(
             pl.concat([rows, others]), f"{study.name}-credit-{view}", "kinds", "Neighbours by kind, the numbers"
