@@ -38,6 +38,7 @@ WAYS = {
 
 
 def question() -> None:
+    """What the app asks, in three sentences."""
     st.title("What does distillation change inside a network?")
     st.markdown(
         "A small network, the **student**, often ends up more accurate when it learns from a larger one, the "
@@ -48,6 +49,7 @@ def question() -> None:
 
 
 def ways_in(study: Study) -> None:
+    """Three kinds of visitors, each with pages to begin at."""
     for column, (who, (what, targets)) in zip(st.columns(len(WAYS)), WAYS.items(), strict=True):
         with column, st.container(border=True, height="stretch", gap="xxsmall"):
             st.markdown(f"**{who}.** {what}")
@@ -56,6 +58,7 @@ def ways_in(study: Study) -> None:
 
 
 def about(study: Study, networks: pl.DataFrame) -> None:
+    """The study in a paragraph, with what is missing or lost in it."""
     st.header("The study")
     st.markdown(verbatim(str(study.record.get("description", ""))))
     page.missing_stages(study)

@@ -34,6 +34,7 @@ def maps_and_selection(study: Study, choice: settings.Choice, table: pl.DataFram
 
 
 def captions(study: Study, choice: settings.Choice) -> None:
+    """What colour means here, and what maps do not show."""
     quantity = choice.quantity
     page.notes(
         f"Colour: {quantity.about} {settings.borrowed(choice)}{linked_maps.ends_in_words(choice)}Two maps differ by "

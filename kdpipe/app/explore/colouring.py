@@ -53,10 +53,12 @@ class Colouring:
     format: str = ".2f"
 
     def field(self, at: int) -> str:
+        """The column of map ``at`` that is coloured by."""
         return f"{self.column}_{at}" if self.own else self.column
 
     @property
     def in_words(self) -> bool:
+        """Whether its values are words, which have a legend, and no numbers, which have a scale."""
         return self.look in ("class", "verdict", "outcome")
 
 

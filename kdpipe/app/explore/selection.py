@@ -98,7 +98,7 @@ def show_selection(study: Study, choice: Choice, picked: Sequence[int]) -> None:
     chosen = order.join(choice.facts, on="sample_id", how="left", maintain_order="left")
     st.text(sentence(chosen, choice))
     if chosen.height > MOST_LINKED:
-        st.caption(f"The link to this view keeps the first {MOST_LINKED} of these {chosen.height} images.")
+        st.caption(f"The link to what is shown keeps the first {MOST_LINKED} of these {chosen.height} images.")
     _pictures(study, chosen, choice)
     with page.section("The counts"):
         _counts(study, chosen, choice)
@@ -329,6 +329,7 @@ class Neighbourhood:
     single: bool
 
     def times(self, count: int) -> str:
+        """How often an image is a neighbour, behind its name; a single image has each once."""
         return "" if self.single else f" ×{count}"
 
 

@@ -50,6 +50,7 @@ class Choice:
 
     @property
     def view(self) -> str:
+        """How the layers on the maps became vectors."""
         return str(self.setting["view"])
 
     def title(self, at: int) -> str:

@@ -54,10 +54,12 @@ class Comparison:
 
     @property
     def both(self) -> pl.DataFrame:
+        """Rows of ``own`` and of ``null``."""
         return pl.concat([self.own, self.null])
 
     @property
     def seeds(self) -> int:
+        """How many seeds are compared."""
         return self.own.height
 
 

@@ -39,6 +39,7 @@ class MapChoice:
 
     @property
     def view(self) -> str:
+        """How the layers on the maps became vectors."""
         return str(self.setting["view"])
 
     @property
@@ -48,6 +49,7 @@ class MapChoice:
 
     @property
     def panels(self) -> list[maps.Panel]:
+        """The panels that there are maps for."""
         return maps.panels_of(self.networks, self.layers, self.columns, self.points, self.scores)
 
 

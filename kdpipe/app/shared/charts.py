@@ -36,6 +36,7 @@ class Unchecked:
         self._chart = chart
 
     def to_dict(self) -> dict[str, Any]:
+        """The specification, as Streamlit asks a chart of Altair for it."""
         return self._chart.to_dict(validate=CHECKED)
 
 

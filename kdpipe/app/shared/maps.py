@@ -73,6 +73,7 @@ class Colouring:
     fade: str = "misplacement"
 
     def field(self, row: int) -> str:
+        """The column of the wide table that colours the panels of ``row``."""
         return {"class": "colour", "prediction": f"p_{row}", "correctness": f"c_{row}"}[self.by]
 
     def values(self, field: str) -> pl.Expr:

@@ -210,7 +210,7 @@ def vega_chart(
 
 
 def _signed(study: Study, transient: Sequence[str] = ()) -> altair.TitleParams:
-    """Study, hash and the link to this view, small, below a chart: what a saved figure needs to be found again."""
+    """Study, hash and the link to what is shown, small, below a chart: what a saved figure needs to be found again."""
     kept = (name for name in sorted(st.query_params) if name not in transient and not name.startswith(_OPEN))
     asked = {name: st.query_params.get_all(name) for name in kept}
     link = f"{st.context.url or ''}?{urlencode({**asked, 'study': [study.name]}, doseq=True)}"

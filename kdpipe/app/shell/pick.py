@@ -1,4 +1,4 @@
-"""What a visitor can pick. Every pick is kept in the address, so that a link shows the same view.
+"""What a visitor can pick. Every pick is kept in the address, so that a link shows the same.
 
 A value in the address that is not offered falls back to the default, and the page says so once.
 """

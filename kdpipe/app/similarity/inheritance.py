@@ -11,6 +11,7 @@ from kdpipe.artifacts.store import Study
 
 
 def credit_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
+    """Whose neighbours an image has: gained less lost by depth, and each kind by layer."""
     st.header("Whose neighbours")
     chosen = scope.filter(pl.col("series").is_in(list(colours)))
     means = credit.of_networks(study, chosen, view)
@@ -84,6 +85,7 @@ def credit_part(
 
 
 def dark_section(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
+    """How far a layer puts classes in the order in which the teacher finds them alike."""
     st.header("Dark knowledge")
     rows = study.frame("layer_measures", network_id=scope["network_id"].to_list(), view=view, measure="dark_knowledge")
     st.markdown(

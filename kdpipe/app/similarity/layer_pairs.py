@@ -73,6 +73,7 @@ def depth_part(
     study: Study, networks: pl.DataFrame, scope: pl.DataFrame, pairs: pl.DataFrame, measure: dict[str, Any], view: str,
     colours: dict[str, str],
 ) -> None:  # fmt: skip
+    """Similarity to the teacher, or to plain, of layers at the same depth."""
     st.header("At the same depth")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         whom = pick.one("Alike to", [TEACHER, PLAIN], "whom", look="segments")

@@ -176,7 +176,7 @@ def show_citing(study: Study) -> None:
         "Point at a chart (or tap it): buttons appear above its upper right corner. **Download as PNG** saves pixels, "
         "at least twice as many as on the screen, for slides; **SVG** saves a drawing that stays sharp at every size, "
         "for papers. What you see is saved, in the colours of your theme: pick first, then save, and take the light "
-        "theme for paper. Below each figure stand the study, its hash and the link that brings back this very view, so "
+        "theme for paper. Below each figure stand the study, its hash and the link that brings back exactly this, so "
         "that a figure found again can be checked. The tables below charts hold their numbers, as CSV and Parquet."
     )
     st.header("How to cite")
