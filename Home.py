@@ -3,7 +3,7 @@
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.home import overview as home
+from kdpipe.app.home import overview
 from kdpipe.app.shared import catalog
 from kdpipe.app.shell import page
 from kdpipe.app.shell.words import verbatim
@@ -38,6 +38,7 @@ WAYS = {
 
 
 def question() -> None:
+    """What the app asks, in three sentences."""
     st.title("What does distillation change inside a network?")
     st.markdown(
         "A small network, the **student**, often ends up more accurate when it learns from a larger one, the "
@@ -48,6 +49,7 @@ def question() -> None:
 
 
 def ways_in(study: Study) -> None:
+    """Three kinds of visitors, each with pages to begin at."""
     for column, (who, (what, targets)) in zip(st.columns(len(WAYS)), WAYS.items(), strict=True):
         with column, st.container(border=True, height="stretch", gap="xxsmall"):
             st.markdown(f"**{who}.** {what}")
@@ -56,6 +58,7 @@ def ways_in(study: Study) -> None:
 
 
 def about(study: Study, networks: pl.DataFrame) -> None:
+    """The study in a paragraph, with what is missing or lost in it."""
     st.header("The study")
     st.markdown(verbatim(str(study.record.get("description", ""))))
     page.missing_stages(study)
@@ -69,14 +72,14 @@ def main() -> None:
     question()
     with page.section("The verdicts"):
         st.subheader(verbatim(study.title), anchor=False)
-        if not home.cards(study):
+        if not overview.cards(study):
             st.info("This study has no distilled student with a plain one of the same seed: there is nothing to judge.")
     networks = None
     with page.section("The study"):
         networks = catalog.networks(study)
     if networks is not None:  # said once that it cannot be read
         with page.section("The picture"):
-            home.picture(study, networks)
+            overview.picture(study, networks)
         ways_in(study)
         with page.section("The study"):
             about(study, networks)

@@ -34,9 +34,10 @@ from kdpipe.engine.cache import Cache
 from kdpipe.measures import displacement, knn_recall, mutual_knn
 from kdpipe.pipeline.analysis_plan import plan_analysis
 from kdpipe.pipeline.stages.embeddings import read_vectors
-from kdpipe.pipeline.training_plan import TEACHER, Planned, plan_training
+from kdpipe.pipeline.training_plan import Planned, plan_training
 from kdpipe.representation.map_jobs import MapJob, TsneOptions, principal_components
 from kdpipe.representation.tsne import affinities, consensus, tsne
+from kdpipe.vocabulary import TEACHER
 
 Array = NDArray[Any]
 NEIGHBOURS, PULLS, STEPS, CHUNK = 15, (0.0, 0.05, 0.1, 0.2), 500, 5

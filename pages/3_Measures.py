@@ -1,125 +1,11 @@
 """Any measure by depth and by class, how much earlier a method is than plain, and every way to measure that."""
 
-from typing import Any
-
-import polars as pl
 import streamlit as st
 
-from kdpipe.app.measures import specification
-from kdpipe.app.shared import catalog, charts, curves, focus, tables
-from kdpipe.app.shared import curve_notes as beside
-from kdpipe.app.shared import verdicts as evidence
+from kdpipe.app.measures import sections, specification
+from kdpipe.app.shared import catalog, tables, verdicts
 from kdpipe.app.shared.scope import pick_scope
-from kdpipe.app.shell import page, pick
-from kdpipe.artifacts.store import Study
-from kdpipe.vocabulary import ENDPOINTS
-
-
-def depth_section(
-    study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, colours: dict[str, str]
-) -> None:
-    st.header("By depth")
-    rows = study.frame("layer_measures", network_id=scope["network_id"].to_list(), view=view)
-    measures = tables.measures_of(study, "layer", rows)
-    if measures.is_empty():
-        st.info(page.no_measures("layers"))
-        return
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        title = pick.one("Measure", measures["title"].to_list(), "measure", width=340)
-        difference = pick.one("Show", [curves.VALUES, curves.DIFFERENCE], "show", look="segments") == curves.DIFFERENCE
-        band = pick.one("Band", list(beside.BANDS), "band", look="segments", help="Over seeds or over probe images.")
-        each = pick.switch("One line for each seed", "each_seed")
-    measure = measures.row(by_predicate=pl.col("title") == title, named=True)
-    st.markdown(
-        f"**{title}.** {measure['summary']} {beside.BETTER[measure['direction']][difference]} *{measure['citation']}*"
-    )
-    found = tables.by_depth(rows.filter(pl.col("measure") == measure["measure"]), scope, study.layers)
-    having = rows.filter(pl.col("low").is_not_null())["measure"].unique().to_list()
-    intervals = measures.filter(pl.col("measure").is_in(having))["title"].to_list()
-    said = beside.bands(band, each, measure, intervals, difference)
-    ends = beside.BANDS[band if title in intervals and not difference else "seeds"]
-    start = tables.baselines(study, networks, scope, view, measure["measure"])
-    shown, baselines, null = curves.shown(found, start, scope, difference)
-    if difference and shown.is_empty():
-        st.info(curves.NO_PARTNER)
-        return
-    what = f"{title}, minus plain of the same seed" if difference else title
-    chart = charts.depth_curves(
-        shown, colours, what, each, baselines=baselines, band="images" if ends[0] == "low" else "seeds", null=null
-    )
-    page.chart(study, chart, "depth", curves.takeaway(shown, colours, what, ends))
-    seeds = scope.filter(catalog.STUDENT)["seed"].n_unique()
-    drawn = shown["network_id"].n_unique()
-    st.caption(
-        f"{drawn} network{'s' * (drawn != 1)}"
-        + (f", {seeds} seed{'s' * (seeds != 1)}. " if seeds else ". ")
-        + ("Line: mean over seeds. " if seeds and not each else "")
-        + said
-        + beside.grey(shown, colours)
-        + " Dots are layers. Views and widths differ in scale: compare curves of one view and one architecture. "
-        + (beside.null(null) if null is not None else beside.floors(measure, shown, baselines))
-    )  # fmt: skip
-    name = f"{study.name}-{measure['measure']}-{view}{'-minus-plain' * difference}"
-    page.table_by_layer(shown, colours, name, ends)
-    page.data_note(study)
-    class_part(study, scope, view, measure, colours)
-
-
-@st.fragment
-def class_part(study: Study, scope: pl.DataFrame, view: str, measure: dict[str, Any], colours: dict[str, str]) -> None:
-    """One layer class by class; another layer reruns this part alone."""
-    with page.section("The classes"):
-        st.subheader("Class by class")
-        name, names = measure["measure"], study.record["data"]["class_names"]
-        rows = study.frame("class_measures", network_id=scope["network_id"].to_list(), view=view, measure=name)
-        if rows.is_empty():
-            st.caption(f"{measure['title']} has no value for a single class.")
-            return
-        drawn = tables.students(scope) or scope["network_id"].to_list()
-        layers = catalog.columns_of(study.layers.filter(pl.col("view") == view), drawn)["layer"].to_list()
-        layer = pick.one("Layer", layers, "class_layer", first=layers[-1], look="pills")
-        values, order, left_out = tables.by_class(rows, scope, study.layers, layer, names, colours)
-        page.chart(
-            study, charts.class_dots(values, colours, order, measure["title"]), "classes_chart",
-            f"{measure['title']} of each class at {layer}. {beside.classes(values, order, colours)}",
-        )  # fmt: skip
-        st.caption(
-            "A dot is the mean over seeds, the line through it runs from the lowest seed to the highest. Classes are "
-            "sorted by distilled (mean of the methods in colour) less plain, or stand in their own order without one. "
-            "A class has few images, so small gaps may be chance."
-            + (f" {left_out} classes in between are in the table only." if left_out else "")
-        )
-        page.table_beside(values, f"{study.name}-{name}-{layer}-classes", "classes")
-
-
-def earlier_section(study: Study, networks: pl.DataFrame, cell: dict[str, Any], colours: dict[str, str]) -> None:
-    st.markdown(
-        "**Area**: how far distilled is ahead of plain (shaded, grey where it is behind) before the last layer, in the "
-        "measure's unit times depth. **Advance**: how much less depth it needs to be where plain ends (arrow)."
-    )
-    rows = evidence.of_cell(study.comparisons, cell).filter(against="plain")
-    for column, endpoint in zip(st.columns(2), ENDPOINTS, strict=True):
-        with column:
-            st.subheader(ENDPOINTS[endpoint].full_title)
-            pair = curves.pair_of(study, networks, cell, endpoint)
-            if pair is None:
-                st.info("The study has no curves of this endpoint for both: it takes its measure in this view.")
-                continue
-            mine = {row["quantity"]: row for row in rows.filter(measure=endpoint).rows(named=True)}
-            area = curves.area_in_words(mine.get("early_abc"), evidence.epsilon_of(study, endpoint))
-            advance = curves.advance_in_words(mine.get("advance"), pair)
-            own = colours.get(pair.name) or focus.colours(study, networks, [pair.name])[pair.name]
-            chart = curves.earlier_chart(pair, {"plain": colours["plain"], pair.name: own}, ENDPOINTS[endpoint].title)
-            alt = f"{ENDPOINTS[endpoint].full_title} of {pair.name} and plain by relative depth. {area} {advance}"
-            page.chart(study, chart, f"earlier_{endpoint}", alt)
-            st.markdown(area)
-            st.markdown(advance)
-    st.caption(
-        "Thick: means over seeds; thin: each seed. The arrow is that of the mean curves, the thin spans are those of "
-        "the seeds, which the number is the mean of. Curves are straight between layers, so an advance is no finer "
-        "than they are. Intervals are over seeds and images, for this teacher."
-    )
-    page.table_beside(curves.quantities(rows), f"{study.name}-{cell['method_label']}-earlier", "earlier")
+from kdpipe.app.shell import page
 
 
 def main() -> None:
@@ -140,15 +26,15 @@ def main() -> None:
         if not tables.students(scope) and networks.filter(catalog.TRAINED_STUDENT).height:
             st.info("No student was trained to the end on this label budget: what follows is the teacher.")
         with page.section("The measures by depth"):
-            depth_section(study, networks, scope, view, colours)
+            sections.show_depth(study, networks, scope, view, colours)
         with page.section("Area and advance"):
             st.header("How much earlier")
-            verdicts = study.verdicts.filter(claim="earlier")
-            if verdicts.is_empty():
+            judged = study.verdicts.filter(claim="earlier")
+            if judged.is_empty():
                 st.info("This study compares no distilled student with a plain one of the same seed.")
                 return
-            cell = evidence.pick_cell(verdicts, "comparison")
-            earlier_section(study, networks, cell, colours)
+            cell = verdicts.pick_cell(judged, "comparison")
+            sections.show_earlier(study, networks, cell, colours)
             specification.section(study, cell)
 
 

@@ -1,4 +1,4 @@
-"""Who is like whom: layers beside layers, likeness by depth, whose neighbours an image has, and dark knowledge."""
+"""Who is like whom: layers with layers, similarity by depth, whose neighbours an image has, and dark knowledge."""
 
 from typing import Any
 
@@ -8,8 +8,7 @@ import streamlit as st
 from kdpipe.app.shared import catalog, tables
 from kdpipe.app.shared.scope import pick_scope
 from kdpipe.app.shell import page, pick
-from kdpipe.app.similarity import inheritance as handed_over
-from kdpipe.app.similarity import layer_pairs as likeness
+from kdpipe.app.similarity import inheritance, layer_pairs
 from kdpipe.artifacts.store import Study
 
 
@@ -34,7 +33,8 @@ def main() -> None:
     st.title("Similarity")
     st.markdown(
         "Is a distilled student more like its teacher than plain is, inside, and by more than two plain students "
-        "differ that merely started elsewhere? Layers are compared by how they arrange the same probe images."
+        "differ that only began from other initial weights? Layers are compared by how they arrange the same probe "
+        "images."
     )
     with page.section("The similarity"):
         networks = catalog.networks(study)
@@ -46,13 +46,13 @@ def main() -> None:
         with page.section("The pairs of layers"):
             if picked := pick_measure(study, scope, view):
                 pairs, measure, shown = picked
-                likeness.heat_part(study, scope, pairs, measure)
-                with page.section("Likeness by depth"):
-                    likeness.depth_part(study, networks, scope, pairs, measure, shown, colours)
+                layer_pairs.heat_part(study, scope, pairs, measure)
+                with page.section("The similarity by depth"):
+                    layer_pairs.depth_part(study, networks, scope, pairs, measure, shown, colours)
         with page.section("The neighbours"):
-            handed_over.credit_section(study, scope, view, colours)
+            inheritance.credit_section(study, scope, view, colours)
         with page.section("Dark knowledge"):
-            handed_over.dark_section(study, networks, scope, view, colours)
+            inheritance.dark_section(study, networks, scope, view, colours)
         page.data_note(study)
 
 

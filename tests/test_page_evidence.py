@@ -1,4 +1,4 @@
-"""The page of evidence: the verdicts of the artifacts, what they mean, and what remains of an effect."""
+"""The page of evidence: the verdicts of the artifacts, what they mean, and what remains after its controls."""
 
 from __future__ import annotations
 

@@ -12,9 +12,8 @@ from app_pages import chart_rows, says, show
 from synthetic import Recipe, write_toy_study
 from visits import Visitor
 
-from kdpipe.app.flips import calibration, slices
+from kdpipe.app.flips import calibration, replacement, slices
 from kdpipe.app.flips import outcomes as flips
-from kdpipe.app.flips import replacement as trade
 from kdpipe.app.shell import images
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import Study, open_study, write_study
@@ -56,7 +55,7 @@ def test_every_part_is_drawn_with_words_for_it(root: Path) -> None:
     assert "**null**" in says(app.caption)
 
 
-def test_the_counts_are_those_of_the_table_with_the_null_beside(root: Path) -> None:
+def test_the_counts_are_those_of_the_table_with_the_null(root: Path) -> None:
     study = open_study(root / "toy")
     expected = study.frame("flips", network_id=KD).filter(pl.col("label").is_null())
     app = show(FLIPS)
@@ -67,7 +66,7 @@ def test_the_counts_are_those_of_the_table_with_the_null_beside(root: Path) -> N
         assert mine["mean"] == pytest.approx(expected[kind].mean())
         assert (mine["lowest"], mine["highest"]) == (expected[kind].min(), expected[kind].max())
     fixed = tile(app, "Fixed")
-    assert fixed.value == f"{expected['fixed'].mean():.1f}" and "by another start" in fixed.delta
+    assert fixed.value == f"{expected['fixed'].mean():.1f}" and "by other initial weights" in fixed.delta
 
 
 def test_one_seed_is_compared_with_the_second_start_of_that_seed(root: Path) -> None:
@@ -106,7 +105,7 @@ def test_a_study_without_flips_says_so(root: Path) -> None:
     assert not app.error and "nothing can be flipped" in says(app.info)
 
 
-def test_answers_stand_beside_those_of_plain_and_of_the_teacher(root: Path) -> None:
+def test_answers_are_compared_with_those_of_plain_and_of_the_teacher(root: Path) -> None:
     app = show(FLIPS, beside="teacher", **{"open-answers": "true", "open-networks": "true"})
     shown = [table.value for table in app.dataframe]
     assert any({"fixed", "broken", "churn"} <= set(table.columns) for table in shown)
@@ -116,7 +115,7 @@ def test_answers_stand_beside_those_of_plain_and_of_the_teacher(root: Path) -> N
 # ------------------------------------------------------------------------------- in the teacher's place
 
 
-def test_the_student_stands_beside_its_teacher_first(root: Path) -> None:
+def test_the_student_is_compared_with_its_teacher_first(root: Path) -> None:
     study = open_study(root / "toy")
     networks = {row["network_id"]: row for row in study.networks.rows(named=True)}
     own, teacher = [networks[name] for name in KD], networks["teacher"]
@@ -134,13 +133,13 @@ def test_the_student_stands_beside_its_teacher_first(root: Path) -> None:
     plain = [row["test_accuracy"] for row in networks.values() if row["network_id"].startswith("small-plain-f1-")]
     labels = study.networks.filter(network_id="small-plain-f1-s0")["labelled_images"].item()
     more = f"plain ({labels:,} labels) {100 * sum(plain) / len(plain):.1f} %"
-    assert "Students without this teacher, beside kd" in says(app.caption)
+    assert "Students without this teacher, to compare with kd" in says(app.caption)
     assert more in says(app.caption)
 
 
 def test_equal_sizes_are_not_called_fewer() -> None:
-    assert trade.times(100, 100.2) == "as many"
-    assert trade.times(50, 100) == "2 times fewer" and trade.times(100, 50) == "2 times more"
+    assert replacement.times(100, 100.2) == "as many"
+    assert replacement.times(50, 100) == "2 times fewer" and replacement.times(100, 50) == "2 times more"
 
 
 # ------------------------------------------------------------------------------- images
@@ -253,7 +252,7 @@ def test_slices_are_of_the_network_that_is_replaced(root: Path) -> None:
 @pytest.mark.browser
 def test_a_picture_leads_to_its_page_and_a_link_keeps_what_was_picked(visitor: Visitor) -> None:
     page = visitor.open("/Flips?study=toy&outcome=broken")
-    assert "another start:" in page.locator(".kd-gallery figcaption").first.inner_text()
+    assert "other initial weights:" in page.locator(".kd-gallery figcaption").first.inner_text()
     page.locator(".st-key-outcome button", has_text="inherited").click()
     visitor.settle()
     assert "outcome=inherited" in page.url

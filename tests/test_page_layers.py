@@ -303,7 +303,8 @@ def test_an_image_that_is_not_drawn_is_said_not_to_be_ringed(root: Path) -> None
 
 
 def test_names_in_the_large_map_stay_text() -> None:
-    assert morph._quoted("o'clock \\ \n") == "'o\\'clock \\\\  '"
+    name = "o'clock \"\\ \n"
+    assert f"[{json.dumps(name)}][n0]" in morph._where("network", "n", [name])
 
 
 # ------------------------------------------------------------------------------- the blind test

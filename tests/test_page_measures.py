@@ -236,7 +236,8 @@ def test_specifications_are_those_of_the_table(root: Path) -> None:
     for frame in drawn:
         assert frame["estimate"].is_sorted() and frame["way"].is_unique().all()
         assert frame.filter(kind="fixed in advance").height == 1
-    assert f"The interval (over seeds and images) of {rows.filter(pl.col('low') > 0).height} lies" in says(app.caption)
+    above = rows.filter(pl.col("low") > 0).height
+    assert f"The interval of {above} of {rows.height} specifications lies above 0" in says(app.caption)
     named = specification.rows_of(rows.with_columns(against=pl.lit("x")), ["x", "plain"])
     assert named["way"].str.starts_with("x: ").all()
 
@@ -369,7 +370,7 @@ def test_a_difference_is_picked_and_stays_in_the_address(visitor: Visitor) -> No
     page.locator(".st-key-show").get_by_text("difference to plain").click()
     visitor.settle()
     assert "show=difference" in page.url
-    page.get_by_text("what another start alone moves").wait_for(timeout=15_000)
+    page.get_by_text("what other initial weights alone move").wait_for(timeout=15_000)
     assert len({dot["fill"] for dot in visitor.dots()}) == 3  # the control and two methods
     page.get_by_text("The numbers").first.click()
     with page.expect_download() as download:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from synthetic import LAYERS, MANY, Recipe, write_toy_study
 from visits import Visitor
 
 from kdpipe.app.sample import layers as sample
-from kdpipe.app.sample import probabilities as beliefs
+from kdpipe.app.sample import probabilities
 from kdpipe.app.shared import catalog
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.schema import TABLES
@@ -21,7 +22,7 @@ from kdpipe.measures import prediction_depth
 
 SAMPLE = "pages/8_Sample.py"
 HEADLINE = [
-    "teacher", *(f"{name}, seed {seed}" for name in ("plain", "second start", "kd") for seed in (0, 1)),
+    "teacher", *(f"{name}, seed {seed}" for name in ("plain", "second initialisation", "kd") for seed in (0, 1)),
 ]  # fmt: skip
 
 
@@ -200,7 +201,11 @@ def test_it_begins_with_the_temperature_of_the_loss(root: Path) -> None:
 
 
 def test_a_class_name_cannot_end_an_expression() -> None:
-    assert beliefs._quoted("it's") == r"'it\'s'" and beliefs._quoted("a\\") == r"'a\\'"
+    for name in ("it's", 'a "b"', "a\\", "a\nb"):
+        shares = pl.DataFrame({"series": ["kd"], "role": ["distilled"], "class_name": [name], "share": [1.0]})
+        chart, _ = probabilities.dark_knowledge(shares, {"kd": "#e76300"}, name)
+        expression = chart.to_dict()["layer"][0]["encoding"]["y"]["axis"]["labelExpr"]
+        assert expression == f"datum.value === {json.dumps(name)} ? '✓ ' + datum.value : datum.value"
 
 
 # ------------------------------------------------------------------------------- neighbours and heat-maps

@@ -1,4 +1,4 @@
-"""The page of similarity: heat maps of pairs, likeness by depth, neighbours and their null, dark knowledge."""
+"""The page of similarity: heat maps of pairs, similarity by depth, neighbours and their null, dark knowledge."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_four_heat_maps_are_means_over_seeds_with_their_range(root: Path) ->
     assert not app.error
     cells = cells_of(app)
     assert cells["pair"].unique(maintain_order=True).to_list() == [
-        "kd with the teacher", "plain with the teacher", "kd with plain", "plain, second start, with plain",
+        "kd with the teacher", "plain with the teacher", "kd with plain", "plain, second initialisation, with plain",
     ]  # fmt: skip
     study = open_study(root / "toy")
     of = study.similarity.join(study.networks, on="network_id").filter(
@@ -70,7 +70,7 @@ def test_the_four_heat_maps_are_means_over_seeds_with_their_range(root: Path) ->
         "kd with the teacher": of.filter(method_label="kd", other_id="teacher"),
         "plain with the teacher": of.filter(method_label="plain", other_id="teacher"),
         "kd with plain": of.filter(pl.col("other_id") != "teacher", method_label="kd"),
-        "plain, second start, with plain": seconds.filter(pl.col("other_id") != "teacher"),
+        "plain, second initialisation, with plain": seconds.filter(pl.col("other_id") != "teacher"),
     }.items():
         found = cells.filter(pair=name, layer="layer2", other_layer="layer3").row(0, named=True)
         expected = [rows["value"].mean(), rows["value"].min(), rows["value"].max()]
@@ -158,7 +158,7 @@ def _without_pairs(frame: Any) -> Any:
 # ------------------------------------------------------------------------------- by depth
 
 
-def test_likeness_to_the_teacher_and_its_difference_to_plain_by_seed(root: Path) -> None:
+def test_similarity_to_the_teacher_and_its_difference_to_plain_by_seed(root: Path) -> None:
     app = show(PAGE, view=GAP)
     kd = means_of(app, "alike").filter(series="kd", layer="layer2").row(0, named=True)
     assert [kd[name] for name in ("mean", "lowest", "highest")] == pytest.approx([0.905, 0.9, 0.91], abs=1e-6)
@@ -166,10 +166,12 @@ def test_likeness_to_the_teacher_and_its_difference_to_plain_by_seed(root: Path)
     moved = means_of(app, "alike")
     kd = moved.filter(series="kd", layer="layer2").row(0, named=True)
     assert [kd[name] for name in ("mean", "lowest", "highest")] == pytest.approx([0.15, 0.15, 0.15], abs=1e-6)
-    assert "plain" not in moved["series"].to_list() and "Grey band: what another start alone moves" in says(app.caption)
+    assert "plain" not in moved["series"].to_list() and "Grey band: what other initial weights alone move" in says(
+        app.caption
+    )
 
 
-def test_likeness_to_plain_holds_plain_against_its_first_seed(root: Path) -> None:
+def test_similarity_to_plain_holds_plain_against_its_first_seed(root: Path) -> None:
     app = show(PAGE, view=GAP, whom="plain of the same seed")
     means = means_of(app, "alike")
     assert means.filter(series="plain", layer="layer1")["seeds"].item() == 1
@@ -359,6 +361,23 @@ def test_a_figure_is_saved_as_drawing_and_as_pixels_with_hash_and_link(visitor: 
         frame.locator("button[aria-label^='Download as PNG']").click()
     pixels.value.save_as(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.browser
+def test_without_reacts_own_fields_there_is_no_button_for_drawings_and_all_else_works(visitor: Visitor) -> None:
+    visitor.page.add_init_script(
+        "const keys = Object.keys; Object.keys = (of) => keys(of).filter((key) => !key.startsWith('__reactFiber'));"
+    )
+    page = visitor.open("/Similarity?study=toy")
+    frame = page.locator(FRAME).first
+    frame.scroll_into_view_if_needed()
+    frame.locator(CHART).hover()
+    pixels = frame.locator("button[aria-label^='Download as PNG']")
+    pixels.wait_for(timeout=15_000)
+    frame.locator(CHART).hover(position={"x": 60, "y": 60})
+    assert not page.locator(".kd-svg").count()
+    with page.expect_download():
+        pixels.click()
 
 
 @pytest.mark.browser

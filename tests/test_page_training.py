@@ -64,10 +64,10 @@ def test_a_diverged_network_is_marked_and_named(root: Path) -> None:
     networks, losses = catalog.networks(study), _lines(root, "loss")
     assert "no longer finite (kd, 10% of labels, seed 99 at step 31)" in training.diverged_in_words(networks, losses)
     rows = _history(("kd", 0, 10, 0.5, "trained"), ("kd", 1, 10, 0.4, "diverged"), ("x", 1, 10, 0.3, "diverged"))
-    spec = training.curves(rows, {"kd": "#e76300"}, "accuracy").to_dict()
+    spec = training.accuracy_chart(rows, {"kd": "#e76300"}, "accuracy").to_dict()
     crosses = [layer["mark"]["color"] for layer in spec["layer"] if layer["mark"].get("shape") == "cross"]
     assert set(crosses) == {"#e76300", "#9aa0a6"}
-    assert "2 networks diverged" in training.curves_in_words(rows, {"kd": ""}, "accuracy")
+    assert "2 networks diverged" in training.accuracy_in_words(rows, {"kd": ""}, "accuracy")
 
 
 def test_terms_of_a_loss_add_up_and_are_drawn_as_they_are_asked_for(root: Path) -> None:

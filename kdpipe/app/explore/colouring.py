@@ -30,7 +30,7 @@ class Colouring:
     """Something a dot can be coloured by.
 
     Args:
-        title: what it is called, in the control and the address.
+        title: what it is called, in the picker and the address.
         column: of :func:`facts`; with ``_0`` or ``_1`` behind it where each map has its own values.
         own: whether each map has its own values.
         look: how it becomes colour.
@@ -53,14 +53,16 @@ class Colouring:
     format: str = ".2f"
 
     def field(self, at: int) -> str:
+        """The column of map ``at`` that is coloured by."""
         return f"{self.column}_{at}" if self.own else self.column
 
     @property
     def in_words(self) -> bool:
+        """Whether its values are words, which have a legend, and no numbers, which have a scale."""
         return self.look in ("class", "verdict", "outcome")
 
 
-_BESIDE = "only of students that have a plain one of the same seed and a teacher"
+_PAIRED = "only of students that have a plain one of the same seed and a teacher"
 QUANTITIES = (
     Colouring("class", "class_name", False, "class", "true class", "The image's true class.", "samples"),
     Colouring("prediction", "answer", True, "class", "answer", "The class that each map's network answers."),
@@ -68,7 +70,7 @@ QUANTITIES = (
     Colouring(
         "what distillation did", "outcome", True, "outcome", "from plain to the student",
         "From plain to the student of the same seed: kept (both right), fixed (wrong, then right), broken (right, then "
-        "wrong) or wrong (both).", "sample_flips", _BESIDE,
+        "wrong) or wrong (both).", "sample_flips", _PAIRED,
     ),
     Colouring("confidence", "confidence", True, "sequential", "softmax probability of the answer",
              "The softmax probability of the answer, which is not how often such answers are right.",
@@ -79,7 +81,7 @@ QUANTITIES = (
              lacking="the study did not measure its layers", limits=(0.0, 1.0), format=".0%"),
     Colouring("neighbour credit", "credit", True, "diverging", "teacher's neighbours gained − lost, of 15",
              "Of the teacher's 15 nearest neighbours, those that this layer has and plain's has not, less those that "
-             "plain's has and this one has not.", "neighbour_credit", _BESIDE, format="+.0f"),
+             "plain's has and this one has not.", "neighbour_credit", _PAIRED, format="+.0f"),
     Colouring("neighbours lost by the map", "misplacement", True, "sequential", "share of 15 true neighbours lost",
              "Misplacement: the share of the image's 15 nearest neighbours in the layer's own space that are not among "
              "its 15 nearest on the map.", "maps", limits=(0.0, 1.0), format=".0%"),

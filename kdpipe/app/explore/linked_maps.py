@@ -22,7 +22,7 @@ from kdpipe.app.shell.images import with_images
 Spec = dict[str, Any]
 PICK, BRUSH, HOVER = "pick", "brush", "hover"
 _UNDER = "under_"
-_SIDE, _GAP = 430, 16  # pixels; a window of 1280 leaves 900 beside the sidebar
+_SIDE, _GAP = 430, 16  # pixels; a window of 1280 leaves 900 next to the sidebar
 _ROOM = "(containerSize()[0] || windowSize()[0] - 32)"
 _EDGES = (0.01, 0.99)  # quantiles at which colour ends: one far value would leave one colour for all others
 
@@ -79,10 +79,10 @@ def linked_maps(choice: Choice, table: pl.DataFrame, marked: Sequence[int] = ())
         for at, side in enumerate(choice.sides)
     ]  # fmt: skip
     # Streamlit makes views of a vconcat as wide as the page; of views side by side the browser breaks the row.
-    beside = {"concat": cells, "columns": {"signal": f"{_ROOM} < {len(cells) * _SIDE} ? 1 : {len(cells)}"}}
+    in_a_row = {"concat": cells, "columns": {"signal": f"{_ROOM} < {len(cells) * _SIDE} ? 1 : {len(cells)}"}}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",  # a concat alone is not known for Vega-Lite
-        **({"vconcat": cells} if choice.stacked else beside),
+        **({"vconcat": cells} if choice.stacked else in_a_row),
         "spacing": _GAP,
         "params": [clicked, framed, pointed],
         "resolve": {"scale": {"color": "shared"}},

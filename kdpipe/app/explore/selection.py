@@ -19,7 +19,7 @@ from kdpipe.app.shell import page, pick, theme
 from kdpipe.app.shell.images import Figure, gallery, strip
 from kdpipe.artifacts.store import Study
 
-KEY = "images"  # of the control, and in the address
+KEY = "images"  # of the picker, and in the address
 MOST_LINKED = 60  # images that an address keeps: more would make it longer than some programs take
 _ALL, _MARKED, _ROUND = "explore_selected", "explore_marked", "explore_round"
 _CLOSE, _LARGE, _MOST_GROUPS = 12, 12, 12
@@ -87,7 +87,7 @@ def picked_in(selection: dict[str, Any], choice: Choice) -> list[int]:
 
 
 def show_selection(study: Study, choice: Choice, picked: Sequence[int]) -> None:
-    """The images, what they are beside all that is shown, and their neighbours in each layer's own space."""
+    """The images, how they differ from all that is shown, and their neighbours in each layer's own space."""
     if not picked:
         st.caption(
             "Click a dot (with shift: one more), or drag a rectangle around some, to see which images they are, how "
@@ -98,17 +98,18 @@ def show_selection(study: Study, choice: Choice, picked: Sequence[int]) -> None:
     chosen = order.join(choice.facts, on="sample_id", how="left", maintain_order="left")
     st.text(sentence(chosen, choice))
     if chosen.height > MOST_LINKED:
-        st.caption(f"The link to this view keeps the first {MOST_LINKED} of these {chosen.height} images.")
+        st.caption(f"The link to what is shown keeps the first {MOST_LINKED} of these {chosen.height} images.")
     _pictures(study, chosen, choice)
     with page.section("The counts"):
         _counts(study, chosen, choice)
     with page.section("The neighbours"):
         _neighbours(study, chosen, choice)
-    page.table_beside(table(chosen, choice), f"{study.name}-selection", "selection", "The selected images as a table")
+    page.folded_table(table(chosen, choice), f"{study.name}-selection", "selection", "The selected images as a table")
 
 
 def sentence(chosen: pl.DataFrame, choice: Choice) -> str:
-    """The most frequent class of the selection, and what each network answers rightly, beside all that is shown."""
+    """The most frequent class of the selection, and what each network answers rightly, compared with all that is "
+    "shown."""
     total, shown = chosen.height, choice.shown
     if total == 1:
         row = chosen.row(0, named=True)
@@ -239,7 +240,7 @@ def count_bars(order: Sequence[str]) -> dict[str, Any]:
 def _counts(study: Study, chosen: pl.DataFrame, choice: Choice) -> None:
     if chosen.height < 2:
         return
-    st.header("Beside all that is shown")
+    st.header("Compared with all that is shown")
     every = counts(chosen, choice.shown, "class_name")
     classes, told = every.head(_MOST_GROUPS), answer_counts(chosen, choice)
     # The link in the signature is for what it can restore: few images.
@@ -255,7 +256,7 @@ def _counts(study: Study, chosen: pl.DataFrame, choice: Choice) -> None:
         "whether a difference is more than chance."
         + (f" {left_out} classes with fewer images are in the table only." if left_out else "")
     )
-    page.table_beside(pl.concat([every, told]), f"{study.name}-selection-counts", "counts")
+    page.folded_table(pl.concat([every, told]), f"{study.name}-selection-counts", "counts")
 
 
 def answer_counts(chosen: pl.DataFrame, choice: Choice) -> pl.DataFrame:
@@ -328,6 +329,7 @@ class Neighbourhood:
     single: bool
 
     def times(self, count: int) -> str:
+        """How often an image is a neighbour, behind its name; a single image has each once."""
         return "" if self.single else f" ×{count}"
 
 

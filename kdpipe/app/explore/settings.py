@@ -22,7 +22,7 @@ _ANSWERS = ("all", "right", "wrong")
 _DIFFER = "differ"
 _OUTCOMES = ("kept", "fixed", "broken", "wrong", "inherited")
 _LEFT, _RIGHT = "left", "right"
-_BESIDE_EACH_OTHER, _BELOW = "side by side", "stacked"
+_IN_A_ROW, _BELOW = "side by side", "stacked"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the controls ask for."""
+    """What the pickers ask for."""
 
     sides: list[Side]
     setting: Mapping[str, object]
@@ -51,6 +51,7 @@ class Choice:
 
     @property
     def view(self) -> str:
+        """How the layers on the maps became vectors."""
         return str(self.setting["view"])
 
     def title(self, at: int) -> str:
@@ -64,7 +65,7 @@ class Choice:
 
 
 def pick_choice(study: Study, networks: pl.DataFrame) -> Choice | None:
-    """All controls, and what they ask for; None where the study has no maps."""
+    """All pickers, and what they ask for; None where the study has no maps."""
     mapped, projectors = networks.filter("mapped"), projectors_of(study)
     if mapped.is_empty() or not projectors:
         return None
@@ -110,8 +111,8 @@ def _pick_setting(study: Study, projector: str) -> dict[str, object]:
 def _pick_stacked() -> bool:
     """Two maps below each other are as wide as the page, which is the only way on a phone."""
     phone = "Mobi" in (st.context.headers.get("User-Agent") or "")
-    first = _BELOW if phone else _BESIDE_EACH_OTHER
-    return pick.one("Maps", (_BESIDE_EACH_OTHER, _BELOW), "maps", first=first, look="segments") == _BELOW
+    first = _BELOW if phone else _IN_A_ROW
+    return pick.one("Maps", (_IN_A_ROW, _BELOW), "maps", first=first, look="segments") == _BELOW
 
 
 def _pick_sides(study: Study, mapped: pl.DataFrame, projector: str, setting: Mapping[str, object]) -> list[Side]:
@@ -134,13 +135,13 @@ def _pick_sides(study: Study, mapped: pl.DataFrame, projector: str, setting: Map
         own = ordered[ids[label]]
         layer = pick.one("Its layer", own, "layer", first=own[-1], width=120)
     with right, st.container(horizontal=True, vertical_alignment="bottom"):
-        beside = pick.one("Right map", [_ALONE, *labels], "right", first=second, width=290)
+        other_label = pick.one("Right map", [_ALONE, *labels], "right", first=second, width=290)
         picked = [(label, layer)]
-        if beside != _ALONE:
-            other = ordered[ids[beside]]
+        if other_label != _ALONE:
+            other = ordered[ids[other_label]]
             asked = pick.one("Its layer", [_SAME_DEPTH, *other], "right_layer", width=130)
             near = other[nearest_place(own.index(layer), len(own), len(other))]
-            picked.append((beside, near if asked == _SAME_DEPTH else asked))
+            picked.append((other_label, near if asked == _SAME_DEPTH else asked))
     scores = study.frame("map_measures", network_id=[ids[name] for name, _ in picked], projector=projector)
     scores = scores.filter(same_setting(setting))
     return [
@@ -236,7 +237,7 @@ def _credit(study: Study, side: Side, view: str) -> pl.DataFrame:
 
 
 def _shared(study: Study, table: pl.DataFrame, sides: Sequence[Side]) -> pl.DataFrame:
-    """Where a student stands beside the plain network or teacher that it is held against, that map has its values."""
+    """Where a student is next to the plain network or teacher that it is compared with, that map has its values."""
     for at, other in ((0, 1), (1, 0)) if len(sides) == 2 else ():
         own = study.scan("sample_flips").filter(pl.col("network_id") == sides[other].network_id)
         against = {name for row in own.select("plain_id", "teacher_id").unique().collect().rows() for name in row}
@@ -288,4 +289,4 @@ def borrowed(choice: Choice) -> str:
         return ""
     first, second = (choice.facts[choice.quantity.field(at)] for at in (0, 1))
     same = first.count() and first.equals(second) and choice.sides[0].network_id != choice.sides[1].network_id
-    return "Both maps show the student's values: the other network is what it is held against. " if same else ""
+    return "Both maps show the student's values: the other network is what it is compared with. " if same else ""

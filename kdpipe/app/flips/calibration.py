@@ -18,7 +18,7 @@ FEWEST = 5  # images that a bin needs to be drawn
 
 
 def named(compared: Comparison) -> pl.DataFrame:
-    """network_id and series of teacher, plain, the student and plain's second start, a row a network."""
+    """network_id and series of teacher, plain, the student and plain's second initialisation, a row a network."""
     parts = [compared.own.select(network_id=f"{name}_id", series=pl.lit(name)) for name in ("teacher", "plain")]
     together = pl.concat([*parts, compared.both.select("network_id", "series")])
     return together.unique("network_id", keep="first", maintain_order=True)

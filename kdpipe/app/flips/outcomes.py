@@ -1,7 +1,7 @@
 """What a student answers otherwise than plain: fixed, broken and inherited errors, and which classes it mixes up.
 
-Everything is counted on the probe images, seed by seed, and held beside a plain student that was
-started again from other initial weights: what such a start alone flips is the null.
+Everything is counted on the probe images, seed by seed, and compared with a plain student that was
+started again from other initial weights: what other initial weights alone flip is the null.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TRIO = ("network_id", "plain_id", "teacher_id")
 
 @dataclass(frozen=True)
 class Comparison:
-    """One student and method on one budget beside plain, seed by seed, and beside it plain's second start.
+    """One student and method on one budget against plain, seed by seed, and plain's second initialisation against it.
 
     ``own`` and ``null`` have network_id, plain_id, teacher_id, series and seed, a row a seed; ``null`` has
     no rows where plain was not started again, or where it is itself what was picked. ``place`` is the student's
@@ -57,15 +57,17 @@ class Comparison:
 
     @property
     def both(self) -> pl.DataFrame:
+        """Rows of ``own`` and of ``null``."""
         return pl.concat([self.own, self.null])
 
     @property
     def seeds(self) -> int:
+        """How many seeds are compared."""
         return self.own.height
 
 
 def pick_comparison(study: Study, networks: pl.DataFrame) -> Comparison | None:
-    """Student, method, budget and seeds, the headline's first; None where no student can be held beside plain."""
+    """Student, method, budget and seeds, the headline's first; None where no student can be compared with plain."""
     trios = study.scan("flips").filter(pl.col("label").is_null()).select(_TRIO).collect()
     known = networks.join(trios.drop("teacher_id"), on="network_id", maintain_order="left")
     known = known.join(trios.select("network_id", teaches="teacher_id"), on="network_id", maintain_order="left")
@@ -108,7 +110,7 @@ def _pick_among(label: str, known: pl.DataFrame, column: str, head: pl.DataFrame
 
 
 def counts_of(study: Study, compared: Comparison) -> pl.DataFrame:
-    """Rows of flips of the student and of plain's second start, with series, seed and net (fixed less broken).
+    """Rows of flips of the student and of plain's second initialisation, with series, seed and net (fixed less broken).
 
     ``label`` is empty in the rows over all classes.
     """
@@ -149,8 +151,8 @@ def in_words(summary: pl.DataFrame, series: str) -> str:
     return ", ".join(said)
 
 
-def verdict_beside_null(summary: pl.DataFrame, compared: Comparison) -> str:
-    """Whether the student's gain in right answers lies within what another start alone moves."""
+def verdict_against_null(summary: pl.DataFrame, compared: Comparison) -> str:
+    """Whether the student's gain in right answers lies within what other initial weights alone change."""
     if compared.null.is_empty():
         return "Plain was not started again from other initial weights here, so nothing tells what chance alone flips."
     net = {row["series"]: row for row in summary.filter(kind="net").rows(named=True)}
@@ -161,8 +163,8 @@ def verdict_beside_null(summary: pl.DataFrame, compared: Comparison) -> str:
         else "reaches into"
     )  # fmt: skip
     return (
-        f"Another start alone moves the balance by up to {reach} images either way; the student's range over seeds "
-        f"{where} that."
+        f"Other initial weights alone move the balance by up to {reach} images either way; the student's range over "
+        f"seeds {where} that."
     )
 
 
@@ -211,11 +213,11 @@ def class_order(by_class: pl.DataFrame, series: str) -> tuple[list[str], int]:
 def flipped(study: Study, compared: Comparison, outcome: str) -> pl.DataFrame:
     """The images that the student fixed, broke or inherited at any of the seeds, the most consistent first.
 
-    Of those as consistent, the ones first that plain's second start does least often.
+    Of those as consistent, the ones first that plain's second initialisation does least often.
 
     Returns:
         sample_id, label, class_name, display_rank, image, times (seeds at which it did), null_times (of
-        plain's second start).
+        plain's second initialisation).
     """
     ids = {"times": compared.own["network_id"].to_list(), "null_times": compared.null["network_id"].to_list()}
     happened = pl.col("inherited") if outcome == "inherited" else pl.col("outcome") == outcome
@@ -240,7 +242,7 @@ def figures(study: Study, compared: Comparison, outcome: str, shown: pl.DataFram
             lines.append(f"{row['times']} of {own} seeds")
         if null:
             alone = f"{row['null_times']} of {null}" if null > 1 else ("yes" if row["null_times"] else "no")
-            lines.append(f"another start: {alone}")
+            lines.append(f"other initial weights: {alone}")
         link = "Sample?" + urlencode({"study": study.name, "sample": row["sample_id"]})
         made.append(Figure(row["image"], lines, border, link))
     return made

@@ -11,25 +11,26 @@ import streamlit as st
 
 from kdpipe.app.flips import calibration
 from kdpipe.app.flips.outcomes import Comparison
-from kdpipe.app.methods import tables as method_tables
+from kdpipe.app.methods import tables
 from kdpipe.app.shared import catalog
+from kdpipe.app.shell import page
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One quantity of the student, and in words how it stands beside the teacher's."""
+    """One quantity of the student, and in words how it differs from the teacher's."""
 
     name: str
     value: str
-    beside: str
+    difference: str
     teacher: str
     spread: str = ""  # from the lowest seed to the highest
 
 
 def tiles(study: Study, networks: pl.DataFrame, compared: Comparison) -> list[Tile]:
-    """Accuracy, multiply-adds, parameters and calibration error of the student, each beside its teacher's."""
+    """Accuracy, multiply-adds, parameters and calibration error of the student, each with its teacher's."""
     own = networks.filter(pl.col("network_id").is_in(compared.own["network_id"].to_list()))
     teacher = networks.filter(pl.col("network_id").is_in(compared.own["teacher_id"].to_list()))
     found = []
@@ -43,7 +44,7 @@ def tiles(study: Study, networks: pl.DataFrame, compared: Comparison) -> list[Ti
     for column, name in (("macs", "Multiply-adds an image"), ("params", "Parameters")):
         if own[column].count() and teacher[column].count():
             mine, others = (float(np.mean(frame[column].drop_nulls().to_numpy())) for frame in (own, teacher))
-            found.append(Tile(name, method_tables.short(mine), times(mine, others), method_tables.short(others)))
+            found.append(Tile(name, tables.short(mine), times(mine, others), tables.short(others)))
     errors = {row["series"]: row for row in calibration.errors(study, calibration.named(compared)).rows(named=True)}
     row, alone = errors.get(compared.series), errors.get("teacher")
     if row and alone and None not in (row["mean"], alone["mean"]):
@@ -73,7 +74,7 @@ def times(mine: float, other: float) -> str:
 def show(found: list[Tile]) -> None:
     """The tiles side by side."""
     for place, tile in zip(st.columns(len(found)), found, strict=True):
-        place.metric(tile.name, tile.value, tile.beside, delta_color="off", delta_arrow="off", border=True)
+        place.metric(tile.name, tile.value, tile.difference, delta_color="off", delta_arrow="off", border=True)
 
 
 def rivals(networks: pl.DataFrame, compared: Comparison) -> str:
@@ -97,7 +98,7 @@ def rivals(networks: pl.DataFrame, compared: Comparison) -> str:
                 said.append(f"{row['series']} ({labels:,} labels) {_accuracy(row)}")
     used = max(mine.filter(here & (pl.col("series") == compared.series))["labelled_images"].to_list(), default=0)
     own = f" ({used:,} labels itself)" if used else ""
-    return f"Students without this teacher, beside {compared.series}{own}: {'; '.join(said)}." if said else ""
+    return f"Students without this teacher, to compare with {compared.series}{own}: {'; '.join(said)}." if said else ""
 
 
 def _accuracy(row: dict[str, Any]) -> str:
@@ -106,14 +107,16 @@ def _accuracy(row: dict[str, Any]) -> str:
 
 
 def section(study: Study, compared: Comparison, networks: pl.DataFrame) -> None:
+    """What changes if the student takes its teacher's place, and what the same student reaches without a teacher."""
     found = tiles(study, networks, compared)
     if not found:
         return
     st.subheader("In the teacher's place", anchor="trade")
     show(found)
-    st.caption(
+    page.notes(
         f"{verbatim(compared.series)} on {compared.budget}, mean of {compared.seeds} "
         f"seed{'s' * (compared.seeds != 1)}; below each number, how it differs from the teacher's. "
-        f"{in_words(found)} {verbatim(rivals(networks, compared))}"
+        f"{verbatim(rivals(networks, compared))}",
+        in_words(found),
     )
     st.markdown("Means can hide a class that suffers: see [the slices you would lose](#slices).")

@@ -13,7 +13,7 @@ import altair as alt
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.flips import outcomes as flips
+from kdpipe.app.flips import outcomes
 from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns
 from kdpipe.app.shell import page, pick
 from kdpipe.app.shell.theme import GREY
@@ -37,7 +37,7 @@ def factors_for(base: str) -> tuple[str, ...]:
     return tuple(name for name in FACTORS if base != "teacher" or name != TEACHER_CERTAINTY)
 
 
-def differences(study: Study, compared: flips.Comparison, base: str) -> pl.DataFrame:
+def differences(study: Study, compared: outcomes.Comparison, base: str) -> pl.DataFrame:
     """What is stored of the slices of a comparison, the largest loss first; the row of all images before them.
 
     Returns:
@@ -46,7 +46,7 @@ def differences(study: Study, compared: flips.Comparison, base: str) -> pl.DataF
         seed), excess (the difference less that on all other images), p_excess, q_excess, worst (marked, lost, and
         the excess below 0 in the same way as q).
     """
-    rows = flips.stored_of(study, "slices", compared).filter(pl.col("replaces") == base)
+    rows = outcomes.stored_of(study, "slices", compared).filter(pl.col("replaces") == base)
     names = pl.Series(
         [_name(row, study.record["data"]["class_names"]) for row in rows.rows(named=True)], dtype=pl.String
     )
@@ -172,7 +172,8 @@ def loss_ranges(parts: pl.DataFrame, whole: float, colour: str, title: Sequence[
     return alt.layer(rules, spread, dots).properties(height=160 + 23 * parts.height, usermeta=CANVAS)
 
 
-def section(study: Study, compared: flips.Comparison) -> None:
+def section(study: Study, compared: outcomes.Comparison) -> None:
+    """Where the student loses most against the teacher or plain, by class and by factor."""
     st.header("Slices you would lose", anchor="slices")
     base = pick.one("If the student replaces", REPLACES, "replaces", look="segments")
     table = differences(study, compared, base)
@@ -183,5 +184,6 @@ def section(study: Study, compared: flips.Comparison) -> None:
     st.text(words)
     page.chart(study, loss_ranges(largest, table["difference"][0], colour, title), key="slices", alt=words)
     missing = [name for name in factors_for(base) if name not in table["kind"].to_list()]
-    st.caption(about(base, table, left_out, missing))
-    page.table_beside(table, f"{study.name}-slices-{base}", "slices")
+    with st.expander("How to read this"):
+        st.caption(about(base, table, left_out, missing))
+    page.folded_table(table, f"{study.name}-slices-{base}", "slices")

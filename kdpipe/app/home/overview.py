@@ -9,8 +9,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import catalog, charts, focus, maps, tables
-from kdpipe.app.shared import verdicts as evidence
+from kdpipe.app.shared import catalog, charts, focus, maps, tables, verdicts
 from kdpipe.app.shell import page, theme
 from kdpipe.artifacts.store import Study
 from kdpipe.vocabulary import ENDPOINTS, PLAIN, VIEWS, EndpointName
@@ -24,10 +23,10 @@ _HEIGHT = 280  # pixels, legend and axis included
 
 def cards(study: Study) -> bool:
     """The study's one comparison that is not exploratory, a card a claim; False if there is none."""
-    main = evidence.primary(study)
+    main = verdicts.primary(study)
     if main is None:
         return False
-    same = evidence.of_cell(study.verdicts, main)
+    same = verdicts.of_cell(study.verdicts, main)
     titles = dict(study.claims.select("claim", "title").iter_rows())
     rows = [row for name in CLAIMED for row in same.filter(claim=name).rows(named=True)]
     for column, row in zip(st.columns(len(rows)), rows, strict=True):
@@ -39,8 +38,8 @@ def cards(study: Study) -> bool:
 def _card(study: Study, verdict: Mapping[str, Any], claim: str) -> None:
     with st.container(border=True, height="stretch"):
         st.markdown(f"**{claim}**", help=verdict["sentence"])
-        evidence.badges(verdict)
-        st.caption(effect_in_words(verdict, evidence.controls_of(study, verdict), caveats(study, verdict)))
+        verdicts.badges(verdict)
+        st.caption(effect_in_words(verdict, verdicts.controls_of(study, verdict), caveats(study, verdict)))
 
 
 def effect_in_words(verdict: Mapping[str, Any], controls: pl.DataFrame, caveats: Sequence[str] = ()) -> str:
@@ -52,7 +51,7 @@ def effect_in_words(verdict: Mapping[str, Any], controls: pl.DataFrame, caveats:
         if verdict["low"] is not None:
             number += f" ({_rounded(verdict['low'], unit)} to {_rounded(verdict['high'], unit)})"
         said.append(f"{number}, {verdict['seeds']} paired seeds.")
-    if held := evidence.remains_in_words(controls, "other explanations"):
+    if held := verdicts.remains_in_words(controls, "other explanations"):
         said.append(f"{held}.")
     said += caveats
     missing = verdict["controls_not_asked"]
@@ -72,13 +71,13 @@ def caveats(study: Study, verdict: Mapping[str, Any]) -> list[str]:
     if verdict["claim"] != "earlier":
         return said
     leading = next(iter(ENDPOINTS))
-    left = evidence.controls_of(study, verdict).filter(measure=leading).drop_nulls("estimate").sort("estimate")
+    left = verdicts.controls_of(study, verdict).filter(measure=leading).drop_nulls("estimate").sort("estimate")
     if left.height:
         said.append(f"Least is left with {left['control'][0]}: {_rounded(left['estimate'][0], _SILHOUETTE)}.")
-    epsilon = evidence.epsilon_of(study, leading)
+    epsilon = verdicts.epsilon_of(study, leading)
     if epsilon and verdict["low"] is not None and -epsilon < verdict["low"] <= verdict["high"] < epsilon:
         said.append(f"All of it lies within ±{epsilon:g}, the study's margin.")
-    shape = evidence.of_cell(study.comparisons, verdict).filter(measure=leading, quantity="shape_abc", against=PLAIN)
+    shape = verdicts.of_cell(study.comparisons, verdict).filter(measure=leading, quantity="shape_abc", against=PLAIN)
     if (shape["high"] < 0).any():
         said.append("Brought to one height, the curve rises later than plain's, not earlier.")
     return said

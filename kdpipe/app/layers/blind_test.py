@@ -136,7 +136,7 @@ def _draw(study: Study, rows: pl.DataFrame, order: list[str], layer: str, choice
         accuracy = rows.select(network=pl.col("network_id").replace({p.network_id: p.network for p in panels}),
                                test_accuracy="test_accuracy")  # fmt: skip
         scored = maps.score_table(told, scores).join(accuracy, on="network", how="left", maintain_order="left")
-        page.table_beside(scored, f"{study.name}-blind-{layer}", "scores", "Scores of these panels")
+        page.folded_table(scored, f"{study.name}-blind-{layer}", "scores", "Scores of these panels")
 
 
 def _ask(guesses: Guesses, key: tuple[str, int], order: list[str], layer: str) -> None:

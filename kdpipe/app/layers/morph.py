@@ -6,6 +6,7 @@ them, so that the eye can follow single images. What lies between two stops is n
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.layers import settings as controls
+from kdpipe.app.layers import settings
 from kdpipe.app.shared import maps
 from kdpipe.app.shared.charts import CANVAS, legend_columns
 from kdpipe.app.shell import page, pick
@@ -29,7 +30,7 @@ _LINE = 19  # pixels between lines of text in the map
 _HEAD = 70  # pixels above the dots for that text
 
 
-def show(study: Study, choice: controls.MapChoice) -> None:
+def show(study: Study, choice: settings.MapChoice) -> None:
     """One map with a slider through networks and one through layers."""
     layers, colouring = choice.columns["layer"].to_list(), choice.colouring
     panels = complete(choice.panels, len(layers))
@@ -40,25 +41,26 @@ def show(study: Study, choice: controls.MapChoice) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         network = pick.one("Start at network", networks, "start_network", width=300)
         layer = pick.one("Start at layer", layers, "start_layer", first=layers[-1], look="segments")
-        images = choice.samples.sort("display_rank").head(controls.SOME).drop("display_rank")
-        sample = controls.sample_picker(study, images, ring=True)
+        images = choice.samples.sort("display_rank").head(settings.SOME).drop("display_rank")
+        sample = settings.sample_picker(study, images, ring=True)
     images = with_images(images).with_columns(colour=colouring.values("class_name"))
     frame = table(panels, choice.points, images, colouring.fade)
     start = (networks.index(network), layers.index(layer))
     drawn = spec(frame, panels, layers, colouring, start, choice.lit, sample)
     alt = f"One map of {frame.height} images with sliders through {', '.join(networks)} and {', '.join(layers)}"
     page.vega_chart(study, frame, drawn, key="morph_chart", width="content", alt=alt)
-    st.caption(
-        f"{frame.height} images. Move the sliders below the map (arrow keys work too): dots travel from where one "
-        "network or layer has them to where the next one does. **Only the stops are networks**; what lies between is "
-        "interpolation, and says nothing. Maps of neighbouring layers are turned onto each other. Click a dot to ring "
-        f"it and follow it; faint dots: {maps.FADES[colouring.fade][0]}. Sizes and gaps of groups are the map's own "
-        f"doing. {maps.layout_in_words(choice.setting)}"
+    page.notes(
+        f"{frame.height} images. Move the sliders below the map (arrow keys work too). **Only the stops are "
+        "networks**; what lies between is interpolation, and says nothing.",
+        "Dots travel from where one network or layer has them to where the next one does. Maps of neighbouring layers "
+        "are turned onto each other. Click a dot to ring it and follow it; faint dots: "
+        f"{maps.FADES[colouring.fade][0]}. Sizes and gaps of groups are the map's own doing. "
+        f"{maps.layout_in_words(choice.setting)}",
     )
-    controls.say_left_out([label for label in choice.networks["label"] if label not in networks])
+    settings.say_left_out([label for label in choice.networks["label"] if label not in networks])
     page.data_note(study)
     places = frame.select("sample_id", "class_name", pl.col(r"^[xyf]_\d+_\d+$"))
-    page.table_beside(
+    page.folded_table(
         places, f"{study.name}-places", "places", "Where every image lies: x, y and what fades, by network and layer"
     )
 
@@ -213,7 +215,7 @@ def _between(axis: str) -> str:
 
 def _where(slider: str, short: str, names: Sequence[str]) -> str:
     """Which stop a slider is at, or the two that it lies between."""
-    known = "[" + ", ".join(_quoted(one) for one in names) + "]"
+    known = "[" + ", ".join(json.dumps(one) for one in names) + "]"
     low, high = f"{short}0", f"{short}1"
     return (
         f"({slider} - {low} < 0.01 ? {known}[{low}] : {slider} - {low} > 0.99 ? {known}[{high}] : "
@@ -224,12 +226,7 @@ def _where(slider: str, short: str, names: Sequence[str]) -> str:
 def _scored(panels: Sequence[maps.Panel], networks: int, layers: int) -> str:
     """The scores of the panel that the sliders stand at; between stops there is nothing to score."""
     said = {(panel.row, panel.column): " · ".join(maps.heading(panel, SCORES)) for panel in panels}
-    rows = (", ".join(_quoted(said.get((row, column), "")) for column in range(layers)) for row in range(networks))
+    rows = (", ".join(json.dumps(said.get((row, column), "")) for column in range(layers)) for row in range(networks))
     known = ", ".join(f"[{row}]" for row in rows)
     at_stop = "abs(network - round(network)) < 0.01 && abs(layer - round(layer)) < 0.01"
     return f"{at_stop} ? [{known}][round(network)][round(layer)] : 'interpolation: no network is here'"
-
-
-def _quoted(text: str) -> str:
-    plain = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", " ")
-    return f"'{plain}'"

@@ -39,6 +39,7 @@ class MapChoice:
 
     @property
     def view(self) -> str:
+        """How the layers on the maps became vectors."""
         return str(self.setting["view"])
 
     @property
@@ -48,17 +49,18 @@ class MapChoice:
 
     @property
     def panels(self) -> list[maps.Panel]:
+        """The panels that there are maps for."""
         return maps.panels_of(self.networks, self.layers, self.columns, self.points, self.scores)
 
 
 def pick_maps(
     study: Study, networks: pl.DataFrame, given: pl.DataFrame | None = None, by_class: bool = False
 ) -> MapChoice | None:
-    """Show the controls and return what they ask for; None (and words why) if nothing can be drawn.
+    """Show the pickers and return what they ask for; None (and words why) if nothing can be drawn.
 
     Args:
         networks: all of the study.
-        given: the networks to draw, with all their layers, whatever the controls say of them.
+        given: the networks to draw, with all their layers, whatever the pickers say of them.
         by_class: whether colour can mean the class alone.
     """
     mapped = networks.filter("mapped")
@@ -71,7 +73,7 @@ def pick_maps(
             "Projector", projectors, "projector", words=lambda name: maps.PROJECTORS.get(name, name), look="segments"
         )
         settings = _pick_layout(study, projector)
-        # Controls without effect are greyed, not left out: what is picked comes back with the panels.
+        # Pickers without effect are greyed, not left out: what is picked comes back with the panels.
         by = pick.one("Colour", maps.COLOURINGS, "colour", look="segments", disabled=by_class)
     picked = _pick_networks(study, mapped, disabled=given is not None)
     rows = picked if given is None else given

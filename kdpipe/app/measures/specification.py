@@ -9,7 +9,7 @@ import altair as alt
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import verdicts as evidence
+from kdpipe.app.shared import verdicts
 from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns
 from kdpipe.app.shell import page, pick
 from kdpipe.app.shell.theme import PETROFF
@@ -22,11 +22,11 @@ def section(study: Study, cell: Mapping[str, Any]) -> None:
     """Every way in which the area could have been measured; another control reruns this part alone."""
     with page.section("The specifications"):
         st.header("Every way to measure it")
-        rows = evidence.of_cell(study.specification, cell)
+        rows = verdicts.of_cell(study.specification, cell)
         if rows.is_empty():
             st.info("This study kept no other ways to measure: set `specifications = true` under `[measures]`.")
             return
-        others = rows.filter(against=CONTROL).select(evidence.AGAINST).to_series().unique(maintain_order=True)
+        others = rows.filter(against=CONTROL).select(verdicts.AGAINST).to_series().unique(maintain_order=True)
         against = pick.several("Against", [PLAIN, *others], "against", first=[PLAIN])
         shown = rows_of(rows, against or [PLAIN])
         parts = shown.partition_by("measure", maintain_order=True)
@@ -36,18 +36,19 @@ def section(study: Study, cell: Mapping[str, Any]) -> None:
             with column:
                 st.subheader(ENDPOINTS[endpoint].title)
                 page.chart(
-                    study, curve(part, evidence.epsilon_of(study, endpoint)), f"spec_{endpoint}",
+                    study, curve(part, verdicts.epsilon_of(study, endpoint)), f"spec_{endpoint}",
                     f"Area before the last layer measured in {part.height} ways, from {estimates[0]:+.3f} to "
                     f"{estimates[-1]:+.3f}; the interval of {above} lies above 0.",
                 )  # fmt: skip
         positive = shown.filter(pl.col("low") > 0).height
-        st.caption(
-            f"{shown.height} specifications: the views of a layer, as it is or with each column at deviation 1 "
-            "(std), and the numbers of neighbours (k) that the study has. The interval (over seeds and "
-            f"images) of {positive} lies above 0. Grey band: a difference within the study's margin, for "
-            "the way fixed in advance. A claim that holds in one of them alone is about that way of measuring."
+        page.notes(
+            f"The interval of {positive} of {shown.height} specifications lies above 0. A claim that holds in one of "
+            "them alone is about that way of measuring.",
+            "Specifications: the views of a layer, as it is or with each column at deviation 1 (std), and the numbers "
+            "of neighbours (k) that the study has. Intervals are over seeds and images. Grey band: the study's margin "
+            "for the way fixed in advance, within which a difference does not matter.",
         )
-        page.table_beside(shown.drop("place", "kind"), f"{study.name}-{cell['method_label']}-specification", "ways")
+        page.folded_table(shown.drop("place", "kind"), f"{study.name}-{cell['method_label']}-specification", "ways")
 
 
 def rows_of(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame:
@@ -58,7 +59,7 @@ def rows_of(specification: pl.DataFrame, against: Sequence[str]) -> pl.DataFrame
         pl.when("standardised").then(pl.lit(", std")).otherwise(pl.lit("")),
     )
     several = pl.lit(len(against) > 1)
-    rows = specification.with_columns(against=evidence.AGAINST).filter(pl.col("against").is_in(list(against)))
+    rows = specification.with_columns(against=verdicts.AGAINST).filter(pl.col("against").is_in(list(against)))
     rows = rows.with_columns(
         way=pl.when(several).then(pl.concat_str("against", pl.lit(": "), way)).otherwise(way),
         kind=pl.when("fixed_in_advance").then(pl.lit("fixed in advance")).otherwise(pl.lit("another way")),
@@ -90,7 +91,7 @@ def curve(rows: pl.DataFrame, epsilon: float) -> Layered:
             "way:N",
             sort=rows["way"].to_list(),
             title=None,
-            axis=alt.Axis(labelLimit=evidence.LIMIT, labelOverlap=False),
+            axis=alt.Axis(labelLimit=verdicts.LIMIT, labelOverlap=False),
         ),
         color=alt.Color(
             "kind:N", title=None, scale=alt.Scale(domain=kinds, range=[PETROFF[2], PETROFF[8]]), legend=legend
@@ -103,4 +104,4 @@ def curve(rows: pl.DataFrame, epsilon: float) -> Layered:
     shape = alt.Shape("kind:N", title=None, scale=alt.Scale(domain=kinds, range=["diamond", "circle"]), legend=legend)
     dots = base.mark_point(filled=True, opacity=1, size=100).encode(x=alt.X("estimate:Q", **x), shape=shape)
     height = 190 + 26 * max(rows.height, 2)  # the legend, the axis and the signature take their part
-    return alt.layer(*evidence.zero(epsilon, x), bars, dots).properties(height=height, usermeta=CANVAS)
+    return alt.layer(*verdicts.zero(epsilon, x), bars, dots).properties(height=height, usermeta=CANVAS)

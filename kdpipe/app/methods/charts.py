@@ -1,4 +1,4 @@
-"""Charts of what methods gain: ranges beside the null, slopes over budgets, ranks, and accuracy for its price."""
+"""Charts of what methods gain: ranges against the null, slopes over budgets, ranks, and accuracy for its price."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdpipe.app.methods.differences import Quantity, Ranking
 from kdpipe.app.shared.charts import CANVAS, Layered, series_colour
 from kdpipe.app.shell.theme import GREY, PETROFF
 
-# Names beside the rows: a third of a phone, all there is room for on a desk. Asked in the browser.
+# Names left of the rows: a third of a phone, all there is room for on a desk. Asked in the browser.
 NAMES = alt.ExprRef("containerSize()[0] < 600 ? 130 : 340")
 _AROUND = 185  # pixels of legend, axis, title and signature
 _WORDS = PETROFF[8]  # a grey that is read on white and on black
@@ -30,7 +30,7 @@ def _named_rows(names: Sequence[str], colours: Mapping[str, str]) -> alt.Y:
 
 
 def _shape(legend: bool = True) -> alt.Shape:
-    """Diamonds for controls; beside a legend of colours a second one would be cut off, so words must say it."""
+    """Diamonds for controls; next to a legend of colours a second one would be cut off, so words must say it."""
     scale = alt.Scale(domain=["method", "control"], range=["circle", "diamond"])
     shown = alt.Legend(orient="top", title=None, symbolStrokeWidth=0, symbolFillColor=GREY)
     return alt.Shape("kind:N", scale=scale, legend=shown if legend else None)
@@ -57,8 +57,9 @@ def left_edge(rows: pl.DataFrame, reach: float) -> float | None:
 def ranges(rows: pl.DataFrame, colours: Mapping[str, str], quantity: Quantity, reach: float) -> Layered:
     """A row a method: its mean, a line from the lowest seed to the highest, before the null's band.
 
-    The band reaches as far to either side of zero as another start moves: a difference of two starts has no
-    sign of its own. Rows far below all others would press those together, so an arrow and a number stand for them.
+    The band reaches as far to either side of zero as other initial weights move: the difference of two runs that differ
+    in nothing else has no sign of its own. Rows far below all others would press those together, so an arrow and a
+    number stand for them.
 
     Args:
         rows: of :func:`kdpipe.app.shared.gains.over_seeds` for one student and budget, in order.

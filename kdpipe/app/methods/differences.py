@@ -108,7 +108,7 @@ def intervals(study: Study, networks: pl.DataFrame, quantity: Quantity) -> pl.Da
 
 
 def null_reach(study: Study, rows: pl.DataFrame, quantity: Quantity) -> dict[tuple[str, str], float]:
-    """How far another start moves a quantity, by (student, budget_id); cells without a null are left out.
+    """How far other initial weights move a quantity, by (student, budget_id); cells without a null are left out.
 
     Of the test accuracy the furthest seed of the control; of areas the root mean square over seeds, which the
     judge divided the estimate by. Nothing is stored of advances.
@@ -235,7 +235,7 @@ def ranks(study: Study, networks: pl.DataFrame, cell: pl.Expr, quantity: Quantit
 
 
 def priced(networks: pl.DataFrame, budget: str, cost: str) -> pl.DataFrame:
-    """Accuracy beside its price for the teacher and, on one budget, plain and every method of every student.
+    """Accuracy against its price for the teacher and, on one budget, plain and every method of every student.
 
     Args:
         cost: ``macs`` or ``params``.
@@ -294,14 +294,14 @@ def bargains(points: pl.DataFrame, unit: str) -> Iterator[str]:
                 yield _bargain(below.sort("accuracy", descending=True).row(0, named=True), row, unit)
 
 
-def _bargain(one: Mapping[str, Any], beside: Mapping[str, Any], unit: str) -> str:
-    gap = 100 * (one["accuracy"] - beside["accuracy"])
+def _bargain(one: Mapping[str, Any], other: Mapping[str, Any], unit: str) -> str:
+    gap = 100 * (one["accuracy"] - other["accuracy"])
     spread = f" ({one['lowest']:.1%} to {one['highest']:.1%} over {one['seeds']} seeds)" if one["seeds"] > 1 else ""
     compared = "as accurate as" if abs(gap) < 0.05 else f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
-    share = 100 * one["cost"] / beside["cost"]
+    share = 100 * one["cost"] / other["cost"]
     return (
-        f"**{one['name']}** reaches {one['accuracy']:.1%}{spread}, {compared} **{beside['name']}** "
-        f"({beside['accuracy']:.1%}), at **{share:.2g} %** of its {unit}."
+        f"**{one['name']}** reaches {one['accuracy']:.1%}{spread}, {compared} **{other['name']}** "
+        f"({other['accuracy']:.1%}), at **{share:.2g} %** of its {unit}."
     )
 
 

@@ -1,4 +1,4 @@
-"""What stands beside the charts of methods: one table of gains and costs, and every figure in words."""
+"""What explains the charts of methods: one table of gains and costs, and every figure in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.methods import differences as methods
+from kdpipe.app.methods import differences
 from kdpipe.app.methods.differences import Quantity, Ranking
 from kdpipe.app.shared import catalog, gains
 from kdpipe.app.shell.words import verbatim
@@ -59,27 +59,27 @@ def of_gains_and_costs(study: Study, networks: pl.DataFrame, cell: pl.Expr) -> p
         accuracy=100 * pl.col("test_accuracy").cast(pl.Float64).mean(), seeds=pl.len()
     )
     table = table.select("series", kind.alias("kind"), "accuracy", "seeds")
-    for quantity in methods.offered(study):
-        found = gains.over_seeds(methods.differences(study, networks, quantity)).filter(cell)
+    for quantity in differences.offered(study):
+        found = gains.over_seeds(differences.differences(study, networks, quantity)).filter(cell)
         if not quantity.measure:
             found = found.select("series", "gain", "lowest", "highest")
         elif quantity.name in _AREAS:
             name = _AREAS[quantity.name]
             ends = {name: "gain", f"{name} lowest": "lowest", f"{name} highest": "highest"}
             found = found.select("series", **{new: pl.col(old) for new, old in ends.items()})
-            stored = methods.intervals(study, mine, quantity)
+            stored = differences.intervals(study, mine, quantity)
             ends = {f"{name} 95 % low": "low", f"{name} 95 % high": "high"}
             found = found.join(stored.select("series", **{new: pl.col(old) for new, old in ends.items()}),
                                on="series", how="left", maintain_order="left")  # fmt: skip
         else:
             name = _ADVANCES[quantity.name]
-            stored = methods.intervals(study, mine, quantity)
+            stored = differences.intervals(study, mine, quantity)
             found = found.select("series", pl.col("gain").alias(name)).join(
                 stored.select("series", pl.col("never_reached").alias(f"{name} seeds that never reach it")),
                 on="series", how="left", maintain_order="left",
             )  # fmt: skip
         table = table.join(found, on="series", how="left", maintain_order="left")
-    paid = methods.costs(study, mine).select(
+    paid = differences.costs(study, mine).select(
         "series", pl.col("milliseconds").alias("ms a step"), pl.col("fastest").alias("ms fastest seed"),
         pl.col("slowest").alias("ms slowest seed"), pl.col("images").alias("images/s"),
         pl.col("together").alias("trained together"), pl.col("macs").alias("MACs"),
@@ -104,13 +104,13 @@ def about_costs(study: Study, networks: pl.DataFrame) -> str:
     """Where the seconds come from, and what they do not tell."""
     timed: Mapping[str, Mapping[str, Any]] = study.timings.get("training") or {}
     mine = [timed[name] for name in networks.filter(catalog.TRAINED_STUDENT)["network_id"] if timed.get(name)]
-    said = ["Click a column to sort. Accuracy in %, gain in points; areas and advance as in the quantities above. "]
+    said = ["Accuracy in %, gain in points; areas and advance as in the quantities above. "]
     if not mine:
         said.append("This study stored no training times. ")
     else:
         said.append(
-            f"Trained on {methods.hardware_in_words(mine)}. A wall time depends on what else ran: compare methods by "
-            "it only roughly. Networks that train together share batches and the teacher's answers. "
+            f"Trained on {differences.hardware_in_words(mine)}. A wall time depends on what else ran: compare "
+            "methods by it only roughly. Networks that train together share batches and the teacher's answers. "
         )
         older = sum("seconds_a_step" not in speed for speed in mine)
         if older:
@@ -142,21 +142,21 @@ def gains_in_words(rows: pl.DataFrame, quantity: Quantity, reach: float) -> str:
     if ours.height > 1:
         said += f" is the highest, {last['series']} {quantity.words(last['gain'])} the lowest"
     inside = ours.filter(pl.col("gain").abs() <= reach).height
-    return f"{said}; {inside} of them no further from 0 than another start moves" if reach else said
+    return f"{said}; {inside} of them no further from 0 than other initial weights move" if reach else said
 
 
 def about_ranges(rows: pl.DataFrame, quantity: Quantity, reach: float, cut: bool) -> str:
     """How to read the chart of ranges."""
-    said = [f"{quantity.about} Dot: mean over seeds, the highest first; line: lowest to highest seed; "]
-    said.append("diamonds: controls. " if (rows["role"] == "control").any() else "there are no controls here. ")
+    said = [f"{quantity.about} "]
+    said.append("Diamonds: controls. " if (rows["role"] == "control").any() else "There are no controls here. ")
     if not reach:
-        said.append("Nothing is stored of what another start alone moves, so there is no band: a small difference may "
-                    "be chance. ")  # fmt: skip
+        said.append("Nothing is stored of what other initial weights alone move, so there is no band: a small "
+                    "difference may be chance. ")  # fmt: skip
     elif not quantity.measure:
         said.append("Band: as far as plain from other initial weights lies from plain, in its furthest seed. ")
     else:
         said.append(f"Band: ±{reach:.{quantity.digits}f}, the root mean square over seeds of what other initial "
-                    "weights alone move (where a study has no second start: the next seed). ")  # fmt: skip
+                    "weights alone move (where a study has no second initialisation: the next seed). ")  # fmt: skip
     if quantity.quantity == "early_abc" and (rows["role"] == "control").any():
         said.append("A control's area is worked out from where a method was held against it; controls that were not "
                     "held against any are missing. ")  # fmt: skip
@@ -166,18 +166,17 @@ def about_ranges(rows: pl.DataFrame, quantity: Quantity, reach: float, cut: bool
 
 
 def about_front(points: pl.DataFrame, budget: str) -> str:
-    """How to read accuracy beside its price, and what neither MACs nor parameters tell."""
+    """How to read accuracy against its price, and what neither MACs nor parameters tell."""
     one_price = points.filter(pl.col("role") != "teacher")["cost"].n_unique() == 1
     columns = (
         f"All students share one architecture, so the picture has {points['cost'].n_unique()} columns: what it shows "
         "is how far distillation carries a student towards its teacher at an unchanged price. "
     )
     return (
-        f"{budget[:1].upper()}{budget[1:]} for students. Square: teacher; triangle: plain; circles: methods, all means "
-        "over seeds; line: lowest to highest seed; dashes: the front, what nothing cheaper beats. "
-        f"{columns if one_price else ''}Marks of one price stand side by side. The best of many methods is in part "
-        "luck, as they are compared on the test set. MACs are multiply-accumulates of one image, **no latency**: that "
-        "was not measured here and depends on the device, its memory and the batch. Controls are left out; one "
+        f"{budget[:1].upper()}{budget[1:]} for students. Marks: means over seeds; line: lowest to highest seed. "
+        f"{columns if one_price else ''}Marks of one price are drawn side by side. The best of many methods is in part "
+        "luck, as they are compared on the test set. MACs are multiply-accumulates of one image: latency "
+        "depends on the device, its memory and the batch too. Controls are left out; one "
         "of them, the same student with all labels, may need no teacher at all: see the gains above."
     )
 
@@ -187,14 +186,14 @@ def about_slopes(by: str, null: bool) -> str:
     places = "budget" if by == "budget" else "architecture"
     return (
         " Dot: mean over seeds; bar: lowest to highest seed; diamonds: controls; thin grey lines: methods and controls "
-        f"not in colour. {'Grey boxes: as far as another start alone moves there. ' if null else ''}Lines join the "
-        f"same method from one {places} to the next and say nothing about what lies between."
+        f"not in colour. {'Grey boxes: as far as other initial weights alone move there. ' if null else ''}Lines "
+        f"join the same method from one {places} to the next and say nothing about what lies between."
     )
 
 
 def uses_in_words(networks: pl.DataFrame, method: str) -> Iterator[str]:
     """How a method is configured in this study, a line a configuration."""
-    for one in methods.used_as(networks, method).iter_rows(named=True):
+    for one in differences.used_as(networks, method).iter_rows(named=True):
         asked = ", ".join(f"{name} {value}" for name, value in json.loads(one["method_parameters"]).items())
         differs = "" if one["training"] == "{}" else f"; training differs in {one['training']}"
         count = f"{one['networks']} network{'s' * (one['networks'] != 1)}"
@@ -268,8 +267,15 @@ def ranks_in_words(ranking: Ranking, by: str) -> str:
     return f"{among} networks ranked by {by} within {count} seed{'s' * (count != 1)}: {', '.join(ends)}"
 
 
-def about_ranks(ranking: Ranking, quantity: Quantity) -> str:
-    """What ranks tell, what they hide, and what was left out."""
+def takeaway_of_ranks(ranking: Ranking, quantity: Quantity) -> str:
+    """What a rank hides: how far the first and the last are apart."""
+    best, last = (ranking.rows["mean"].max(), ranking.rows["mean"].min())
+    gap = f"{best - last:.{max(quantity.digits, 1)}f}{' points' if not quantity.measure else ''}"  # type: ignore[operator]
+    return f"**A rank hides how small differences are**: from the highest mean to the lowest here it is {gap} in all."
+
+
+def about_ranks(ranking: Ranking) -> str:
+    """What ranks tell, how sure they are, and what was left out."""
     rows, count = ranking.rows, ranking.seeds
     within = f"within each of the {count} seeds that all of them have" if count > 1 else "within one seed"
     said = [f"Networks are ranked against each other {within}; dot: mean rank. "]
@@ -282,10 +288,6 @@ def about_ranks(ranking: Ranking, quantity: Quantity) -> str:
         said.append(f"Line: lowest to highest rank. With fewer than {LEAST_SEEDS} seeds this is an estimate. ")
     else:
         said.append("With one seed this is an estimate, and no more than the order of that seed. ")
-    best, last = (rows["mean"].max(), rows["mean"].min())
-    gap = f"{best - last:.{max(quantity.digits, 1)}f}{' points' if not quantity.measure else ''}"  # type: ignore[operator]
-    said.append(f"**A rank hides how small differences are**: from the highest mean to the lowest here it is {gap} in "
-                "all. ")  # fmt: skip
     if ranking.left_out:
         said.append(f"Left out, as they lack seeds that others have: {', '.join(ranking.left_out)}.")
     return "".join(said)

@@ -15,7 +15,7 @@ from kdpipe.app.shared.charts import CANVAS, Layered
 from kdpipe.app.shell import pick, theme
 from kdpipe.app.shell.images import heat_strip, strip
 from kdpipe.artifacts.store import Study
-from kdpipe.errors import KdpipeError
+from kdpipe.errors import ArtifactError
 
 NEIGHBOURS = 10
 FEW = 12  # networks that are drawn unless more are picked
@@ -64,7 +64,7 @@ def _jump(
     offered = set(ids)
     try:
         found = [sample for sample in ranked(study, networks) if sample in offered]
-    except KdpipeError:  # the page's own parts read the same files and say what is wrong with them
+    except ArtifactError:  # the page's own parts read the same files and say what is wrong with them
         return
     if found:
         st.session_state[_TAKEN] = found[(found.index(now) + 1) % len(found) if now in found else 0]
@@ -128,27 +128,27 @@ def pick_networks(study: Study, networks: pl.DataFrame) -> pl.DataFrame:
     usual = head["label"].to_list() or able["label"].to_list()[:FEW]
     picked = pick.several(
         "Networks", able["label"].to_list(), "networks", first=usual,
-        help="At first the headline's: teacher, plain, plain from another start, and its method.",
+        help="At first the headline's: teacher, plain, plain from other initial weights, and its method.",
     )  # fmt: skip
     return _shortened(able.filter(pl.col("label").is_in(picked)))
 
 
 def _shortened(chosen: pl.DataFrame) -> pl.DataFrame:
     """``chosen`` with labels that leave out what all of its students share: ``kd, seed 0``; for a phone's sake."""
-    name = pl.when("null").then(pl.lit("second start")).otherwise("series")
+    name = pl.when("null").then(pl.lit("second initialisation")).otherwise("series")
     short = pl.when(catalog.STUDENT).then(pl.format("{}, seed {}", name, "seed")).otherwise("label")
     shorter = chosen.with_columns(label=short)
     return chosen if shorter["label"].is_duplicated().any() else shorter
 
 
 def in_colour(networks: pl.DataFrame, chosen: pl.DataFrame) -> list[str]:
-    """The series of ``chosen`` that get a colour beside teacher and plain: the first few."""
+    """The series of ``chosen`` that get a colour like teacher and plain: the first few."""
     able = [name for name in focus.options(networks) if name in chosen["series"].to_list()]
     return able[: theme.COLOURED_METHODS]
 
 
 def fate(study: Study, networks: pl.DataFrame, sample: int) -> list[str]:
-    """``kd: fixed at 3 of 3 seeds.`` for the headline's method and for plain's second start."""
+    """``kd: fixed at 3 of 3 seeds.`` for the headline's method and for plain's second initialisation."""
     head = catalog.headline(study, networks).filter((pl.col("role") == "distilled") | pl.col("null"))
     rows = study.frame("sample_flips", sample_id=sample, network_id=head["network_id"].to_list())
     rows = rows.join(head.select("network_id", "series", "null"), on="network_id", maintain_order="left")
@@ -203,7 +203,7 @@ def votes(study: Study, chosen: pl.DataFrame, answers: pl.DataFrame, sample: int
     return rows.with_columns(
         count=pl.len().over("network_id"),
         place=pl.col("order").rank("ordinal").over("network_id") - 1,
-        vote=pl.col("knn_vote").map_elements(lambda at: names[at], pl.String),
+        vote=pl.col("knn_vote").replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String),
         verdict=pl.when("knn_correct").then(pl.lit(_RIGHT)).otherwise(pl.lit(_WRONG)),
         settled=same.cum_min(reverse=True).over("network_id"),
     )
@@ -229,9 +229,9 @@ def layer_strips(rows: pl.DataFrame, answers: pl.DataFrame, names: Sequence[str]
         text=_marked("vote", "verdict"),
     )  # fmt: skip
     last = answers.filter(pl.col("predicted").is_not_null()).select(
-        "label", "confidence", layer=pl.lit("final answer"), vote=pl.col("predicted").map_elements(
-            lambda at: names[at], pl.String
-        ), verdict=pl.when("correct").then(pl.lit(_RIGHT)).otherwise(pl.lit(_WRONG)),
+        "label", "confidence", layer=pl.lit("final answer"),
+        vote=pl.col("predicted").replace_strict(dict(enumerate(names)), default=None, return_dtype=pl.String),
+        verdict=pl.when("correct").then(pl.lit(_RIGHT)).otherwise(pl.lit(_WRONG)),
         start=pl.lit(_ANSWER), end=pl.lit(_END), count=pl.lit(1 / (_END - _ANSWER)),
     )  # fmt: skip
     last = last.with_columns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,8 +72,12 @@ def in_cells(table: pl.DataFrame) -> pl.DataFrame:
         "confidence": (100 * pl.col("confidence")).round(1).cast(pl.String) + " %",
         "margin": pl.col("margin").round(2).cast(pl.String),
     }
-    words = [name for name in table.columns if name not in numbers]
-    return table.with_columns(pl.col(words).map_elements(verbatim, pl.String), **numbers)
+    words = {
+        name: pl.Series([verbatim(text) for text in table[name]], dtype=pl.String)
+        for name in table.columns
+        if name not in numbers
+    }
+    return table.with_columns(**words, **numbers)
 
 
 def dark_knowledge(shares: pl.DataFrame, colours: Mapping[str, str], truth: str) -> tuple[Layered, str]:
@@ -95,7 +100,7 @@ def dark_knowledge(shares: pl.DataFrame, colours: Mapping[str, str], truth: str)
     shown = means.filter(pl.col("class_name").is_in(order))
     tooltip: list[Any] = [alt.Tooltip("class_name:N"), alt.Tooltip("series:N")]
     tooltip += [alt.Tooltip(f"{name}:Q", format=".2%") for name in ("mean", "lowest", "highest")]
-    named = f"datum.value === {_quoted(truth)} ? '✓ ' + datum.value : datum.value"
+    named = f"datum.value === {json.dumps(truth)} ? '✓ ' + datum.value : datum.value"
     axis = alt.Axis(labelLimit=160, labelOverlap=False, labelExpr=named)
     y = alt.Y("class_name:N", sort=order, title=None, axis=axis)
     colour = series_colour(colours, present)
@@ -114,8 +119,3 @@ def dark_knowledge(shares: pl.DataFrame, colours: Mapping[str, str], truth: str)
     likely = ranked.head(3).rows()
     who = "The teacher" if teacher.height else "The networks"
     return chart, f"{who} believes in {', '.join(f'{name} {value:.0%}' for name, value in likely)}."
-
-
-def _quoted(text: str) -> str:
-    """Text as a constant of Vega's expressions, without anything that ends it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", " ") + "'"

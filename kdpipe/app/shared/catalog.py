@@ -213,12 +213,12 @@ def study_in_words(study: Study, frame: pl.DataFrame) -> str:
         f"of which {data.get('probe', '?')} probe images are followed through every layer). "
         f"Teacher: **{teachers or 'none'}**. Student: **{archs or 'none'}**, plain and distilled with "
         f"**{named or 'no method'}**, on {budgets or 'no labels'}"
-        f"{f', with {seeds} seed' + 's' * (seeds != 1) + ' each' if seeds else ''}.{_beside(frame)}"
+        f"{f', with {seeds} seed' + 's' * (seeds != 1) + ' each' if seeds else ''}.{_others(frame)}"
     )
 
 
-def _beside(frame: pl.DataFrame) -> str:
-    """The networks that are neither teacher, plain, its second start nor distilled, counted in a sentence."""
+def _others(frame: pl.DataFrame) -> str:
+    """The networks that are neither teacher, plain, its second initialisation nor distilled, counted in a sentence."""
     controls = frame.filter((pl.col("role") == CONTROL) & ~pl.col("null"))["series"].n_unique()
     counts = {
         "other control": controls,
@@ -228,7 +228,7 @@ def _beside(frame: pl.DataFrame) -> str:
     }
     plural = {"student on its way": "students on their way"}
     said = [f"{n} {what if n == 1 else plural.get(what, what + 's')}" for what, n in counts.items() if n]
-    return f" Beside these: {_listed(said)}." if said else ""
+    return f" Besides these: {_listed(said)}." if said else ""
 
 
 def _architectures(frame: pl.DataFrame) -> str:

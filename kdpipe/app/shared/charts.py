@@ -16,10 +16,10 @@ from altair.utils.schemapi import disable_debug_mode
 from kdpipe.app.shell.theme import GREY
 
 # Canvas draws thousands of marks two to three times faster than SVG does.
-CANVAS = {"embedOptions": {"renderer": "canvas", "actions": {"export": True, "source": False, "editor": False}}}
+CANVAS = {"embedOptions": {"renderer": "canvas"}}
 Layered = alt.LayerChart | alt.FacetChart
 _DEPTH = alt.Axis(format=".0%", tickCount=5)
-LABEL = 340  # pixels of a method's name beside its row
+LABEL = 340  # pixels of a method's name left of its row
 _PERCENT = ".1~%"  # a single dot makes its own value the tick, with all digits of a float
 
 
@@ -36,6 +36,7 @@ class Unchecked:
         self._chart = chart
 
     def to_dict(self) -> dict[str, Any]:
+        """The specification, as Streamlit asks a chart of Altair for it."""
         return self._chart.to_dict(validate=CHECKED)
 
 
@@ -213,7 +214,10 @@ def _null_band(null: pl.DataFrame, x: alt.X, title: str, scale: alt.Scale) -> li
     """Zero, and a grey band as far to either side of it as chance alone moves (where that is known)."""
     ends = null.with_columns(low=-pl.col("reach"), high="reach")
     y = alt.Y("low:Q", title=title, scale=scale)
-    tooltip = [alt.Tooltip("relative_depth:Q"), alt.Tooltip("reach:Q", title="another start moves up to", format=".3f")]
+    tooltip = [
+        alt.Tooltip("relative_depth:Q"),
+        alt.Tooltip("reach:Q", title="other initial weights move up to", format=".3f"),
+    ]
     band = alt.Chart(ends).mark_area(color=GREY, opacity=0.22).encode(x=x, y=y, y2=alt.Y2("high:Q"), tooltip=tooltip)
     zero = alt.Chart(pl.DataFrame({"at": [0.0], "what": ["plain"]}))
     height = alt.Y("at:Q", title=title, scale=scale)

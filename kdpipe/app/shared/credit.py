@@ -1,4 +1,4 @@
-"""Whose neighbours an image has in a layer: the teacher's, plain's, both or neither, and what another start would have.
+"""Whose neighbours an image has in a layer: the teacher's, plain's, both or neither, and what the null gives.
 
 Frames in, frames and charts out.
 """
@@ -36,7 +36,7 @@ def of_networks(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFrame:
 
 
 def of_another_seed(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFrame:
-    """The same bookkeeping of plain of another seed beside plain, as stored in seed_credit.parquet.
+    """The same bookkeeping of plain of another seed against plain, as stored in seed_credit.parquet.
 
     Labels, batches and initial weights differ, so it moves more than initial weights alone would.
 
@@ -80,7 +80,7 @@ def by_kind(means: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> p
 
 
 def bars(rows: pl.DataFrame, null: pl.DataFrame, layers: Sequence[str]) -> Layered:
-    """Neighbours an image, a bar a kind and layer, split by class; a line over seeds; a diamond for another start.
+    """Neighbours an image, a bar a kind and layer, split by class; a line over seeds; a diamond for the null.
 
     Args:
         rows: of :func:`by_kind` for one series.
@@ -119,7 +119,7 @@ def bars(rows: pl.DataFrame, null: pl.DataFrame, layers: Sequence[str]) -> Layer
         dots = alt.Chart(other).mark_point(
             shape="diamond", size=75, filled=True, fill=_NULL, stroke="#333333", strokeWidth=1.2, opacity=1
         )
-        named = [alt.Tooltip("series:N", title="beside it"), *tooltip]
+        named = [alt.Tooltip("series:N", title="compared with"), *tooltip]
         marks.append(dots.encode(y=y, x=alt.X("neighbours:Q", title=title), tooltip=named))
     return alt.layer(*marks).properties(height=60 + 18 * len(order), usermeta=CANVAS)
 

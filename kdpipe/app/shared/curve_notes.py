@@ -1,4 +1,4 @@
-"""What stands beside curves by depth, in words: floors, bands, grey series, and what chance alone moves."""
+"""What explains curves by depth, in words: floors, bands, grey series, and what chance alone moves."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def null(reach: pl.DataFrame) -> str:
         return "Plain was not trained again from other initial weights here, so no band tells what chance alone moves."
     seeds = int(str(reach["seeds"].max()))
     return (
-        "Grey band: what another start alone moves, which is plain from other initial weights minus plain, as far to "
-        f"either side of 0 as the furthest of {seeds} seed{'s' * (seeds != 1)}. **A difference inside it tells "
+        "Grey band: what other initial weights alone move, which is plain from other initial weights minus plain, as "
+        f"far to either side of 0 as the furthest of {seeds} seed{'s' * (seeds != 1)}. **A difference inside it tells "
         "nothing.** The teacher has no plain student of its seed, so it has no difference."
     )
 

@@ -15,8 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from kdpipe.app.shared import catalog, tables
-from kdpipe.app.shared import curve_notes as beside
+from kdpipe.app.shared import catalog, curve_notes, tables
 from kdpipe.app.shared import verdicts as evidence
 from kdpipe.app.shared.charts import CANVAS, Layered, depth_means, series_colour
 from kdpipe.app.shell.theme import GREY
@@ -73,14 +72,14 @@ def null_reach(moved: pl.DataFrame, scope: pl.DataFrame) -> pl.DataFrame:
 
 
 def takeaway(
-    curves: pl.DataFrame, colours: Mapping[str, str], what: str, ends: tuple[str, str] = beside.BANDS["seeds"]
+    curves: pl.DataFrame, colours: Mapping[str, str], what: str, ends: tuple[str, str] = curve_notes.BANDS["seeds"]
 ) -> str:
     """A chart of curves in words: the last layer but one, and the last, of each series in colour."""
     means = depth_means(curves.filter(pl.col("series").is_in(list(colours)) & pl.col("value").is_not_null()))
     said = []
     for series in colours:
         rows = means.filter(series=series).tail(2).rows(named=True)
-        numbers = [beside.number(row, "mean", ends) for row in rows]
+        numbers = [curve_notes.number(row, "mean", ends) for row in rows]
         said += [f"{series} {', then '.join(numbers)}"] if numbers else []
     if not said:
         return f"{what} by relative depth: no values."

@@ -33,7 +33,7 @@ FADES = {
     "false_neighbours": ("false neighbours", 0.3),
     "missing_neighbours": ("missing neighbours", 0.3),
 }
-_PAGE_WIDTH, _GAP = 800, 12  # what a window of 1280 px leaves beside the sidebar
+_PAGE_WIDTH, _GAP = 800, 12  # what a window of 1280 px leaves next to the sidebar
 LIT = "lit"  # the parameter that holds the class that stands out
 _DIM = 0.05
 # What heads a panel, in this order: of the layer's own space, then of the map.
@@ -48,7 +48,7 @@ HEADINGS = {
 _BROAD = 165  # pixels from which a panel has room for two scores on a line
 
 
-_LITTLE = 0.5  # of an image's true neighbours: a map that keeps fewer shows mostly others beside it
+_LITTLE = 0.5  # of an image's true neighbours: a map that keeps fewer shows mostly others near it
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Colouring:
     fade: str = "misplacement"
 
     def field(self, row: int) -> str:
+        """The column of the wide table that colours the panels of ``row``."""
         return {"class": "colour", "prediction": f"p_{row}", "correctness": f"c_{row}"}[self.by]
 
     def values(self, field: str) -> pl.Expr:
@@ -416,7 +417,7 @@ def _square(table: pl.DataFrame, indices: Sequence[int]) -> tuple[Spec, Spec]:
 
 
 def kept_little(panels: Sequence[Panel]) -> str:
-    """A warning that names the layers whose maps keep so few neighbours that who lies beside whom says little."""
+    """A warning that names the layers whose maps keep so few neighbours that who lies near whom says little."""
     known = [panel for panel in panels if panel.scores.get("knn_recall") is not None]
     thin = [panel for panel in known if panel.scores["knn_recall"] < _LITTLE]
     if not thin:
@@ -425,6 +426,6 @@ def kept_little(panels: Sequence[Panel]) -> str:
     low, high = (end(panel.scores["knn_recall"] for panel in thin) for end in (min, max))
     return (
         f"In {len(thin)} of {len(known)} panels ({verbatim(layers)}) the map keeps {low:.0%} to {high:.0%} of an "
-        "image's true neighbours: most of those beside a dot are not its neighbours in the layer. kNN and silhouette "
+        "image's true neighbours: most of those near a dot are not its neighbours in the layer. kNN and silhouette "
         "above a panel are of the layer itself and hold all the same."
     )

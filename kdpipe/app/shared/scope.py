@@ -51,7 +51,7 @@ def pick_series(study: Study, networks: pl.DataFrame) -> tuple[dict[str, str], b
     if set(options) == set(usual):
         return focus.colours(study, networks), True
     chosen = pick.several(
-        "In colour, beside teacher, plain and its second start", options, "methods", first=usual,
+        "In colour, like teacher, plain and its second initialisation", options, "methods", first=usual,
         max_selections=theme.COLOURED_METHODS,
         help="By gain in test accuracy, the highest first; then other teachers and students on their way.",
     )  # fmt: skip

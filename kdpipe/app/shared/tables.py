@@ -61,11 +61,11 @@ def of_networks(study: Study, scope: pl.DataFrame) -> pl.DataFrame:
     return _by_series(found, scope, study, "network")
 
 
-def of_answers(study: Study, scope: pl.DataFrame, beside: str) -> pl.DataFrame:
-    """A row a series, a column a measure of its answers beside its teacher's or those of plain of its seed."""
+def of_answers(study: Study, scope: pl.DataFrame, other: str) -> pl.DataFrame:
+    """A row a series, a column a measure of its answers against its teacher's or those of plain of its seed."""
     found = study.frame("answers", network_id=scope["network_id"].to_list())
     teachers = pl.col("other_id").is_in(study.networks.filter(pl.col("role") == "teacher")["network_id"].to_list())
-    return _by_series(found.filter(teachers if beside == "teacher" else ~teachers), scope, study, "answers")
+    return _by_series(found.filter(teachers if other == "teacher" else ~teachers), scope, study, "answers")
 
 
 def _by_series(rows: pl.DataFrame, scope: pl.DataFrame, study: Study, of: str) -> pl.DataFrame:
@@ -85,7 +85,7 @@ def factor_curves(rows: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame,
 
 
 def per_layer(curves: pl.DataFrame, ends: tuple[str, str] = ("lowest", "highest")) -> pl.DataFrame:
-    """A row a layer, a column a series, mean (band) in the cell as text: what stands beside the curves."""
+    """A row a layer, a column a series, mean (band) in the cell as text: the numbers of the curves."""
     shown = pl.format("{} ({} to {})", *(pl.col(name).round(3) for name in ("mean", *ends)))
     means = depth_means(curves).with_columns(depth=pl.col("relative_depth").round(3), shown=shown)
     table = means.pivot(on="series", index=["layer", "depth"], values="shown", aggregate_function="first").sort("depth")

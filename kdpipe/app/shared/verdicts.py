@@ -48,7 +48,7 @@ AGAINST = (
     .then(pl.concat_str("control", pl.lit(" - plain")))
     .otherwise(pl.coalesce("control", "against"))
 )
-LIMIT = 220  # pixels of a name before its row: a phone has 340 in all
+LIMIT = 220  # pixels of a name left of its row: a phone has 340 in all
 
 
 def cell_name(row: Mapping[str, Any], several_students: bool) -> str:

@@ -1,8 +1,12 @@
-"""Saving charts as SVG: a button beside the ones that Streamlit gives each chart, which save pixels alone.
+"""Saving charts as SVG: a button next to the ones that Streamlit gives each chart, which save pixels alone.
 
 The script runs in the page, is the same for every study and reads nothing from artifacts. It asks Vega itself for
-the drawing, so signature and link below a chart are part of the file. Streamlit keeps a chart's Vega view to itself;
-where it is not found, there is no button and all else works.
+the drawing, so signature and link below a chart are part of the file.
+
+Streamlit 1.67 offers no way to a chart's Vega view: it hands the view to nobody, drops all of ``embedOptions`` but
+renderer, theme and padding (so Vega-Embed's own menu cannot be had), and its own button saves pixels. ``viewOf``, the
+one function here that knows of React, looks for the view in what React keeps with the chart's element. Where a later
+Streamlit keeps it elsewhere there is no button, and all else works: a test takes it away and looks.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def data_uri(image: bytes) -> str:
 
 def with_images(samples: pl.DataFrame) -> pl.DataFrame:
     """``samples`` with their bytes replaced by data URIs (the tooltip wants the column named ``image``)."""
-    return samples.with_columns(image=pl.col("image").map_elements(data_uri, pl.String))
+    return samples.with_columns(image=pl.Series([data_uri(image) for image in samples["image"]], dtype=pl.String))
 
 
 def heat_strip(figures: Iterable[tuple[bytes, bytes, int, str]]) -> str:

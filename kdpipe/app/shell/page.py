@@ -1,13 +1,12 @@
 """What every page does first: configure itself, offer the studies, open the chosen one.
 
-A page is never taken down by one bad file: what reads artifacts runs inside :func:`section`, which
-says in one sentence what is wrong and what to do, and lets the rest of the page go on.
+A page is never taken down by one bad file or one fault: each part runs inside :func:`section`, which says what is
+wrong and what to do, and lets the rest of the page go on.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,16 +16,16 @@ from urllib.parse import urlencode
 import altair
 import polars as pl
 import streamlit as st
-from streamlit.errors import StreamlitPageNotFoundError
+from streamlit.errors import FragmentHandledException, StreamlitPageNotFoundError
 
 from kdpipe.app.shared import catalog, charts, tables
-from kdpipe.app.shell import figures, pick
+from kdpipe.app.shell import faults, figures, pick
 from kdpipe.app.shell.images import PIXELS_CSS
 from kdpipe.app.shell.pick import as_text
 from kdpipe.app.shell.theme import GREY
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import STUDY_FILE, Study, artifacts_root, open_study, study_names
-from kdpipe.errors import KdpipeError
+from kdpipe.errors import ArtifactError
 from kdpipe.vocabulary import LEAST_SEEDS
 
 _LAST = "last_study"
@@ -43,8 +42,6 @@ ROOM_CSS = """<style>
 .stMultiSelect [data-tag] * { color: inherit; }
 </style>"""
 LINK_WIDTH = 120  # characters of a link on one line below a chart
-_LOG = logging.getLogger(__name__)
-_UNREADABLE = (pl.exceptions.PolarsError, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
 def open_page(title: str, icon: str) -> Study:
@@ -67,13 +64,15 @@ def open_page(title: str, icon: str) -> Study:
     readable.sort(key=lambda name: _lacks(str(root), name, _fingerprint(root / name)))
     name = _pick_study(readable + [name for name in names if name not in readable])
     try:
-        return _study(str(root), name, _fingerprint(root / name))
-    except KdpipeError as error:
+        study = _study(str(root), name, _fingerprint(root / name))
+    except ArtifactError as error:
         st.title(title)
         _say(error)
         if readable:
             st.info(f"Studies that can be read: {', '.join(readable)}. Pick one in the sidebar.")
         st.stop()
+    faults.remember_page(title, study)
+    return study
 
 
 def _pick_study(names: list[str]) -> str:
@@ -100,18 +99,19 @@ def _take_study() -> None:
 
 @contextmanager
 def section(what: str) -> Iterator[None]:
-    """Run one part of a page; if its artifacts cannot be read, say so there and go on below."""
+    """Run one part of a page. If its artifacts cannot be read, or kdpipe has a fault, say so there and go on below.
+
+    Args:
+        what: the part, as a report names it.
+    """
     try:
         yield
-    except KdpipeError as error:
+    except ArtifactError as error:
         _say(error)
-    except _UNREADABLE as error:
-        _LOG.exception("%s cannot be shown", what)
-        st.error(
-            f"{what} cannot be shown: the artifacts hold something unexpected ({type(error).__name__}). "
-            "Run scripts/precompute.py on the study file again.",
-            icon=":material/extension_off:",
-        )
+    except FragmentHandledException:  # the part inside has said what is wrong
+        raise
+    except Exception as error:
+        faults.show(what, error)
 
 
 def data_note(study: Study) -> None:
@@ -205,7 +205,7 @@ def vega_chart(
 
 
 def _signed(study: Study, transient: Sequence[str] = ()) -> altair.TitleParams:
-    """Study, hash and the link to this view, small, below a chart: what a saved figure needs to be found again."""
+    """Study, hash and the link to what is shown, small, below a chart: what a saved figure needs to be found again."""
     kept = (name for name in sorted(st.query_params) if name not in transient and not name.startswith(_OPEN))
     asked = {name: st.query_params.get_all(name) for name in kept}
     link = f"{st.context.url or ''}?{urlencode({**asked, 'study': [study.name]}, doseq=True)}"
@@ -225,11 +225,18 @@ def link(
         st.page_link(target, label=label, icon=icon, query_params=asked or None)
 
 
+def notes(takeaway: str, how_to_read: str) -> None:
+    """A line or two below a chart, and folded away what explains it in full."""
+    st.caption(takeaway)
+    with st.expander("How to read this"):
+        st.caption(how_to_read)
+
+
 def downloads(frame: pl.DataFrame, name: str) -> None:
     """Offer what is shown as CSV and as Parquet."""
     with st.container(horizontal=True):
         st.download_button(
-            "CSV", lambda: _csv(frame), f"{name}.csv", "text/csv",
+            "CSV", frame.write_csv, f"{name}.csv", "text/csv",
             key=f"csv-{name}", icon=":material/download:",
         )  # fmt: skip
         st.download_button(
@@ -244,10 +251,11 @@ def table(frame: pl.DataFrame, **look: Any) -> None:
     Args:
         look: further arguments of ``st.dataframe``.
     """
-    st.dataframe(frame, hide_index=True, placeholder="–", **look)
+    # Streamlit would turn a frame into one of pandas, which in polars takes locks that sessions can wait for for ever.
+    st.dataframe(frame.to_arrow(), hide_index=True, placeholder="–", **look)
 
 
-def table_beside(frame: pl.DataFrame, name: str, at: str, label: str = "The numbers") -> None:
+def folded_table(frame: pl.DataFrame, name: str, at: str, label: str = "The numbers") -> None:
     """A chart's table, folded away, with its downloads.
 
     Args:
@@ -289,14 +297,10 @@ def folded(label: str, at: str, show: Callable[[], None]) -> None:
             show()
 
 
-def _say(error: KdpipeError) -> None:
+def _say(error: ArtifactError) -> None:
     text = str(error)
     begins_with_path = "/" in text.split(" ", 1)[0]
     st.error(text if begins_with_path else text[:1].upper() + text[1:], icon=":material/extension_off:")
-
-
-def _csv(frame: pl.DataFrame) -> bytes:
-    return frame.write_csv().encode()
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:
@@ -308,7 +312,7 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 def _opens(root: Path, name: str) -> bool:
     try:
         _study(str(root), name, _fingerprint(root / name))
-    except KdpipeError:
+    except ArtifactError:
         return False
     return True
 
@@ -320,7 +324,7 @@ def _lacks(root: str, name: str, fingerprint: tuple[tuple[str, int, int], ...]) 
     try:
         seeds, mapped = study.frame("verdicts", primary=True)["seeds"], study.networks["mapped"]
         return not (seeds >= LEAST_SEEDS).any(), not mapped.any()
-    except KdpipeError:
+    except ArtifactError:
         return True, True
 
 

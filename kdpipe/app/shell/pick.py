@@ -1,4 +1,4 @@
-"""What a visitor can pick. Every control is kept in the address, so that a link shows the same view.
+"""What a visitor can pick. Every pick is kept in the address, so that a link shows the same.
 
 A value in the address that is not offered falls back to the default, and the page says so once.
 """
@@ -16,8 +16,8 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.elements.lib.mutable_expander_container import ExpanderContainer
 
 T = TypeVar("T")
-# Where notes about the address go, so that they push no control out of its line; those of a fragment that reruns alone
-# go beside the control.
+# Where notes about the address go, so that they push no picker out of its line; those of a fragment that reruns alone
+# go next to the picker.
 _NOTES: ContextVar[DeltaGenerator | None] = ContextVar("notes", default=None)
 Look = Literal["list", "segments", "pills"]
 _ONE: dict[str, Callable[..., Any]] = {"segments": st.segmented_control, "pills": st.pills}
@@ -41,7 +41,7 @@ def one(
     """One of ``options``; ``first`` (the first one if not given) stays out of the address.
 
     Args:
-        label: what the control is called.
+        label: what the picker is called.
         options: at least one, with words that differ.
         key: name in the address.
         words: what an option is called, on the page and in the address.

@@ -1,17 +1,17 @@
-"""What a teacher hands over, layer by layer: its neighbours, and which classes it finds alike."""
+"""What a student takes over from its teacher, layer by layer: its neighbours, and which classes it finds alike."""
 
 from __future__ import annotations
 
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import catalog, charts, credit, curves, tables
-from kdpipe.app.shared import curve_notes as beside
+from kdpipe.app.shared import catalog, charts, credit, curve_notes, curves, tables
 from kdpipe.app.shell import page, pick
 from kdpipe.artifacts.store import Study
 
 
 def credit_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
+    """Whose neighbours an image has: gained less lost by depth, and each kind by layer."""
     st.header("Whose neighbours")
     chosen = scope.filter(pl.col("series").is_in(list(colours)))
     means = credit.of_networks(study, chosen, view)
@@ -21,8 +21,8 @@ def credit_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[s
     st.markdown(
         "Of an image's 15 nearest images in the layer's own space: **kept** are the teacher's that plain has too, "
         "**gained** the teacher's that only the method has, **lost** the teacher's that only plain has, **invented** "
-        "those that neither has. If distillation hands over the teacher's arrangement, more is gained than lost. "
-        "Another plain start would gain as much as it loses, on average: neither of the two is special."
+        "those that neither has. If distillation passes on the teacher's arrangement, more is gained than lost. "
+        "Plain from other initial weights gains as much as it loses, on average: neither of the two is special."
     )
     null, what = credit.of_another_start(study, scope, view)
     moved = credit.net(means, scope, study.layers)
@@ -43,7 +43,7 @@ def credit_section(study: Study, scope: pl.DataFrame, view: str, colours: dict[s
     )  # fmt: skip
     names = drawn["series"].unique(maintain_order=True).to_list()
     credit_part(study, scope, means, null, what, names, view)
-    page.table_beside(drawn, f"{study.name}-net-credit-{view}", "net", "Gained less lost, the numbers")
+    page.folded_table(drawn, f"{study.name}-net-credit-{view}", "net", "Gained less lost, the numbers")
 
 
 @st.fragment
@@ -72,19 +72,20 @@ def credit_part(
             study, credit.bars(mine, others, few), "credit_chart",
             f"Neighbours of an image under {name}, of 15, by kind and layer; at {layers[-1]}: {told}.",
         )  # fmt: skip
-        st.caption(
-            "Mean over probe images and seeds, against plain of the same seed and the teacher's layer nearest in "
-            "depth; the dark line runs from the lowest seed to the highest. "
-            + (f"Diamonds: {what}, beside plain: what lies there comes of another start too. "
+        page.notes(
+            "Mean over probe images and seeds; the dark line runs from the lowest seed to the highest.",
+            "Against plain of the same seed and the teacher's layer nearest in depth. "
+            + (f"Diamonds: {what}, against plain: what lies there comes of other initial weights too. "
                if null.height else f"{what} ")
-            + "Kept, gained and invented do not add up to 15: what plain has and the teacher has not is no credit."
+            + "Kept, gained and invented do not add up to 15: what plain has and the teacher has not is no credit.",
         )  # fmt: skip
-        page.table_beside(
+        page.folded_table(
             pl.concat([rows, others]), f"{study.name}-credit-{view}", "kinds", "Neighbours by kind, the numbers"
         )
 
 
 def dark_section(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, colours: dict[str, str]) -> None:
+    """How far a layer puts classes in the order in which the teacher finds them alike."""
     st.header("Dark knowledge")
     rows = study.frame("layer_measures", network_id=scope["network_id"].to_list(), view=view, measure="dark_knowledge")
     st.markdown(
@@ -103,7 +104,9 @@ def dark_section(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view
     measure = tables.measures_of(study, "layer", rows).row(0, named=True)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         difference = pick.one("Show", [curves.VALUES, curves.DIFFERENCE], "dark", look="segments") == curves.DIFFERENCE
-        band = pick.one("Band", list(beside.BANDS), "band", look="segments", help="Over seeds or over probe images.")
+        band = pick.one(
+            "Band", list(curve_notes.BANDS), "band", look="segments", help="Over seeds or over probe images."
+        )
     found = tables.by_depth(rows, scope, study.layers)
     start = tables.baselines(study, networks, scope, view, "dark_knowledge")
     shown, start, null = curves.shown(found, start, scope, difference)
@@ -116,13 +119,14 @@ def dark_section(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view
     chart = charts.depth_curves(
         shown, colours, what, baselines=start, band="images" if over_images else "seeds", null=null
     )
-    ends = beside.BANDS["images" if over_images else "seeds"]
+    ends = curve_notes.BANDS["images" if over_images else "seeds"]
     page.chart(study, chart, "dark_chart", curves.takeaway(shown, colours, f"Dark knowledge: {what}", ends))
-    floor = beside.null(null) if null is not None else beside.floors(measure, shown, start)
-    st.caption(
-        f"{measure['summary']} {beside.bands(band, False, measure, stored, difference)}{beside.grey(shown, colours)} "
+    floor = curve_notes.null(null) if null is not None else curve_notes.floors(measure, shown, start)
+    page.notes(
+        f"{measure['summary']} What distillation adds is the gap to plain.",
+        f"{curve_notes.bands(band, False, measure, stored, difference)}{curve_notes.grey(shown, colours)} "
         f"{floor} The teacher's own curve is how far its layers carry its answers: no bound, but what to compare with. "
         "Classes that look alike are confused by every network, and lie near each other even as pixels, so plain is "
-        "above 0 too: what distillation adds is the gap to plain. Few classes have few pairs, so values are coarse."
+        "above 0 too. Few classes have few pairs, so values are coarse.",
     )
-    page.table_beside(shown, f"{study.name}-dark-knowledge-{view}", "beliefs")
+    page.folded_table(shown, f"{study.name}-dark-knowledge-{view}", "beliefs")

@@ -1,7 +1,7 @@
 """Which networks are alike, layer by layer and at the same depth.
 
-Frames in, frames and charts out. A *pairing* is one kind of network beside another: a method's students and the
-teacher, plain and its second start, and so on.
+Frames in, frames and charts out. A *pairing* is one kind of network with another: a method's students and the
+teacher, plain and its second initialisation, and so on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import polars as pl
 from kdpipe.app.shared import catalog, charts, tables
 from kdpipe.app.shared.charts import CANVAS, Layered
 from kdpipe.app.shell.theme import PETROFF
+from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
 from kdpipe.relative_depth import nearest_place
 
@@ -52,7 +53,7 @@ def of_one_seed(pairs: pl.DataFrame, networks: pl.DataFrame) -> pl.DataFrame:
 
 
 def plain_with_plain(pairs: pl.DataFrame, scope: pl.DataFrame, which: str) -> pl.DataFrame:
-    """Plain beside plain: its second start of the same seed, or plain of another seed (each with the first one).
+    """Plain with plain: its second initialisation of the same seed, or plain of another seed (each with the first one).
 
     Of a pair of seeds one direction alone is stored, and kept: both would count it twice.
     """
@@ -64,7 +65,7 @@ def plain_with_plain(pairs: pl.DataFrame, scope: pl.DataFrame, which: str) -> pl
 
 @dataclass(frozen=True)
 class Pairing:
-    """A heat map: every layer of one kind of network (down) beside every layer of another (across).
+    """A heat map: every layer of one kind of network (down) with every layer of another (across).
 
     ``cells`` has layer, other_layer, value (mean over pairs), lowest, highest, chance, above (whether each pair lies
     above its chance), pairs. ``matched`` are the pairs of layers nearest in depth.
@@ -115,7 +116,7 @@ def pairing(pairs: pl.DataFrame, layers: pl.DataFrame, down: str, across: str) -
 
 
 def table_of(pairings: Sequence[Pairing]) -> pl.DataFrame:
-    """All cells of the heat maps below each other: what stands beside the chart."""
+    """All cells of the heat maps below each other: the numbers of the chart."""
     return pl.concat([one.cells.select(pl.lit(one.name).alias("pair"), pl.all()) for one in pairings])
 
 
@@ -202,7 +203,7 @@ def _placed(
             across = {layer: f"{j}.{n}" for n, layer in enumerate(one.columns)}
             down = {layer: f"{i}.{n}" for n, layer in enumerate(one.rows)}
             near = pl.concat_str("layer", pl.lit("\n"), "other_layer").is_in(["\n".join(pair) for pair in one.matched])
-            number = pl.col("value").map_elements(lambda value: f"{value:.2f}".replace("-", "−"), pl.String)
+            number = pl.Series([f"{value:.2f}".replace("-", "−") for value in one.cells["value"]], dtype=pl.String)
             cells.append(
                 one.cells.with_columns(
                     pair=pl.lit(one.name), x=pl.col("other_layer").replace_strict(across, return_dtype=pl.String),
@@ -219,7 +220,7 @@ def _placed(
 
 
 def to_plain(pairs: pl.DataFrame, scope: pl.DataFrame) -> pl.DataFrame:
-    """Every student beside plain of its own seed; plain itself beside plain of the first seed, as it is stored."""
+    """Every student with plain of its own seed; plain itself with plain of the first seed, as it is stored."""
     plain = scope.filter(pl.col("role") == "plain")["network_id"].to_list()
     others = [name for name in tables.students(scope) if name not in plain]
     own = of_one_seed(from_either_side(pairs, others, plain), scope)
@@ -235,7 +236,7 @@ def out_of_sight(curves: pl.DataFrame, start: pl.DataFrame, colours: Mapping[str
 
 
 def untrained(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: str, measure: str) -> pl.DataFrame:
-    """Likeness of the scope's students to the teacher as they start, before any training: rows as curves by depth."""
+    """Similarity of the scope's students to the teacher as they start, before any training: rows as curves by depth."""
     kinds = scope.filter(catalog.STUDENT)["student"].unique().to_list()
     start = networks.filter(catalog.NOT_TRAINED & pl.col("student").is_in(kinds))
     rows = study.frame("similarity", network_id=start["network_id"].to_list(), view=view, measure=measure)
@@ -244,6 +245,12 @@ def untrained(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: s
 
 
 # ------------------------------------------------------------------------------- in words
+
+
+def takeaway(drawn: Sequence[Pairing]) -> str:
+    """The number above each map, in a line."""
+    told = "; ".join(f"{one.name} {one.in_words}" for one in drawn)
+    return f"Mean over layers nearest in depth (in brackets lowest to highest pair): {verbatim(told)}."
 
 
 def heat_words(drawn: list[Pairing], measure: dict[str, Any], seed: str, second: str | None) -> str:
@@ -261,8 +268,7 @@ def heat_words(drawn: list[Pairing], measure: dict[str, Any], seed: str, second:
         else f"Seed {seed} alone: no range, so small differences tell nothing."
     )
     parts = [
-        "Down: the layers of the network named first; across: those of the second; bold: nearest in depth, whose mean "
-        "stands above each map (in brackets lowest to highest pair).",
+        "Down: the layers of the network named first; across: those of the second; bold: nearest in depth.",
         over,
         f"Chance is {chance}; "
         + (f"{below} cell{'s' * (below != 1)} not above it for every pair: value in brackets, dashed frame."
@@ -279,9 +285,9 @@ def heat_words(drawn: list[Pairing], measure: dict[str, Any], seed: str, second:
             "With plain: is the method further from plain than plain is from itself? There the two do not match in "
             "everything: a method and plain of one seed share initial weights, labels and batches; "
             + (
-                "plain of another seed shares none of them, and each is held against the same first seed."
+                "plain of another seed shares none of them, and each is compared with the same first seed."
                 if second == OTHER_SEED
-                else "plain's second start shares labels and batches alone."
+                else "plain's second initialisation shares labels and batches alone."
             )
         )
     return " ".join(parts)

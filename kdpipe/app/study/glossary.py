@@ -115,7 +115,7 @@ TERMS = (
     ),
     Entry(
         "Epsilon",
-        "The largest difference that was said not to matter, in the study file and before the run.",
+        "The study's margin: the largest difference that does not matter, fixed in the study file before the run.",
     ),
     Entry(
         "Explained",
@@ -123,7 +123,7 @@ TERMS = (
     ),
     Entry(
         "Exploratory",
-        "Looked at without having been named beforehand. Such finds are hints for the next study, not verdicts of "
+        "Looked at without having been named before the run. Such finds are hints for the next study, not verdicts of "
         "this one.",
     ),
     Entry(
@@ -179,9 +179,8 @@ TERMS = (
     ),
     Entry("Layer", "A place in a network whose output is looked at, named as in timm. Also called a tap."),
     Entry(
-        "Likeness of layers",
-        "How much alike two layers arrange the same images, by CKA and others; the layers may differ in width and "
-        "network.",
+        "Similarity of layers",
+        "How alike two layers arrange the same images, by CKA and others; the layers may differ in width and network.",
         "Kornblith et al. (2019), Similarity of neural network representations revisited",
     ),
     Entry(

@@ -5,22 +5,19 @@ from __future__ import annotations
 import io
 import json
 import re
-import tomllib
 import zipfile
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from kdpipe import __version__
 from kdpipe.app.shared.charts import CANVAS, Layered
+from kdpipe.app.shell.software import package, year
 from kdpipe.app.shell.theme import PETROFF, SAME
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import STUDY_FILE, TIMINGS_FILE, Study
-from kdpipe.source import CHECKOUT
 from kdpipe.vocabulary import ROLES
 
 MOST_ZIPPED = 500_000_000  # bytes; beyond, a zip made in memory would be the server's last
@@ -221,9 +218,10 @@ def stages(study: Study) -> pl.DataFrame:
     """Seconds by kind of stage, the longest first, with the time in words."""
     found = [(name, float(seconds)) for name, seconds in (study.timings.get("stages") or {}).items()]
     frame = pl.DataFrame(found, schema={"stage": pl.String, "seconds": pl.Float64}, orient="row")
-    words = pl.col("seconds").map_elements(duration, pl.String)
-    return frame.sort("seconds", descending=True).with_columns(
-        time=words, share=pl.col("seconds") / pl.max_horizontal(pl.col("seconds").sum(), 1e-9)
+    frame = frame.sort("seconds", descending=True)
+    return frame.with_columns(
+        time=pl.Series([duration(seconds) for seconds in frame["seconds"]], dtype=pl.String),
+        share=pl.col("seconds") / pl.max_horizontal(pl.col("seconds").sum(), 1e-9),
     )
 
 
@@ -235,7 +233,7 @@ def duration(seconds: float) -> str:
 
 
 def stage_bars(rows: pl.DataFrame) -> Layered:
-    """A bar a stage with its time beside it; rows of :func:`stages`."""
+    """A bar a stage with its time at its end; rows of :func:`stages`."""
     longest = float(rows["seconds"].max() or 1.0)  # type: ignore[arg-type]
     axis = alt.Axis(labelOverlap=False, labelFlush=False, labelLimit=160)
     x = alt.X("seconds:Q", title="seconds", scale=alt.Scale(domain=[0, 1.15 * longest]),
@@ -251,45 +249,6 @@ def stage_bars(rows: pl.DataFrame) -> Layered:
 # ------------------------------------------------------------------------------- citing and opening
 
 
-def package() -> dict[str, str]:
-    """Name, version, summary, licence, author and address of kdpipe; what is not known is an empty text."""
-    told = {"name": "kdpipe", "version": __version__, "summary": "", "licence": "", "author": "", "url": ""}
-    if CHECKOUT is not None:  # first, as what is installed from a checkout may be older than it
-        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-        found = {
-            "summary": project["description"],
-            "licence": project["license"],
-            "author": ", ".join(author["name"] for author in project["authors"]),
-            "url": project["urls"]["Homepage"],
-        }
-    else:
-        try:
-            installed = metadata.metadata("kdpipe")
-        except metadata.PackageNotFoundError:
-            return told
-        urls = dict(entry.split(", ", 1) for entry in installed.get_all("Project-URL", []))
-        found = {
-            "summary": installed["Summary"],
-            "licence": installed["License-Expression"],
-            "author": installed["Author"],
-            "url": urls.get("Homepage"),
-        }
-    return told | {what: text for what, text in found.items() if text}
-
-
-def _year() -> str:
-    """The year of the copyright, as the licence says."""
-    if CHECKOUT is not None:
-        licence = (CHECKOUT / "LICENSE").read_text()
-    else:
-        try:
-            licence = metadata.distribution("kdpipe").read_text("licenses/LICENSE") or ""
-        except metadata.PackageNotFoundError:
-            licence = ""
-    found = re.search(r"Copyright \(c\) (\d{4})", licence)
-    return found[1] if found else ""
-
-
 def citation(study: Study) -> str:
     """A BibTeX entry of the software that made the study, with the study's name and hash."""
     told = package()
@@ -297,7 +256,7 @@ def citation(study: Study) -> str:
     fields = {
         "title": f"{told['name']}: {told['summary'].rstrip('.')}" if told["summary"] else told["name"],
         "author": f"{{{told['author']}}}" if told["author"] else "",
-        "year": _year(),
+        "year": year(),
         "version": version,
         "license": told["licence"],
         "url": told["url"],

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from kdpipe.app.methods import differences as methods
+from kdpipe.app.methods import differences
 from kdpipe.app.shared import catalog
 from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns, series_colour
 from kdpipe.app.shell.theme import GREY, PETROFF
@@ -66,7 +66,7 @@ def ends(lines: pl.DataFrame) -> pl.DataFrame:
     return lost.group_by("network_id", "quantity", maintain_order=True).last()
 
 
-def curves(lines: pl.DataFrame, colours: Mapping[str, str], title: str, each: bool = False) -> Layered:
+def accuracy_chart(lines: pl.DataFrame, colours: Mapping[str, str], title: str, each: bool = False) -> Layered:
     """One accuracy over training steps: mean over seeds in its range; crosses where a network diverged.
 
     Args:
@@ -115,7 +115,7 @@ def curves(lines: pl.DataFrame, colours: Mapping[str, str], title: str, each: bo
     return alt.layer(*layers).properties(height=400, usermeta=CANVAS)
 
 
-def curves_in_words(lines: pl.DataFrame, colours: Mapping[str, str], title: str) -> str:
+def accuracy_in_words(lines: pl.DataFrame, colours: Mapping[str, str], title: str) -> str:
     """The last value of each coloured curve, for those who cannot see it."""
     last = means(lines).filter(pl.col("series").is_in(list(colours))).group_by("series", maintain_order=True).last()
     said = "; ".join(f"{row['series']} {row['mean']:.1%} at step {row['step']}" for row in last.rows(named=True))
@@ -261,7 +261,7 @@ def speeds(study: Study, scope: pl.DataFrame) -> pl.DataFrame:
                 **row, "together": together, "steps": int(speed["steps"]), "seconds": float(speed["seconds"]),
                 "steps_per_second": speed["steps"] / speed["seconds"],
                 "images_per_second": speed.get("images_per_second"),
-                "hardware": methods.hardware_in_words([speed]), **{part: shares.get(part) for part in PARTS},
+                "hardware": differences.hardware_in_words([speed]), **{part: shares.get(part) for part in PARTS},
                 "split": bool(shares),
             }
         )  # fmt: skip
@@ -271,10 +271,8 @@ def speeds(study: Study, scope: pl.DataFrame) -> pl.DataFrame:
     found = pl.DataFrame(rows, schema_overrides=real, infer_schema_length=None)
     # Who trained together was on one clock, to the last digit.
     mates = pl.col("series").unique(maintain_order=True).implode().over("seconds", "steps", "together")
-    found = found.with_columns(mates=mates)
-    return found.with_columns(group=pl.col("mates").map_elements(lambda names: listed(list(names)), pl.String)).drop(
-        "mates"
-    )
+    groups_of = [listed(names) for names in found.select(mates).to_series().to_list()]
+    return found.with_columns(group=pl.Series(groups_of, dtype=pl.String))
 
 
 def groups(found: pl.DataFrame) -> pl.DataFrame:
