@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -134,7 +134,6 @@ def test_strata_keep_the_spread_between_classes_out():
 
 
 @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-5, 5))
-@settings(max_examples=25, deadline=None)
 def test_intervals_of_areas_follow_shift_scale_and_sign(seed, factor, shift):
     first, plain = arms(seed=seed)
     drawn = Resamples.draw(LABELS, 5, resamples=200)
@@ -290,7 +289,6 @@ def test_sign_flip_worked_by_hand():
 @example(np.array([6.0, 15, 18, 18, -25, -33, 47, -47]), 0.1)
 @example(np.array([12.0, 21, 21, 21, -30, 1, -45]), 0.1)
 @given(ROWS, st.sampled_from([-1e-9, 1e9, 0.1, -3]))
-@settings(max_examples=60, deadline=None)
 def test_sign_flip_equals_the_enumeration_and_ignores_sign_scale_and_order(differences, factor):
     p = sign_flip(differences)
     assume(abs(differences.sum()) > 0)
@@ -319,7 +317,6 @@ def test_more_seeds_than_can_be_gone_through_are_sampled_from_a_fixed_stream():
 
 
 @given(ROWS, st.sampled_from([0.025, 0.05, 0.25, 0.5]))
-@settings(max_examples=60, deadline=None)
 def test_the_least_significant_shift_is_where_the_p_value_turns(differences, alpha):
     shift = least_significant_shift(differences, alpha)
     if 2 * 0.5 ** len(differences) > alpha:
@@ -344,7 +341,6 @@ def test_corrections_worked_by_hand():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.randoms())
-@settings(deadline=None)
 def test_corrections_keep_the_order_and_lie_between_p_and_bonferroni(values, random):
     order = list(range(len(values)))
     random.shuffle(order)
@@ -392,7 +388,6 @@ def test_the_ratio_to_the_null_worked_by_hand():
 
 
 @given(ROWS, st.floats(0.01, 100))
-@settings(deadline=None)
 def test_sizes_have_no_unit(differences, factor):
     assume(np.ptp(differences) > 0)
     null = differences[::-1] + 1

@@ -48,7 +48,6 @@ small_tables = arrays(np.float32, st.tuples(st.integers(12, 40), st.integers(1, 
 
 
 @given(small_tables)
-@settings(max_examples=40, deadline=None)
 def test_neighbours_of_a_lattice_are_exact_and_ties_go_to_the_smaller_index(X):
     indices, distance = m.nearest_neighbours(X, 3)
     assert (indices == slow_neighbours(X, 3)).all()

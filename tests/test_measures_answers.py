@@ -6,7 +6,7 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn.metrics import cohen_kappa_score
@@ -33,7 +33,6 @@ def test_margins_by_hand_with_a_tie_and_a_wrong_answer():
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
 def test_margins_are_positive_where_right_and_ignore_a_constant_but_not_a_scale(seed):
     random = np.random.default_rng(seed)
     logits, y = random.normal(size=(30, 4)), random.integers(0, 4, 30)
@@ -64,7 +63,6 @@ def slow_ece(logits, y, bins):
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1, 4, 15]), st.sampled_from([0.3, 3.0, 30.0]))
-@settings(max_examples=40, deadline=None)
 def test_ece_equals_its_definition(seed, bins, scale):
     random = np.random.default_rng(seed)
     logits, y = scale * random.normal(size=(50, 5)), random.integers(0, 5, 50)

@@ -222,7 +222,6 @@ def test_very_large_and_very_small_values(measure, factor, dtype):
 
 
 @given(arrays(np.float32, st.tuples(st.integers(4, 20), st.integers(1, 3)), elements=st.integers(-2, 2)), st.data())
-@settings(max_examples=60, deadline=None)
 def test_no_layer_of_any_kind_gives_nan_or_leaves_the_range(X, data):
     y = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(X), max_size=len(X))))
     for measure in (*separation.MEASURES, *collapse.MEASURES, *probes.MEASURES):

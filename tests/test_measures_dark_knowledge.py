@@ -73,7 +73,6 @@ def test_rounding_makes_no_order_among_equals():
 
 
 @given(seeds, st.sampled_from([4, 6, 9]))
-@settings(max_examples=25, deadline=None)
 def test_it_equals_its_definition(seed, classes):
     X, y, taught = pair(seed, classes)
     assert dark_knowledge(X, y, taught) == pytest.approx(slow(X, y, taught), abs=1e-9)
@@ -94,7 +93,6 @@ def test_rotation_translation_scale_order_and_names_do_not_matter(seed):
 
 
 @given(seeds)
-@settings(max_examples=25, deadline=None)
 def test_how_sure_the_teacher_is_of_a_class_does_not_matter(seed):
     """Which others a class is taken for counts, not how often: q without the own class is divided by its sum."""
     X, y, taught = pair(seed)

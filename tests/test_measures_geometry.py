@@ -133,7 +133,6 @@ def test_known_distances_of_a_layer_with_dead_images_come_near(dead):
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=15, deadline=None)
 def test_lattices_and_copies_never_give_nan(seed):
     random = np.random.default_rng(seed)
     X = random.integers(0, 3, size=(random.integers(4, 60), random.integers(1, 4)))
