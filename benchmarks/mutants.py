@@ -3,9 +3,9 @@
 
 ``python benchmarks/mutants.py [--count 40] [--seed 0] [--only kdpipe/measures/depth.py] [--list] [--write]`` draws
 faults such as a flipped comparison, a constant off by one, a dropped ``not`` or ``abs``, ``mean`` for ``sum`` or
-another axis; puts each into a copy of the repository; and runs the tests of that part of the package up to the first
-that fails, those of the module first. A fault that no test notices is a survivor. ``--write`` puts the table into
-docs/BENCHMARKS.md. It takes from half a minute to a few minutes a fault, more for survivors.
+another axis; puts each into a copy of the repository; and runs the quick tests that name what its module
+offers, up to the first that fails; that one must pass again without the fault. A fault that no test notices is a
+survivor. ``--write`` puts the table into docs/BENCHMARKS.md.
 
 A fault's place in the draw is a hash of the seed, its module, its function and its text, so one seed draws the same
 faults wherever the code around them changes. Faults that change no result are named in ``equivalent_mutants.toml``,
@@ -15,17 +15,19 @@ each with the reason, and count neither way.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from mutations import Mutant, mutants_of
@@ -38,9 +40,20 @@ TESTS = {
     "kdpipe/measures": ("test_measure*.py", "test_map_quality.py"),
     "kdpipe/evidence": ("test_evidence*.py", "test_judging.py"),
 }
-# A mutant that takes this many times the unchanged tests, and so many seconds, runs for ever.
-PATIENCE, LEAST_SECONDS = 4, 120
-PYTEST = ("-m", "pytest", "-x", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "--hypothesis-profile=mutants")
+PYTEST = (
+    "-x", "-q", "--tb=no", "-rfE", "-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-profile=mutants",
+)  # fmt: skip
+# What tests import and no mutant changes.
+LIBRARIES = [
+    "pytest",
+    "hypothesis.extra.numpy",
+    "torch",
+    "timm",
+    "scipy.stats",
+    "sklearn.manifold",
+    "polars",
+    "openTSNE",
+]
 
 
 @dataclass(frozen=True)
@@ -61,13 +74,15 @@ def draw(root: Path, seed: int, only: str = "") -> list[Mutant]:
 
 
 def test_files(root: Path, module: str) -> list[str]:
-    """The tests of the module's part of the package, those that import the module itself first."""
+    """The tests of the module's part that name what is public in it, those that do so most often first."""
     part = next(part for part in TESTS if module.startswith(part))
     files = sorted({path for pattern in TESTS[part] for path in (root / "tests").glob(pattern)})
-    stem = Path(module).stem
-    named = {path for path in files if re.search(rf"^(from|import) .*\b{stem}\b", path.read_text(), re.MULTILINE)}
-    nearest = sorted(files, key=lambda path: (stem not in path.stem, path not in named))
-    return [path.relative_to(root).as_posix() for path in nearest]
+    defined = [node.name for node in ast.parse((root / module).read_text()).body if hasattr(node, "name")]
+    names = [name for name in defined if not name.startswith("_")]
+    public = re.compile(rf"\b({'|'.join(names) or 'nothing'})\b")
+    mentions = {path: len(public.findall(path.read_text())) for path in files}
+    named = sorted((path for path in files if mentions[path]), key=lambda path: -mentions[path])
+    return [path.relative_to(root).as_posix() for path in named or files]
 
 
 def copy_repository(to: Path) -> None:
@@ -79,57 +94,75 @@ def copy_repository(to: Path) -> None:
             shutil.copyfile(ROOT / name, to / name)
 
 
-def run_tests(copy: Path, files: list[str], timeout: float | None) -> tuple[int, str]:
-    """pytest's exit status and what it wrote; the package is the copy's own."""
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [sys.executable, *PYTEST, *files], cwd=copy, env=environment, capture_output=True, text=True, timeout=timeout
-    )
-    return done.returncode, done.stdout + done.stderr
+class Runner:
+    """Runs tests in a copy of the repository, each time in a process forked from one that has the libraries."""
+
+    def __init__(self, copy: Path) -> None:
+        self.copy, self.written = copy, count(1)
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(LIBRARIES)
+
+    def write(self, module: str, text: str) -> None:
+        """With a time of change of its own, by which Python knows its bytecode from that of other versions."""
+        path, moment = self.copy / module, next(self.written)
+        path.write_text(text)
+        os.utime(path, (moment, moment))
+
+    def test(self, files: list[str], timeout: float | None = None) -> tuple[int | None, str]:
+        """pytest's exit status, None where it ran out of time, and what it wrote."""
+        log = self.copy / "pytest.log"
+        process = self.context.Process(target=run_pytest, args=(self.copy, log, files))
+        process.start()
+        process.join(timeout)
+        status = process.exitcode
+        if status is None:
+            process.kill()
+            process.join()
+        return status, log.read_text(errors="replace")
 
 
-def seconds_unchanged(copy: Path, module: str) -> float:
-    """How long the tests of the module's part take where nothing is wrong. They must pass."""
-    started = time.perf_counter()
-    status, wrote = run_tests(copy, test_files(copy, module), timeout=None)
-    if status:
-        raise SystemExit(f"The tests fail without any mutant:\n{wrote[-2000:]}")
-    return time.perf_counter() - started
+def run_pytest(copy: Path, log: Path, files: list[str]) -> None:
+    """In a process of its own: the package and its tests are the copy's."""
+    import pytest
+
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1), os.dup2(out, 2)
+    os.chdir(copy)
+    os.environ["PYTHONPATH"] = str(copy)
+    sys.path.insert(0, str(copy))
+    sys.exit(pytest.main([*PYTEST, *files]))
 
 
-def fate_of(mutant: Mutant, copy: Path, timeout: float) -> Outcome:
-    """Puts the mutant into the copy, runs the tests and takes it out again."""
-    path = copy / mutant.module
-    whole = path.read_text()
-    path.write_text(mutant.applied_to(whole))
-    try:
-        status, wrote = run_tests(copy, test_files(copy, mutant.module), timeout)
-    except subprocess.TimeoutExpired:
-        return Outcome(mutant, "timeout", f"{timeout:.0f} s")
-    finally:
-        path.write_text(whole)
+def fate_of(mutant: Mutant, runner: Runner, limit: float) -> Outcome:
+    """Puts the mutant into the copy, runs the tests, takes it out again and asks whether it was the mutant's doing."""
+    whole = (runner.copy / mutant.module).read_text()
+    files = test_files(runner.copy, mutant.module)
+    runner.write(mutant.module, mutant.applied_to(whole))
+    status, wrote = runner.test(files, limit)
+    runner.write(mutant.module, whole)
+    if status is None:
+        return Outcome(mutant, "timeout", f"{limit:.0f} s")
     if status == 0:
-        return Outcome(mutant, "survived")
-    failure = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", wrote, re.MULTILINE)
+        return Outcome(mutant, "survived", ", ".join(name.removeprefix("tests/") for name in files))
+    failure = re.search(r"^(?:FAILED|ERROR) (\S+)", wrote, re.MULTILINE)
     if failure is None:
         raise SystemExit(f"pytest ended with {status}, no test named, at {mutant.identity}:\n{wrote[-2000:]}")
-    return Outcome(mutant, "caught", failure[1])
+    status, wrote = runner.test([failure[1]], limit)
+    if status != 0:
+        raise SystemExit(f"{failure[1]} fails without any mutant:\n{wrote[-2000:]}")
+    return Outcome(mutant, "caught", failure[1].removeprefix("tests/"))
 
 
-def outcomes(mutants: list[Mutant], reasons: dict[str, str]) -> Iterator[Outcome]:
+def outcomes(mutants: list[Mutant], reasons: dict[str, str], limit: float) -> Iterator[Outcome]:
     """What becomes of each, as it is known. The copy of the repository is gone afterwards."""
-    limits: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        copy_repository(copy)
+        copy_repository(Path(folder))
+        runner = Runner(Path(folder))
         for mutant in mutants:
             if mutant.identity in reasons:
                 yield Outcome(mutant, "equivalent", reasons[mutant.identity])
-                continue
-            part = next(part for part in TESTS if mutant.module.startswith(part))
-            if part not in limits:
-                limits[part] = max(LEAST_SECONDS, PATIENCE * seconds_unchanged(copy, mutant.module))
-            yield fate_of(mutant, copy, limits[part])
+            else:
+                yield fate_of(mutant, runner, limit)
 
 
 def table(found: list[Outcome], seed: int) -> list[str]:
@@ -156,6 +189,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a module or a folder, from the root of the repository")
+    parser.add_argument("--limit", type=float, default=600, help="seconds after which tests are taken to run for ever")
     parser.add_argument("--list", action="store_true", help="show the draw and run nothing")
     parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args()
@@ -167,7 +201,7 @@ def main() -> None:
         return
     reasons = tomllib.loads(EQUIVALENT.read_text()) if EQUIVALENT.exists() else {}
     found = []
-    for one in outcomes(drawn, reasons):
+    for one in outcomes(drawn, reasons, chosen.limit):
         found.append(one)
         mutant = one.mutant
         print(f"{one.fate:10} {mutant.module}:{mutant.line} {mutant.function}: {mutant.what}  {one.by}", flush=True)

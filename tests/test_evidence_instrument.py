@@ -20,6 +20,7 @@ from kdpipe.evidence import (
     estimate,
     holm,
     judge,
+    simulation,
     variance_components,
 )
 from kdpipe.evidence.simulation import (
@@ -33,7 +34,7 @@ from kdpipe.evidence.simulation import (
     identical,
     simulate,
 )
-from kdpipe.measures.class_structure import silhouette
+from kdpipe.measures.class_structure import layer_pass, silhouette
 from kdpipe.measures.neighbourhood import knn_accuracy
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -187,14 +188,11 @@ def test_some_images_are_difficult_for_every_network():
 
 def test_layers_are_those_that_the_measures_see(monkeypatch):
     """Every value against the measures themselves, on the layer that was drawn."""
-    from kdpipe.evidence import simulation
-
-    seen, make = [], simulation._layer
-    monkeypatch.setattr(simulation, "_layer", lambda *of: seen.append(make(*of)) or seen[-1])
+    seen = []
+    monkeypatch.setattr(simulation, "layer_pass", lambda X, *more: seen.append(X) or layer_pass(X, *more))
     world = World(seeds=1, images=60)
-    simulation._calibration(world)
-    seen.clear()
     cell = identical(0, world)
+    assert len(seen) == 2 * 5  # two arms, five layers
     for at, layer in enumerate(seen[:5]):
         assert cell.silhouette.distilled[0, at].mean() == pytest.approx(silhouette(layer, world.labels), abs=1e-6)
         assert cell.knn_accuracy.distilled[0, at].mean() == pytest.approx(knn_accuracy(layer, world.labels))

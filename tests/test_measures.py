@@ -16,7 +16,6 @@ from sklearn.metrics import silhouette_score
 
 from kdpipe import measures as m
 from kdpipe.measures import class_structure, distances, neighbourhood
-from kdpipe.measures.similarity import _kernel_product
 
 LABELS = np.array([0, 0, 1, 1])
 PAIRS = np.array([[0.0], [1.0], [10.0], [11.0]])
@@ -196,7 +195,6 @@ def test_cka_equals_its_definition_in_both_forms(p, q):
     X = random.normal(size=(40, p))
     Y = np.hstack([X @ random.normal(size=(p, q - 1)), random.normal(size=(40, 1))])
     assert m.cka(X, Y) == pytest.approx(gram_cka(X, Y), abs=1e-10)
-    assert _kernel_product(X, Y) == pytest.approx(np.square(X.T @ Y).sum())
 
 
 @given(st.integers(0, 10_000))

@@ -20,6 +20,7 @@ from kdpipe.measures.factors import (
     contrast,
     edge_density,
     explained_share,
+    folds_of,
     hue,
     residual_share,
     split,
@@ -147,7 +148,7 @@ def layer(n: int = 150, d: int = 12, seed: int = 0, strength: float = 0.5):
 def test_explained_share_equals_scikit_learns_ridge_on_the_same_folds(n, d, columns):
     X, f, _ = layer(n, d)
     target = np.column_stack([f, X[:, 1] ** 2])[:, :columns]
-    folds, left, total = factors._folds(n), 0.0, 0.0
+    folds, left, total = folds_of(n), 0.0, 0.0
     for fold in range(factors.FOLDS):
         train, test = folds != fold, folds == fold
         largest = np.linalg.norm(X[train] - X[train].mean(axis=0), 2) ** 2
@@ -226,7 +227,7 @@ def test_the_parts_add_up_and_equal_scikit_learns_slopes_of_the_other_folds():
     F = np.column_stack([f, np.random.default_rng(1).normal(size=150) * 1e6 + 1e6])
     explained, residual = split(X, F)
     assert explained + residual + X.mean(axis=0) == pytest.approx(X, abs=1e-9)
-    folds = factors._folds(150)
+    folds = folds_of(150)
     for fold in range(factors.FOLDS):
         model = LinearRegression().fit(F[folds != fold], X[folds != fold])
         expected = (F[folds == fold] - F.mean(axis=0)) @ model.coef_.T

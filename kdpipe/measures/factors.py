@@ -172,7 +172,7 @@ def explained_shares(X: Array, factors: Mapping[str, Array]) -> dict[str, float]
     """:func:`explained_share` of several factors; the layer is decomposed once for all of them."""
     rows = points(X, least=2 * FOLDS).rows.astype(np.float64)
     targets = {name: _check_factors(f, len(rows)) for name, f in factors.items()}
-    folds = _folds(len(rows))
+    folds = folds_of(len(rows))
     left, total = dict.fromkeys(targets, 0.0), dict.fromkeys(targets, 0.0)
     for fold in range(FOLDS):
         train, test = folds != fold, folds == fold
@@ -207,7 +207,7 @@ def split(X: Array, F: Array) -> tuple[Array, Array]:
     rows -= rows.mean(axis=0)
     factors = _standardised(factors)
     explained = np.empty_like(rows)
-    folds = _folds(len(rows))
+    folds = folds_of(len(rows))
     for fold in range(FOLDS):
         train, test = folds != fold, folds == fold
         centred = factors[train] - factors[train].mean(axis=0)
@@ -289,8 +289,8 @@ class _Decomposed:
         return np.asarray(np.square(self.left) @ self.shrinkage + 1 / len(self.left))
 
 
-def _folds(n: int) -> Array:
-    """Which of the folds (N,) each image is scored in: at random, but the same for all layers, sizes even."""
+def folds_of(n: int) -> Array:
+    """Which of the five folds (N,) each of ``n`` images is scored in: at random, but the same for all layers."""
     return np.random.default_rng(_FOLD_SEED).permutation(np.arange(n) % FOLDS)
 
 
