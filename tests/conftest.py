@@ -1,4 +1,4 @@
-"""What all tests share: fixed threads, and one small study run to the end by the real command line."""
+"""What all tests share: fixed threads and examples, and one small study run to the end by the real command line."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ os.environ.setdefault("KDPIPE_CHECK_CHARTS", "1")  # before anything imports the
 
 import contextlib
 import io
+import random
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
+import numpy as np
 import pytest
 from app_pages import fresh_cache, pristine, root  # noqa: F401  (fixtures)
 from visits import address, browser, visitor  # noqa: F401
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # before torch: see kdpipe/cli/main.py
+
+# ``ci`` tries the same examples everywhere and every time; ``wide``, by KDPIPE_TESTS=wide or
+# --hypothesis-profile=wide, many new ones; ``mutants`` is ``ci`` without the search for the smallest failure.
+UNSHRUNK = [hypothesis.Phase.explicit, hypothesis.Phase.generate]
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=30, database=None)
+hypothesis.settings.register_profile("wide", deadline=None, max_examples=500)
+hypothesis.settings.register_profile("mutants", hypothesis.settings.get_profile("ci"), phases=UNSHRUNK)
+hypothesis.settings.load_profile(os.environ.get("KDPIPE_TESTS", "ci"))
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = """
@@ -72,6 +83,15 @@ def torch_threads():
     """Two threads of torch; one where test processes share the cores among them."""
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers():
+    """What a test draws without naming a seed is the same whichever tests ran before it."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    np.random.seed(0)  # the stream of libraries that take no other
+    random.seed(0)
 
 
 class CommandLine:

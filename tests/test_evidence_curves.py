@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -56,7 +56,6 @@ def test_the_early_area_is_that_of_the_curves_cut_before_the_last_layer():
 
 
 @given(pairs())
-@settings(deadline=None)
 def test_areas_are_signed_and_equal_numpys_trapezoid(found):
     depth, curve, other = found
     assert abc(depth, curve, other) == pytest.approx(np.trapezoid(curve - other, depth, axis=-1), abs=1e-9)
@@ -66,7 +65,6 @@ def test_areas_are_signed_and_equal_numpys_trapezoid(found):
 
 
 @given(pairs(), st.integers(0, 100))
-@settings(deadline=None)
 def test_areas_are_linear_in_the_values_of_single_images(found, seed):
     """What lets a bootstrap weigh images once and take areas of the means."""
     depth, *_ = found
@@ -77,7 +75,6 @@ def test_areas_are_linear_in_the_values_of_single_images(found, seed):
 
 
 @given(pairs())
-@settings(deadline=None)
 def test_leading_axes_are_only_stacked(found):
     depth, curve, other = found
     for function in (abc, early_abc, shape_abc, advance):
@@ -119,7 +116,6 @@ def test_a_level_between_layers_of_unequal_steps():
 
 
 @given(pairs(), st.floats(-5, 5), st.floats(0.1, 10))
-@settings(deadline=None)
 def test_advance_depends_on_neither_offset_nor_scale_of_the_measure_and_moves_with_depth(found, offset, factor):
     depth, curve, other = found
     curve[:, -1] = other[:, -1] + 1  # reached, and not by a rounding error
@@ -132,7 +128,6 @@ def test_advance_depends_on_neither_offset_nor_scale_of_the_measure_and_moves_wi
 
 
 @given(pairs())
-@settings(deadline=None)
 def test_a_curve_above_another_is_never_later(found):
     depth, curve, _ = found
     lower = np.sort(curve, axis=-1)
@@ -150,7 +145,6 @@ def test_shape_worked_by_hand():
 
 
 @given(pairs(), st.floats(-5, 5), st.floats(0.1, 10))
-@settings(deadline=None)
 def test_shape_ignores_a_common_shift_and_stretch_of_either_curve(found, offset, factor):
     depth, curve, other = found
     curve[:, 0], curve[:, 1] = -11, 11
@@ -162,7 +156,6 @@ def test_shape_ignores_a_common_shift_and_stretch_of_either_curve(found, offset,
 
 
 @given(pairs())
-@settings(deadline=None)
 def test_shape_lies_within_the_depth_that_it_spans_and_is_nan_for_flat_curves_alone(found):
     depth, curve, other = found
     area = shape_abc(depth, curve, other)
@@ -200,7 +193,6 @@ def test_the_tolerance_is_a_share_of_the_range_and_can_be_chosen():
 
 
 @given(pairs(), st.floats(0.5, 10))
-@settings(deadline=None)
 def test_computable_curves_stay_so_in_another_unit_and_when_sorted(found, factor):
     _, curve, _ = found
     for row in curve:
@@ -235,7 +227,6 @@ def test_what_is_refused_in_one_sentence(call, says):
     assert "\n" not in str(raised.value)
 
 
-@settings(max_examples=30, deadline=None)
 @given(pairs())
 def test_inputs_are_left_as_they_were(found):
     depth, curve, other = found

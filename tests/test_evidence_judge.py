@@ -10,7 +10,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import kdpipe.evidence
@@ -425,7 +425,6 @@ def endpoints(draw, name):
 
 
 @given(endpoints("silhouette"), endpoints("knn_accuracy"), P, P)
-@settings(max_examples=300, deadline=None)
 def test_whatever_is_given_there_is_one_verdict_and_its_conditions_hold(silhouette, knn, p_silhouette, p_knn):
     found = decide(Estimates(silhouette, knn, Rules()), {"silhouette": p_silhouette, "knn_accuracy": p_knn}, "holm")
     assert found.verdict in MEANINGS

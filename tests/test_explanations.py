@@ -10,7 +10,7 @@ from kdpipe.models.build import build
 from kdpipe.models.network import ReusedHead
 from kdpipe.models.saved import SavedArchitecture
 from kdpipe.models.weights import give_head
-from kdpipe.pipeline.stages.explanations import _small, explain, map_cosine
+from kdpipe.pipeline.stages.explanations import explain, map_cosine, small_maps
 
 SPEC = SavedArchitecture("resnet18", {"channels": [8, 8, 8, 16], "layers": [1, 1, 1, 1]}, "small", 1, "stages")
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)
@@ -32,10 +32,10 @@ def test_cosine_of_two_heat_maps_by_hand():
 def test_stored_heat_maps_are_at_most_eight_a_side_and_as_bright_as_can_be():
     maps = np.random.default_rng(0).random((3, 12, 9)).astype(np.float32)
     maps[2] = 0
-    small = _small(maps)
+    small = small_maps(maps)
     assert small.shape == (3, 8, 8) and small.dtype == np.uint8
     assert small.max(axis=(1, 2)).tolist() == [255, 255, 0]
-    assert _small(maps[:, :4, :4])[0] == pytest.approx(255 * maps[0, :4, :4] / maps[0, :4, :4].max(), abs=0.5)
+    assert small_maps(maps[:, :4, :4])[0] == pytest.approx(255 * maps[0, :4, :4] / maps[0, :4, :4].max(), abs=0.5)
 
 
 @pytest.mark.parametrize("reused", [False, True])

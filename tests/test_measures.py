@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import norm
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 from sklearn.metrics import silhouette_samples as sklearn_silhouette
 from sklearn.metrics import silhouette_score
@@ -48,7 +51,6 @@ small_tables = arrays(np.float32, st.tuples(st.integers(12, 40), st.integers(1, 
 
 
 @given(small_tables)
-@settings(max_examples=40, deadline=None)
 def test_neighbours_of_a_lattice_are_exact_and_ties_go_to_the_smaller_index(X):
     indices, distance = m.nearest_neighbours(X, 3)
     assert (indices == slow_neighbours(X, 3)).all()
@@ -98,8 +100,10 @@ def test_votes_are_for_the_most_frequent_label_and_ties_for_the_smallest():
 def test_knn_accuracy_of_separate_classes_is_one_and_of_noise_is_chance():
     X, y = clusters(apart=20.0)
     assert m.knn_accuracy(X, y) == 1
-    noise = np.random.default_rng(1).normal(size=(1000, 5))
-    assert abs(m.knn_accuracy(noise, np.arange(1000) % 2) - 0.5) < 0.05
+    # Over all 70 ways to label eight images by halves, the nearest has the own label 3 times in 7.
+    noise = np.random.default_rng(1).normal(size=(8, 5))
+    halves = [np.isin(np.arange(8), chosen).astype(int) for chosen in combinations(range(8), 4)]
+    assert np.mean([m.knn_accuracy(noise, y, k=1) for y in halves]) == pytest.approx(3 / 7)
 
 
 # ----------------------------------------------------------------------------- class structure
@@ -195,14 +199,6 @@ def test_cka_equals_its_definition_in_both_forms(p, q):
     assert kernel_product(X, Y) == pytest.approx(np.square(X.T @ Y).sum())
 
 
-def test_cka_of_independent_layers_is_about_zero_where_the_biased_one_is_not():
-    values = [
-        m.cka(np.random.default_rng(s).normal(size=(64, 512)), np.random.default_rng(s + 99).normal(size=(64, 512)))
-        for s in range(10)
-    ]
-    assert abs(np.mean(values)) < 0.03
-
-
 @given(st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
 def test_cka_is_one_up_to_rotation_translation_and_scale_and_symmetric(seed):
@@ -237,18 +233,6 @@ def test_a_map_of_itself_keeps_everything_even_with_ties():
     assert (whole.misplacement == 0).all()
 
 
-def test_a_random_layout_scores_its_floor():
-    random = np.random.default_rng(0)
-    X, layout = random.normal(size=(800, 10)), random.normal(size=(800, 2))
-    whole = m.map_pass(X, layout)
-    floors = {name: m.MEASURES[name].known_chance(np.zeros(800)) for name in ("trustworthiness", "knn_recall")}
-    assert floors["trustworthiness"] == pytest.approx(0.5, abs=0.01)
-    assert floors["knn_recall"] == 15 / 799
-    assert whole.trustworthiness == pytest.approx(floors["trustworthiness"], abs=0.02)
-    assert whole.continuity == pytest.approx(floors["trustworthiness"], abs=0.02)
-    assert whole.knn_recall == pytest.approx(floors["knn_recall"], abs=0.01)
-
-
 def test_one_pass_over_a_map_equals_its_measures_and_takes_known_neighbours():
     X, _ = clusters()
     layout, known = X[:, :2], m.nearest_neighbours(X, 40)[0]
@@ -274,7 +258,9 @@ def test_misplacement_counts_the_neighbours_that_a_moved_point_lost():
 def test_bootstrap_interval_has_the_width_of_the_standard_error_and_is_repeatable():
     values = np.random.default_rng(0).normal(size=2000)
     low, high = m.bootstrap_mean(values, seed=1)
-    assert (high - low) / 2 == pytest.approx(1.96 / np.sqrt(2000), rel=0.1)
+    # Either end is a quantile of 1,000 means: three standard errors of half their distance, in standard deviations.
+    luck = 3 * np.sqrt(0.025 * 0.975 / 1000) / norm.pdf(1.96) / np.sqrt(2) / 1.96
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / np.sqrt(2000), rel=luck)
     assert low < values.mean() < high
     assert (low, high) == m.bootstrap_mean(values, seed=1) != m.bootstrap_mean(values, seed=2)
 

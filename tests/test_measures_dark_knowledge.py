@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
-from scipy.stats import spearmanr
+from scipy.stats import binom, spearmanr
 from scipy.stats import t as student_t
 
 from kdpipe.measures import MEASURES, dark_knowledge, dark_knowledge_interval, jackknife_interval, soft_labels
@@ -73,7 +73,6 @@ def test_rounding_makes_no_order_among_equals():
 
 
 @given(seeds, st.sampled_from([4, 6, 9]))
-@settings(max_examples=25, deadline=None)
 def test_it_equals_its_definition(seed, classes):
     X, y, taught = pair(seed, classes)
     assert dark_knowledge(X, y, taught) == pytest.approx(slow(X, y, taught), abs=1e-9)
@@ -94,7 +93,6 @@ def test_rotation_translation_scale_order_and_names_do_not_matter(seed):
 
 
 @given(seeds)
-@settings(max_examples=25, deadline=None)
 def test_how_sure_the_teacher_is_of_a_class_does_not_matter(seed):
     """Which others a class is taken for counts, not how often: q without the own class is divided by its sum."""
     X, y, taught = pair(seed)
@@ -289,7 +287,8 @@ def of_two_hundred():
 
 def test_the_interval_covers_what_all_images_would_give(of_two_hundred):
     covered = [low <= truth <= high for _, (low, high), truth in of_two_hundred]
-    assert np.mean(covered) >= 0.88  # nominal .95; a bootstrap of the images covers little more than half
+    # A bootstrap of the images covers little more than half.
+    assert sum(covered) >= binom.ppf(0.01, len(covered), 0.95)
 
 
 def test_the_interval_is_as_wide_as_values_scatter(of_two_hundred):

@@ -68,8 +68,9 @@ def test_a_three_plane_has_dimension_three(seed):
 
 @pytest.mark.parametrize("d", [1, 2, 5])
 def test_a_gaussian_of_few_columns_has_that_many(d):
-    assert twonn(noise(3000, d)) == pytest.approx(d, rel=0.08)
-    assert mle_dimension(noise(3000, d)) == pytest.approx(d, rel=0.08)
+    """TwoNN is a maximum likelihood of N ratios: standard error d / sqrt(N), of which four; the other has more."""
+    assert twonn(noise(3000, d)) == pytest.approx(d, rel=4 / np.sqrt(3000) + 0.01)
+    assert mle_dimension(noise(3000, d)) == pytest.approx(d, rel=4 / np.sqrt(3000))
 
 
 @pytest.mark.parametrize("d", [3, 100])
@@ -133,7 +134,6 @@ def test_known_distances_of_a_layer_with_dead_images_come_near(dead):
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=15, deadline=None)
 def test_lattices_and_copies_never_give_nan(seed):
     random = np.random.default_rng(seed)
     X = random.integers(0, 3, size=(random.integers(4, 60), random.integers(1, 4)))

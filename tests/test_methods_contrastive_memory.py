@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -34,7 +34,6 @@ def memory(labels=LABELS, width=4, negatives=5, momentum=0.5) -> ContrastiveMemo
     rows=st.lists(st.integers(0, 29), min_size=1, max_size=6),
     wanted=st.integers(1, 50),
 )
-@settings(max_examples=100, deadline=None)
 def test_negatives_are_never_of_the_own_class_nor_the_image_itself(labels, rows, wanted):
     made = ContrastiveMemory(labels, 2, wanted)
     index = torch.tensor([row % len(labels) for row in rows])

@@ -204,7 +204,7 @@ def explained_shares(X: Array, factors: Mapping[Key, Array]) -> dict[Key, float]
     stops = np.cumsum([part.shape[1] for part in columns])
     groups = [slice(stop - part.shape[1], stop) for part, stop in zip(columns, stops, strict=True)]
     left, total = np.zeros(targets.shape[1]), np.zeros(targets.shape[1])
-    folds = _folds(len(rows))
+    folds = folds_of(len(rows))
     for fold in range(FOLDS):
         train, test = folds != fold, folds == fold
         layer, centre = centred(rows[train])
@@ -243,7 +243,7 @@ def split(X: Array, F: Array) -> tuple[Array, Array]:
     rows -= rows.mean(axis=0)
     factors = _standardised(factors)
     explained = np.empty_like(rows)
-    folds = _folds(len(rows))
+    folds = folds_of(len(rows))
     for fold in range(FOLDS):
         train, test = folds != fold, folds == fold
         centred = factors[train] - factors[train].mean(axis=0)
@@ -263,8 +263,8 @@ def residual_share(X: Array, F: Array, f: Array) -> float:
     return explained_share(split(X, F)[1], f)
 
 
-def _folds(n: int) -> Array:
-    """Which of the folds (N,) each image is scored in: at random, but the same for all layers, sizes even."""
+def folds_of(n: int) -> Array:
+    """Which of the five folds (N,) each of ``n`` images is scored in: at random, but the same for all layers."""
     return np.random.default_rng(_FOLD_SEED).permutation(np.arange(n) % FOLDS)
 
 

@@ -160,7 +160,7 @@ def shepard(X: Array, layout: Array) -> float:
 def triplet_accuracy(X: Array, layout: Array) -> float:
     """Share of triplets (an image and two others) of which the nearer one in ``X`` is nearer on the map too.
 
-    Wang et al. (2021). 200,000 fixed random triplets, each image in the middle about equally often, so that the
+    Wang et al. (2021). 50,000 fixed random triplets, each image in the middle about equally often, so that the
     order of the rows matters a little. A triplet that is tied in X has no nearer one and is left out; one tied
     only on the map counts half. .5 for a random layout, for a layout of one point, and where every triplet is
     tied in X.

@@ -26,7 +26,7 @@ def make_explanations(task: Task, context: Context) -> None:
     classes = np.load(task.inputs["answers"] / "logits.npy").argmax(axis=1)
     maps = explain(network, images, classes)
     theirs = np.load(task.inputs["teacher"] / MAPS) if "teacher" in task.inputs else maps
-    small = _small(maps)
+    small = small_maps(maps)
     pl.DataFrame(
         {
             "sample_id": np.arange(len(maps), dtype=np.int32),
@@ -61,7 +61,7 @@ def map_cosine(maps: NDArray[np.float32], others: NDArray[np.float32]) -> NDArra
         return np.where(lengths > 0, (one * other).sum(axis=1) / np.where(lengths > 0, lengths, 1), np.nan)
 
 
-def _small(maps: NDArray[np.float32]) -> NDArray[np.uint8]:
+def small_maps(maps: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Square heat-maps of at most 8 x 8, each from 0 to 255 at its own maximum; blank ones stay 0."""
     side = min(SIDE, *maps.shape[1:])
     small = _pooled(maps, side, side)
