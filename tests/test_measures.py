@@ -144,21 +144,9 @@ def test_one_pass_equals_the_measures_one_by_one(d, monkeypatch):
     whole = m.layer_pass(X, y, k=25)
     assert (whole.neighbours == m.nearest_neighbours(X, 25)[0]).all()
     assert (whole.distances == m.nearest_neighbours(X, 25)[1]).all()
-    assert whole.class_distances == pytest.approx(m.class_distances(X, y), rel=1e-6)
     assert whole.silhouette == pytest.approx(m.silhouette(X, y), abs=1e-6)
     assert whole.intra_inter == pytest.approx(m.intra_inter(X, y), abs=1e-6)
     assert whole.knn_accuracy == m.knn_accuracy(X, y)
-
-
-@given(st.integers(0, 10_000), st.sampled_from(["silhouette", "intra_inter", "knn_accuracy"]))
-@settings(max_examples=25, deadline=None)
-def test_layer_measures_ignore_rotation_translation_scale_and_order(seed, name):
-    X, y = clusters(n=120, d=6, seed=seed)
-    X = X.astype(np.float64)
-    measure = m.MEASURES[name].function
-    order = np.random.default_rng(seed).permutation(len(X))
-    moved = 3.7 * X @ rotation(6, seed) + 5
-    assert measure(moved[order], y[order]) == pytest.approx(measure(X, y), abs=1e-6)
 
 
 def test_stretching_one_axis_changes_a_layer_measure():
