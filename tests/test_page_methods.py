@@ -56,7 +56,8 @@ def _accuracies(*rows: tuple[str, int, float | None]) -> pl.DataFrame:
     return pl.DataFrame(
         [
             {"rank": 0, "role": roles.get(name, "distilled"), "student": "small", "series": name, "seed": seed}
-            | {"null": name == "second", "label_fraction": 0.1, "budget": "10% of labels", "test_accuracy": accuracy}
+            | {"null": name == "second", "budget_id": "0.1", "label_fraction": 0.1, "budget": "10% of labels"}
+            | {"test_accuracy": accuracy}
             | {"status": "diverged" if accuracy is None else "trained"}
             for name, seed, accuracy in rows
         ],
@@ -157,7 +158,7 @@ def test_an_early_area_of_a_control_is_the_methods_less_what_it_was_held_against
     name = networks.filter(method_label="random-teacher")["series"][0]
     stored = evident.frame("comparisons", measure="silhouette", quantity="early_abc", method_label="kd")
     plain = stored.filter(against="plain")["per_seed"][0].to_numpy()
-    control = stored.filter(against="random-teacher")["per_seed"][0].to_numpy()
+    control = stored.filter(control="random-teacher")["per_seed"][0].to_numpy()
     mine = found.filter(series=name).sort("seed")
     assert mine["seed"].to_list() == list(range(8))
     assert mine["gain"].to_numpy() == pytest.approx(plain - control, abs=1e-6)

@@ -16,6 +16,7 @@ from visits import CHART, Visitor
 from kdpipe.app.shared import catalog, charts, credit, tables
 from kdpipe.app.similarity import pairings as similarity
 from kdpipe.artifacts.store import Study, open_study
+from kdpipe.vocabulary import budget_id
 
 PAGE = "pages/7_Similarity.py"
 FRAME = '[data-testid="stFullScreenFrame"]'
@@ -48,7 +49,7 @@ def means_of(app: AppTest, key: str) -> pl.DataFrame:
 
 def scope_of(study: Study, fraction: float = 0.1) -> pl.DataFrame:
     networks = catalog.networks(study).filter(pl.col("status") == "trained")
-    return networks.filter((pl.col("role") == "teacher") | ((pl.col("label_fraction") - fraction).abs() < 1e-6))
+    return networks.filter((pl.col("role") == "teacher") | (pl.col("budget_id") == budget_id(fraction)))
 
 
 # ------------------------------------------------------------------------------- layer by layer

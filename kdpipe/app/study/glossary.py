@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
 from kdpipe.errors import ArtifactError
+from kdpipe.vocabulary import LEAST_SEEDS
 
 TERM, MEASURE, METHOD = "terms", "measures", "methods"
 _BETTER = {"higher": "Higher is better.", "lower": "Lower is better.", "neither": "Neither end is better."}
@@ -224,7 +225,7 @@ TERMS = (
     Entry(
         "p value",
         "How often chance alone would give at least such a difference. Here from flipping the sign of each seed's "
-        "difference in all ways, which needs 8 seeds for .0078.",
+        f"difference in all ways, which needs {LEAST_SEEDS} seeds for {2.0 ** (1 - LEAST_SEEDS):.4f}.",
         "Fisher (1935), The design of experiments",
     ),
     Entry(
