@@ -98,7 +98,7 @@ def test_without_the_extra_a_command_says_what_to_install(missing: str) -> None:
     def alone(*words: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(
-            [sys.executable, "-c", program, *words], capture_output=True, text=True, env=environment, timeout=120
+            [sys.executable, "-c", program, *words], capture_output=True, text=True, env=environment, timeout=300
         )
 
     done = alone("run", "x.toml")

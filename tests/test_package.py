@@ -72,7 +72,7 @@ def installed_kdpipe(built: SimpleNamespace, folder: Path, *words: str) -> subpr
 
 
 def answer(process: subprocess.Popen[str]) -> SimpleNamespace:
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return SimpleNamespace(code=process.returncode, out=out, err=err)
 
 
@@ -148,7 +148,7 @@ def test_the_installed_app_serves_its_own_pages(built: SimpleNamespace, tmp_path
         script = built.installed / "kdpipe" / "app" / "site" / page
         done = subprocess.run(
             [sys.executable, "-P", "-c", program, str(script)],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0 and done.stdout.strip(), done.stderr[-2000:]
 
