@@ -10,7 +10,7 @@ from kdpipe.models.build import build
 from kdpipe.models.network import ReusedHead
 from kdpipe.models.saved import SavedArchitecture
 from kdpipe.models.weights import give_head
-from kdpipe.pipeline.stages.explanations import small_maps, explain, map_cosine
+from kdpipe.pipeline.stages.explanations import explain, map_cosine, small_maps
 
 SPEC = SavedArchitecture("resnet18", {"channels": [8, 8, 8, 16], "layers": [1, 1, 1, 1]}, "small", 1, "stages")
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 3, 16, 16), dtype=np.uint8)
