@@ -45,14 +45,24 @@ PYTEST = (
 )  # fmt: skip
 # What tests import and no mutant changes.
 LIBRARIES = [
-    "pytest",
+    "altair",
     "hypothesis.extra.numpy",
-    "torch",
-    "timm",
-    "scipy.stats",
-    "sklearn.manifold",
-    "polars",
     "openTSNE",
+    "playwright.sync_api",
+    "polars",
+    "pyarrow.parquet",
+    "pydantic",
+    "pytest",
+    "scipy.ndimage",
+    "scipy.spatial",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "sklearn.manifold",
+    "sklearn.neighbors",
+    "streamlit.testing.v1",
+    "timm",
+    "torch",
+    "torch._subclasses",
 ]
 
 
@@ -73,15 +83,17 @@ def draw(root: Path, seed: int, only: str = "") -> list[Mutant]:
     return sorted(every, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.identity}".encode()).digest())
 
 
-def test_files(root: Path, module: str) -> list[str]:
-    """The tests of the module's part that name what is public in it, those that do so most often first."""
+def test_files(root: Path, module: str, function: str = "") -> list[str]:
+    """The tests of the module's part that name what is public in it, first those that name the function most often."""
     part = next(part for part in TESTS if module.startswith(part))
     files = sorted({path for pattern in TESTS[part] for path in (root / "tests").glob(pattern)})
     defined = [node.name for node in ast.parse((root / module).read_text()).body if hasattr(node, "name")]
     names = [name for name in defined if not name.startswith("_")]
     public = re.compile(rf"\b({'|'.join(names) or 'nothing'})\b")
-    mentions = {path: len(public.findall(path.read_text())) for path in files}
-    named = sorted((path for path in files if mentions[path]), key=lambda path: -mentions[path])
+    own = re.compile(rf"\b{re.escape(function.partition('.')[0]) or 'nothing'}\b")
+    texts = {path: path.read_text() for path in files}
+    mentions = {path: (len(own.findall(text)), len(public.findall(text))) for path, text in texts.items()}
+    named = sorted((path for path in files if any(mentions[path])), key=mentions.__getitem__, reverse=True)
     return [path.relative_to(root).as_posix() for path in named or files]
 
 
@@ -129,6 +141,7 @@ def run_pytest(copy: Path, log: Path, files: list[str]) -> None:
     os.dup2(out, 1), os.dup2(out, 2)
     os.chdir(copy)
     os.environ["PYTHONPATH"] = str(copy)
+    sys.dont_write_bytecode = False  # what one run compiles, the next one reads
     sys.path.insert(0, str(copy))
     sys.exit(pytest.main([*PYTEST, *files]))
 
@@ -136,7 +149,7 @@ def run_pytest(copy: Path, log: Path, files: list[str]) -> None:
 def fate_of(mutant: Mutant, runner: Runner, limit: float) -> Outcome:
     """Puts the mutant into the copy, runs the tests, takes it out again and asks whether it was the mutant's doing."""
     whole = (runner.copy / mutant.module).read_text()
-    files = test_files(runner.copy, mutant.module)
+    files = test_files(runner.copy, mutant.module, mutant.function)
     runner.write(mutant.module, mutant.applied_to(whole))
     status, wrote = runner.test(files, limit)
     runner.write(mutant.module, whole)

@@ -85,6 +85,16 @@ def torch_threads():
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small networks and layers only wait for a second thread."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def same_numbers():
     """What a test draws without naming a seed is the same whichever tests ran before it."""

@@ -6,6 +6,7 @@ import numpy as np
 import pairs
 import pytest
 import torch
+from draws import same
 
 from kdpipe.config.sections import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
@@ -54,10 +55,6 @@ def refusal(name: str, student: str, teacher: str) -> str | None:
 
 def served(student: str, teacher: str) -> list[str]:
     return [name for name in METHODS if refusal(name, student, teacher) is None]
-
-
-def same(one: dict, other: dict) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(("student", "teacher"), pairs.PAIRS)

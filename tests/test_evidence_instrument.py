@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import binom
 
 from kdpipe.evidence import (
@@ -26,32 +26,23 @@ from kdpipe.evidence import (
 from kdpipe.evidence.simulation import (
     World,
     advance_of,
-    advanced,
     better_everywhere,
     crossed_values,
     data_effect,
     detectable_area,
-    identical,
     simulate,
 )
 from kdpipe.measures.class_structure import layer_pass, silhouette
 from kdpipe.measures.neighbourhood import knn_accuracy
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("one_thread")]
 
 WORLD = World()
 DRAWN = Resamples.draw(WORLD.labels, WORLD.seeds)
 FLAT = World(rising=(0.05,) * 5, shared=0.001, own=0.0005)
 SEEDS = range(3)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Layers are small: a second thread would only wait."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# Several tests judge the same cells, each simulated once.
+advanced, identical = cache(simulation.advanced), cache(simulation.identical)
 
 
 def verdicts(cells) -> set[str]:
@@ -172,8 +163,8 @@ def test_values_are_the_measures_and_layers_are_where_they_were_aimed():
 
 
 def test_one_seed_gives_one_cell():
-    again = advanced(3, World(seeds=2))
-    for arm, values in advanced(3, World(seeds=2)).silhouette.named().items():
+    again = simulation.advanced(3, World(seeds=2))
+    for arm, values in simulation.advanced(3, World(seeds=2)).silhouette.named().items():
         np.testing.assert_array_equal(values, again.silhouette.named()[arm])
     assert (identical(4).silhouette.plain != identical(3).silhouette.plain).any()
 
@@ -191,7 +182,7 @@ def test_layers_are_those_that_the_measures_see(monkeypatch):
     seen = []
     monkeypatch.setattr(simulation, "layer_pass", lambda X, *more: seen.append(X) or layer_pass(X, *more))
     world = World(seeds=1, images=60)
-    cell = identical(0, world)
+    cell = simulation.identical(0, world)
     assert len(seen) == 2 * 5  # two arms, five layers
     for at, layer in enumerate(seen[:5]):
         assert cell.silhouette.distilled[0, at].mean() == pytest.approx(silhouette(layer, world.labels), abs=1e-6)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from draws import normal
 from pairs import PAIRS, SHAPE, network, pair, setting, terms
 from pydantic import ValidationError
 from torch import nn
@@ -18,10 +19,6 @@ from kdpipe.models.network import Outputs
 
 NAMES = ["simkd", "catkd", "ofa"]
 TARGET = torch.tensor([0, 2])
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def example(name, dtype=torch.float64, scale=1.0):

@@ -6,24 +6,13 @@ import math
 
 import pytest
 import torch
+from memories import memory, vectors
 from pairs import PAIRS, pair, profile, setting, terms
 from pydantic import ValidationError
 
 from kdpipe.methods import METHODS
 from kdpipe.methods.base import Pair
-from kdpipe.methods.contrastive import ContrastiveMemory, crd_loss, nce_loss
-
-LABELS = tuple(i % 3 for i in range(12))
-
-
-def vectors(count: int, width: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
-
-
-def memory(labels=LABELS, width=4, negatives=5, momentum=0.5) -> ContrastiveMemory:
-    torch.manual_seed(0)
-    return ContrastiveMemory(labels, width, negatives, momentum)
-
+from kdpipe.methods.contrastive import crd_loss, nce_loss
 
 # --------------------------------------------------------------------------------------------- nce
 

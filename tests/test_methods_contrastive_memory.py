@@ -9,22 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from memories import LABELS, memory, vectors
 from scipy.stats import chisquare
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kdpipe.methods.contrastive import ContrastiveMemory, crd_loss
-
-LABELS = tuple(i % 3 for i in range(12))
-
-
-def vectors(count: int, width: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
-
-
-def memory(labels=LABELS, width=4, negatives=5, momentum=0.5) -> ContrastiveMemory:
-    torch.manual_seed(0)
-    return ContrastiveMemory(labels, width, negatives, momentum)
-
 
 # ------------------------------------------------------------------------------------------- draws
 

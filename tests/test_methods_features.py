@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from draws import normal
 from hypothesis import given
 from hypothesis import strategies as st
 from pairs import PAIRS, pair, setting, terms
@@ -22,10 +23,6 @@ from kdpipe.models.network import Outputs
 from kdpipe.models.profile import Profile, Tap
 
 HERE = {"fitnet": "hint", "at": "at", "vid": "vid", "reviewkd": "reviewkd"}
-
-
-def maps(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def tap(channels: int, side: int, order: int = 0, depth: float = 0.0) -> Tap:
@@ -55,14 +52,14 @@ def fixed(loss):
 
 @pytest.mark.parametrize("name", HERE)
 def test_gradients_agree_with_finite_differences_in_float64(name):
-    student, teacher = maps(2, 2, 4, 4).requires_grad_(), maps(2, 2, 4, 4, seed=1)
+    student, teacher = normal(2, 2, 4, 4).requires_grad_(), normal(2, 2, 4, 4, seed=1)
     assert fixed(name)(student, teacher).dtype == torch.float64
     assert torch.autograd.gradcheck(lambda x: fixed(name)(x, teacher), (student,))
 
 
 @pytest.mark.parametrize("name", HERE)
 def test_autocast_does_not_reach_the_losses(name):
-    student, teacher = maps(4, 6, 8, 8, dtype=torch.float32), maps(4, 6, 8, 8, seed=1, dtype=torch.float32)
+    student, teacher = normal(4, 6, 8, 8, dtype=torch.float32), normal(4, 6, 8, 8, seed=1, dtype=torch.float32)
     outside = fixed(name)(student, teacher)
     with torch.autocast("cpu", torch.bfloat16):
         inside = fixed(name)(student, teacher)
@@ -73,7 +70,7 @@ def test_autocast_does_not_reach_the_losses(name):
 
 @pytest.mark.parametrize("name", HERE)
 def test_maps_of_a_hundred_and_dead_maps_give_finite_losses_and_gradients(name):
-    large = 100 * torch.sign(maps(2, 3, 4, 4, dtype=torch.float32))
+    large = 100 * torch.sign(normal(2, 3, 4, 4, dtype=torch.float32))
     for student, teacher in ((large, -large), (torch.zeros_like(large), large), (large, torch.zeros_like(large))):
         student = student.clone().requires_grad_()
         loss = fixed(name)(student, teacher)
@@ -83,7 +80,7 @@ def test_maps_of_a_hundred_and_dead_maps_give_finite_losses_and_gradients(name):
 
 @pytest.mark.parametrize("name", HERE)
 def test_losses_leave_their_inputs_alone_and_average_over_images(name):
-    student, teacher = maps(2, 3, 4, 4), maps(2, 3, 4, 4, seed=1)
+    student, teacher = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1)
     before = student.clone(), teacher.clone()
     both = fixed(name)(student, teacher)
     each = [fixed(name)(student[i : i + 1], teacher[i : i + 1]) for i in range(2)]
@@ -181,7 +178,7 @@ def test_unit_vectors_have_length_one_and_none_stays_none():
 
 def test_fitnet_is_the_mean_squared_difference():
     assert fitnet_loss(torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 2.0)).item() == 4.0
-    assert fitnet_loss(maps(2, 3, 4, 4), maps(2, 3, 4, 4)).item() == 0.0
+    assert fitnet_loss(normal(2, 3, 4, 4), normal(2, 3, 4, 4)).item() == 0.0
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [((4, 8), (6, 8)), ((4, 8), (6, 4)), ((4, 4), (6, 8))])
@@ -243,7 +240,7 @@ def test_attention_transfer_by_hand():
 
 def test_attention_transfer_is_a_cosine_in_disguise():
     """|u - v|² = 2 - 2 cos for unit vectors, averaged over H x W positions."""
-    student, teacher = maps(5, 3, 4, 6), maps(5, 7, 4, 6, seed=1)
+    student, teacher = normal(5, 3, 4, 6), normal(5, 7, 4, 6, seed=1)
     energies = [part.square().sum(1).flatten(1) for part in (student, teacher)]
     known = (2 - 2 * F.cosine_similarity(*energies)).mean() / 24
     assert at_loss([student], [teacher]).item() == pytest.approx(known.item(), rel=1e-12)
@@ -251,7 +248,7 @@ def test_attention_transfer_is_a_cosine_in_disguise():
 
 @given(st.floats(0.01, 100.0), st.integers(0, 10))
 def test_attention_is_blind_to_scale_sign_and_order_of_channels(scale, seed):
-    student, teacher = maps(2, 4, 3, 3, seed=seed), maps(2, 6, 3, 3, seed=seed + 1)
+    student, teacher = normal(2, 4, 3, 3, seed=seed), normal(2, 6, 3, 3, seed=seed + 1)
     value = at_loss([student], [teacher]).item()
     assert at_loss([-scale * student.flip(1)], [teacher / scale]).item() == pytest.approx(value, rel=1e-9)
     assert at_loss([scale * teacher.flip(1)], [teacher]).item() == pytest.approx(0.0, abs=1e-12)
@@ -279,14 +276,14 @@ def test_vid_by_hand():
 
 
 def test_vid_is_the_normal_distributions_likelihood_but_for_a_constant():
-    student, teacher, scales = maps(3, 4, 5, 5), maps(3, 4, 5, 5, seed=1), maps(4, seed=2)
+    student, teacher, scales = normal(3, 4, 5, 5), normal(3, 4, 5, 5, seed=1), normal(4, seed=2)
     sigma = (F.softplus(scales) + 1e-5).sqrt().view(1, 4, 1, 1)
     known = -torch.distributions.Normal(student, sigma).log_prob(teacher).mean() - 0.5 * math.log(2 * math.pi)
     assert vid_loss(student, teacher, scales).item() == pytest.approx(known.item(), rel=1e-12)
 
 
 def test_the_best_variance_of_a_channel_is_its_mean_squared_error():
-    student, teacher = maps(3, 2, 4, 4), 1 + maps(3, 2, 4, 4, seed=1)
+    student, teacher = normal(3, 2, 4, 4), 1 + normal(3, 2, 4, 4, seed=1)
     error = (teacher - student).square().mean((0, 2, 3))
     scales = torch.log(torch.expm1(error - 1e-5)).requires_grad_()
     vid_loss(student, teacher, scales).backward()
@@ -294,7 +291,7 @@ def test_the_best_variance_of_a_channel_is_its_mean_squared_error():
 
 
 def test_the_gradient_of_the_log_scale_agrees_with_finite_differences():
-    student, teacher, scales = maps(2, 3, 4, 4), maps(2, 3, 2, 2, seed=1), maps(3, seed=2).requires_grad_()
+    student, teacher, scales = normal(2, 3, 4, 4), normal(2, 3, 2, 2, seed=1), normal(3, seed=2).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: vid_loss(student, teacher, x), (scales,))
 
 
@@ -325,8 +322,8 @@ def test_every_row_learns_from_the_teacher_and_the_teacher_from_nobody(name):
     made = setting(name, "cnn", "wide-cnn")
 
     def outputs(profile, seed):
-        layers = [maps(8, *t.shape, seed=seed, dtype=torch.float32).requires_grad_() for t in profile.taps]
-        logits = maps(8, 10, seed=seed, dtype=torch.float32).requires_grad_()
+        layers = [normal(8, *t.shape, seed=seed, dtype=torch.float32).requires_grad_() for t in profile.taps]
+        logits = normal(8, 10, seed=seed, dtype=torch.float32).requires_grad_()
         return Outputs(logits, layers, layers[-1].mean((2, 3)), layers[-1])
 
     student, teacher = outputs(made.pair.student, 1), outputs(made.pair.teacher, 2)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from draws import normal
 from pairs import PAIRS, setting, terms
 
 from kdpipe.methods.pyramids import reviewkd_loss
-
-
-def maps(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +24,7 @@ def test_the_pyramid_by_hand(side, total):
 
 
 def test_the_pyramid_by_means_of_blocks():
-    student, teacher = maps(2, 3, 8, 8), maps(2, 3, 8, 8, seed=1)
+    student, teacher = normal(2, 3, 8, 8), normal(2, 3, 8, 8, seed=1)
     difference = student - teacher
     known = difference.square().mean()
     for level, weight in ((4, 0.5), (2, 0.25), (1, 0.125)):

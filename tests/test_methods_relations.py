@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from draws import normal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -19,12 +20,8 @@ from kdpipe.methods.selectivity import nst_loss
 VECTORS = {"rkd": rkd_loss, "sp": sp_loss, "cc": cc_loss, "pkt": pkt_loss}
 
 
-def points(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def rotation(size: int, seed: int = 9) -> torch.Tensor:
-    return torch.linalg.qr(points(size, size, seed=seed))[0]
+    return torch.linalg.qr(normal(size, size, seed=seed))[0]
 
 
 def both(loss):
@@ -34,7 +31,7 @@ def both(loss):
 
 def sides(loss, dtype=torch.float64):
     shape = (5, 3, 2, 2) if loss is nst_loss else (5, 4)
-    return points(*shape, seed=1).to(dtype), points(*shape, seed=2).to(dtype)
+    return normal(*shape, seed=1).to(dtype), normal(*shape, seed=2).to(dtype)
 
 
 ALL = [*VECTORS.values(), nst_loss]
@@ -54,7 +51,7 @@ def test_the_gradient_agrees_with_finite_differences(loss):
 @given(seed=st.integers(0, 10_000))
 def test_the_loss_is_positive_and_zero_at_the_teacher(loss, seed):
     shape = (4, 3, 2, 3) if loss is nst_loss else (4, 3)
-    student, teacher = points(*shape, seed=seed), points(*shape, seed=seed + 1)
+    student, teacher = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
     assert both(loss)(student, teacher) > 0
     teacher.requires_grad_()
     none = both(loss)(teacher, teacher.detach())
@@ -114,7 +111,7 @@ def test_inputs_stay_as_they_are_and_the_teacher_needs_no_gradient(loss):
 )
 @pytest.mark.parametrize("side", [0, 1])
 def test_what_the_loss_is_blind_to_and_what_not(loss, blind, side):
-    student, teacher = points(6, 4, seed=1), points(6, 4, seed=2)
+    student, teacher = normal(6, 4, seed=1), normal(6, 4, seed=2)
     value = loss(student, teacher).item()
     changes = (
         lambda x: x @ rotation(4),
@@ -136,7 +133,7 @@ def test_what_the_loss_is_blind_to_and_what_not(loss, blind, side):
 
 @pytest.mark.parametrize("loss", VECTORS.values(), ids=list(VECTORS))
 def test_student_and_teacher_may_have_different_widths(loss):
-    student = points(6, 4)
+    student = normal(6, 4)
     wider = F.pad(student, (0, 3)) @ rotation(7)
     assert loss(student, wider).abs() < 1e-14
 
@@ -144,8 +141,8 @@ def test_student_and_teacher_may_have_different_widths(loss):
 @pytest.mark.parametrize("loss", VECTORS.values(), ids=list(VECTORS))
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_batch_too_small_for_relations_costs_nothing_it_cannot_know(loss, count):
-    student = points(count, 3, seed=1).requires_grad_()
-    value = loss(student, points(count, 3, seed=2))
+    student = normal(count, 3, seed=1).requires_grad_()
+    value = loss(student, normal(count, 3, seed=2))
     value.backward()
     assert value.isfinite() and student.grad.isfinite().all()
 
@@ -195,7 +192,7 @@ def test_rkd_angles_by_hand():
 
 
 def test_rkd_agrees_with_loops_over_tuples_of_different_images():
-    student, teacher = points(6, 3, seed=1), points(6, 4, seed=2)
+    student, teacher = normal(6, 3, seed=1), normal(6, 4, seed=2)
     student[0] *= 40  # far out: the linear part of the Huber loss
     huber = lambda d: d * d / 2 if abs(d) <= 1 else abs(d) - 0.5  # noqa: E731
     twos, threes = (list(itertools.permutations(range(6), n)) for n in (2, 3))
@@ -226,7 +223,7 @@ def test_rkd_of_coinciding_images_has_no_angle_there():
 
 
 def test_rkds_gradient_at_coinciding_images_is_of_the_usual_size():
-    student, teacher = points(8, 4, seed=1).float(), points(8, 4, seed=2).float()
+    student, teacher = normal(8, 4, seed=1).float(), normal(8, 4, seed=2).float()
     sizes = []
     for gap in (None, 1e-7, 0.0):
         moved = student.clone()
@@ -253,9 +250,9 @@ def test_sp_by_hand_has_rows_of_euclidean_length_one():
 
 
 def test_sp_takes_maps_of_any_shape_and_flattens_them():
-    maps = points(4, 3, 2, 5)
+    maps = normal(4, 3, 2, 5)
     assert sp_loss(maps, maps.flatten(1)).item() == 0.0
-    assert sp_loss(maps, points(4, 7, 1, 1)).item() > 0.0
+    assert sp_loss(maps, normal(4, 7, 1, 1)).item() > 0.0
 
 
 # ---------------------------------------------------------------------------------------------- cc
@@ -270,7 +267,7 @@ def test_cc_by_hand():
 
 
 def test_ccs_series_tends_to_the_gaussian():
-    student, teacher = points(5, 3, seed=1), points(5, 4, seed=2)
+    student, teacher = normal(5, 3, seed=1), normal(5, 4, seed=2)
     gauss = [torch.exp(-0.4 * torch.cdist(x, x) ** 2) for x in (unit(student), unit(teacher))]
     known = F.mse_loss(*gauss).item()
     assert cc_loss(student, teacher, order=10).item() == pytest.approx(known, rel=1e-6)
@@ -280,7 +277,7 @@ def test_ccs_series_tends_to_the_gaussian():
 
 def test_cc_is_not_the_product_of_neighbours_in_the_batch():
     """That form depends on the order of the batch, and on one image's error alone where the other's is zero."""
-    student = points(4, 3, seed=1)
+    student = normal(4, 3, seed=1)
     teacher = student.clone()
     teacher[2] += 1.0
     assert ((student - teacher).abs()[:-1] * (student - teacher).abs()[1:]).sum() == 0
@@ -305,7 +302,7 @@ def test_pkt_by_hand():
 
 
 def test_pkt_agrees_with_loops_and_leaves_out_the_image_itself():
-    student, teacher = points(5, 3, seed=1), points(5, 4, seed=2)
+    student, teacher = normal(5, 3, seed=1), normal(5, 4, seed=2)
 
     def conditional(x, i, j):
         near = [(F.cosine_similarity(x[k], x[j], dim=0).item() + 1) / 2 for k in range(5)]
@@ -321,7 +318,7 @@ def test_pkt_agrees_with_loops_and_leaves_out_the_image_itself():
 
 def test_pkts_weight_is_for_a_mean_over_pairs():
     """A batch of copies of a batch has the same conditionals but for their number: the mean falls with the batch."""
-    student, teacher = points(16, 3, seed=1), points(16, 3, seed=2)
+    student, teacher = normal(16, 3, seed=1), normal(16, 3, seed=2)
     small, large = pkt_loss(student, teacher), pkt_loss(student.repeat(4, 1), teacher.repeat(4, 1))
     assert large.item() == pytest.approx(small.item() / 4, rel=0.15)
 
@@ -340,7 +337,7 @@ def test_nst_by_hand():
 @pytest.mark.parametrize(("own", "other", "side"), [(3, 5, 2), (3, 5, 4), (40, 7, 2), (7, 40, 3)])
 def test_nst_agrees_with_the_distance_of_mean_second_moments(own, other, side):
     """(xᵀy)² is the product of the matrices xxᵀ and yyᵀ, so the discrepancy is the distance of their means."""
-    student, teacher = points(3, own, side, side, seed=1), points(3, other, side, side, seed=2)
+    student, teacher = normal(3, own, side, side, seed=1), normal(3, other, side, side, seed=2)
     moments = []
     for part in (student, teacher):
         channels = F.normalize(part.flatten(2), dim=2)
@@ -350,7 +347,7 @@ def test_nst_agrees_with_the_distance_of_mean_second_moments(own, other, side):
 
 
 def test_nst_is_blind_to_the_order_and_size_of_channels_but_not_to_places():
-    student, teacher = points(2, 6, 3, 3, seed=1), points(2, 6, 3, 3, seed=2)
+    student, teacher = normal(2, 6, 3, 3, seed=1), normal(2, 6, 3, 3, seed=2)
     value = nst_loss([student], [teacher]).item()
     assert nst_loss([student[:, [3, 1, 5, 0, 2, 4]]], [teacher]).item() == pytest.approx(value, rel=1e-10)
     sizes = torch.tensor([1.0, 2, -3, 4, 5, 6], dtype=torch.float64)[:, None, None]
@@ -362,14 +359,14 @@ def test_nst_is_blind_to_the_order_and_size_of_channels_but_not_to_places():
 
 
 def test_nst_brings_maps_to_the_smaller_size_whichever_it_is():
-    small, large = points(2, 3, 2, 2), points(2, 4, 4, 4)
+    small, large = normal(2, 3, 2, 2), normal(2, 4, 4, 4)
     shrunk = F.avg_pool2d(large, 2)
     assert nst_loss([small], [large]).item() == pytest.approx(nst_loss([small], [shrunk]).item(), rel=1e-10)
     assert nst_loss([large], [small]).item() == pytest.approx(nst_loss([shrunk], [small]).item(), rel=1e-10)
-    assert nst_loss([points(2, 3, 2, 8)], [points(2, 3, 8, 2)]).isfinite()
+    assert nst_loss([normal(2, 3, 2, 8)], [normal(2, 3, 8, 2)]).isfinite()
 
 
 def test_nst_wants_as_many_maps_of_the_one_as_of_the_other():
-    maps = points(2, 3, 2, 2)
+    maps = normal(2, 3, 2, 2)
     with pytest.raises(ValueError, match="argument"):
         nst_loss([maps, maps], [maps])

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from draws import same
 from sklearn.datasets import load_digits
 from torch import nn
 from torch._dynamo.utils import counters
@@ -29,6 +30,7 @@ from kdpipe.training.loop import train
 from kdpipe.training.schedules import SCHEDULES, learning_rate
 from kdpipe.training.teacher_batches import TeacherBatches, TeacherLogits, frozen, mixup
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPE, STEPS, CPU = (1, 8, 8), 12, torch.device("cpu")
 DIGITS = load_digits()
 IMAGES = np.round(DIGITS.images * 255 / 16).astype(np.uint8)[:, None]
@@ -46,15 +48,6 @@ STUDENTS = {
     "label-smoothing": ("label-smoothing", 1, False),
     "shuffled-teacher": ("shuffled-teacher", 1, False),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only wait for a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def recipe(**more):
@@ -119,10 +112,6 @@ def fit(learners, teacher, recipe=recipe(), resume=None, **more):  # noqa: B008
         **more,
     )
     return learners
-
-
-def same(one: dict, other: dict) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture(scope="module")
