@@ -4,7 +4,7 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.app.home import overview
-from kdpipe.app.shared import catalog
+from kdpipe.app.shared import catalog, lacks
 from kdpipe.app.shell import page
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
@@ -61,9 +61,9 @@ def about(study: Study, networks: pl.DataFrame) -> None:
     """The study in a paragraph, with what is missing or lost in it."""
     st.header("The study")
     st.markdown(verbatim(str(study.record.get("description", ""))))
-    page.missing_stages(study)
+    lacks.missing_stages(study)
     st.markdown(catalog.study_in_words(study, networks))
-    page.lost_networks(networks)
+    lacks.lost_networks(networks)
     page.data_note(study)
 
 

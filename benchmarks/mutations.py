@@ -94,11 +94,12 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
     return found
 
 
-def first(node: ast.AST) -> tuple[int, int]:
+def first(node: ast.stmt | ast.expr) -> tuple[int, int]:
     return node.lineno, node.col_offset
 
 
-def last(node: ast.AST) -> tuple[int, int]:
+def last(node: ast.stmt | ast.expr) -> tuple[int, int]:
+    assert node.end_lineno is not None and node.end_col_offset is not None, "a parsed node has an end"
     return node.end_lineno, node.end_col_offset
 
 
@@ -158,17 +159,17 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
 
 def changed_calls(call: ast.Call) -> Iterator[ast.AST]:
     """Another function, none, another axis, or the first two arguments in the other order."""
-    method = isinstance(call.func, ast.Attribute)
-    name = call.func.attr if method else getattr(call.func, "id", "")
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if name in OTHER_NAMES:
         other = OTHER_NAMES[name]
-        yield changed(call, func=changed(call.func, **{"attr" if method else "id": other}))
+        yield changed(call, func=changed(call.func, **{"attr" if owner else "id": other}))
     if name in REMOVABLE:
-        module = method and isinstance(call.func.value, ast.Name) and call.func.value.id in {"np", "torch", "F", "math"}
-        if call.args and (module or not method):
+        module = isinstance(owner, ast.Name) and owner.id in {"np", "torch", "F", "math"}
+        if call.args and (module or owner is None):
             yield call.args[0]
-        elif method:
-            yield call.func.value
+        elif owner is not None:
+            yield owner
     for at, keyword in enumerate(call.keywords):
         if keyword.arg in AXES and isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, int):
             moved = ast.keyword(keyword.arg, ast.Constant(int(keyword.value.value == 0)))

@@ -3,7 +3,7 @@
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import catalog, scope
+from kdpipe.app.shared import catalog, lacks, scope
 from kdpipe.app.shell import page
 from kdpipe.app.training import sections
 
@@ -17,7 +17,7 @@ def main() -> None:
     )
     with page.section("The training"):
         networks = catalog.networks(study).filter(~catalog.NOT_TRAINED & (pl.col("role") != "checkpoint"))
-        page.lost_networks(networks)
+        lacks.lost_networks(networks)
         if networks.filter(catalog.STUDENT).is_empty():
             st.info("This study has no students.")
             return

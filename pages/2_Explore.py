@@ -6,7 +6,7 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.app.explore import linked_maps, selection, settings
-from kdpipe.app.shared import catalog
+from kdpipe.app.shared import catalog, lacks
 from kdpipe.app.shell import page
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
@@ -58,7 +58,7 @@ def main() -> None:
     with page.section("The maps"):
         choice = settings.pick_choice(study, catalog.networks(study))
         if choice is None:
-            st.info(page.no_maps(study))
+            st.info(lacks.no_maps(study))
             return
         count = f"{choice.facts.height:,} images"
         if choice.filters:

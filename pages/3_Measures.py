@@ -3,7 +3,7 @@
 import streamlit as st
 
 from kdpipe.app.measures import sections, specification
-from kdpipe.app.shared import catalog, tables, verdicts
+from kdpipe.app.shared import catalog, lacks, tables, verdicts
 from kdpipe.app.shared.scope import pick_scope
 from kdpipe.app.shell import page
 
@@ -22,7 +22,7 @@ def main() -> None:
             st.info("This study has no students to measure.")
             return
         scope, view, colours = pick_scope(study, networks)
-        page.lost_networks(networks)
+        lacks.lost_networks(networks)
         if not tables.students(scope) and networks.filter(catalog.TRAINED_STUDENT).height:
             st.info("No student was trained to the end on this label budget: what follows is the teacher.")
         with page.section("The measures by depth"):

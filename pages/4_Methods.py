@@ -4,7 +4,7 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.app.methods import differences, sections
-from kdpipe.app.shared import catalog, scope
+from kdpipe.app.shared import catalog, lacks, scope
 from kdpipe.app.shell import page, pick
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     )
     with page.section("The methods"):
         networks = catalog.networks(study)
-        page.lost_networks(networks)
+        lacks.lost_networks(networks)
         if networks.filter(catalog.TRAINED_STUDENT).height:
             offered = differences.offered(study)
             with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from kdpipe.app.evidence import sections
-from kdpipe.app.shared import catalog, verdicts
+from kdpipe.app.shared import catalog, lacks, verdicts
 from kdpipe.app.shell import page
 
 
@@ -15,7 +15,7 @@ def main() -> None:
         "into claims that can fail, each held against what else could explain it."
     )
     with page.section("The verdicts"):
-        page.lost_networks(catalog.networks(study))
+        lacks.lost_networks(catalog.networks(study))
         judged, claims = study.verdicts, study.claims
         if judged.is_empty():
             st.info(

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import catalog, tables
+from kdpipe.app.shared import catalog, lacks, tables
 from kdpipe.app.shared.scope import pick_scope
 from kdpipe.app.shell import page, pick
 from kdpipe.app.similarity import inheritance, layer_pairs
@@ -17,7 +17,7 @@ def pick_measure(study: Study, scope: pl.DataFrame, view: str) -> tuple[pl.DataF
     pairs = study.frame("similarity", network_id=scope["network_id"].to_list())
     measures = tables.measures_of(study, "pair", pairs)
     if measures.is_empty():
-        st.info(page.no_measures("pairs of layers"))
+        st.info(lacks.no_measures("pairs of layers"))
         return None
     title = pick.one("Similarity", measures["title"].to_list(), "similarity", width=320)
     measure = measures.row(by_predicate=pl.col("title") == title, named=True)
@@ -42,7 +42,7 @@ def main() -> None:
             st.info("This study has no students to compare.")
             return
         scope, view, colours = pick_scope(study, networks)
-        page.lost_networks(networks)
+        lacks.lost_networks(networks)
         with page.section("The pairs of layers"):
             if picked := pick_measure(study, scope, view):
                 pairs, measure, shown = picked

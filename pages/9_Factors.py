@@ -3,7 +3,7 @@
 import streamlit as st
 
 from kdpipe.app.factors import sections
-from kdpipe.app.shared import catalog
+from kdpipe.app.shared import catalog, lacks
 from kdpipe.app.shared.scope import pick_scope
 from kdpipe.app.shell import page
 
@@ -24,7 +24,7 @@ def main() -> None:
             st.info(sections.NONE)
             return
         scope, view, colours = pick_scope(study, networks)
-        page.lost_networks(networks)
+        lacks.lost_networks(networks)
         with page.section("The known factors"):
             sections.show_factors(study, scope, view, colours)
         page.data_note(study)

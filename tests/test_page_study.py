@@ -19,6 +19,7 @@ from kdpipe.app.shared import catalog
 from kdpipe.app.study import glossary, provenance
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import Study, load_study, open_study
+from kdpipe.vocabulary import MEANINGS
 
 PAGE = "pages/11_Study.py"
 FILES, WORDS, CITE = "tables and downloads", "glossary", "figures and citing"
@@ -27,10 +28,6 @@ EXPECTED = (
     "view", "projection", "gap", "probe image", "t-sne", "ivis", "pca", "consensus map", "perplexity",
     "trustworthiness", "continuity", "silhouette", "knn", "early area", "advance", "mcnemar", "ece", "holm",
     "benjamini", "bootstrap",
-)  # fmt: skip
-VERDICTS = (
-    "estimate only", "not computable", "no difference", "reversed", "explained", "better but not earlier",
-    "supported for compactness only", "supported", "inconclusive",
 )  # fmt: skip
 
 
@@ -154,7 +151,7 @@ def test_the_glossary_has_the_words_of_the_pages_in_order(root: Path) -> None:
     found = glossary.entries(study)
     names = [entry.name.casefold() for entry in found]
     assert names == sorted(names)
-    for word in (*EXPECTED, *VERDICTS):
+    for word in (*EXPECTED, *MEANINGS):
         assert any(name.startswith(word) for name in names), word
     assert {"CKA", "Silhouette"} <= {entry.name for entry in found if entry.kind == glossary.MEASURE}
     assert len({glossary.called(entry) for entry in found}) == len(found), "each can be picked"
@@ -162,9 +159,10 @@ def test_the_glossary_has_the_words_of_the_pages_in_order(root: Path) -> None:
         assert entry.text.count(". ") <= 2 and entry.text.endswith("."), entry.name
 
 
-def test_verdicts_in_the_glossary_are_those_that_a_study_can_give() -> None:
-    claims = pytest.importorskip("kdpipe.evidence.tables.verdicts")
-    assert set(VERDICTS) >= set(claims.POSITIVE)
+def test_verdicts_mean_in_the_glossary_what_they_mean_elsewhere() -> None:
+    said = {entry.name.casefold(): entry.text for entry in glossary.TERMS}
+    for verdict, meaning in MEANINGS.items():
+        assert said[verdict] == f"Verdict: {meaning[:1].lower()}{meaning[1:]}"
 
 
 def test_a_word_can_be_linked_and_kinds_be_picked(root: Path) -> None:

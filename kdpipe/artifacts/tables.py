@@ -149,3 +149,28 @@ class StudyTables(ABC):
     def verdict_controls(self) -> pl.DataFrame:
         """A row is a control of a claim at one endpoint."""
         return self.frame("verdict_controls")
+
+    @property
+    def gains(self) -> pl.DataFrame:
+        """A row is what a kind of student gains over plain in one quantity."""
+        return self.frame("gains")
+
+    @property
+    def method_ranks(self) -> pl.DataFrame:
+        """A row is a kind of student ranked against all others of its architecture and budget, within each seed."""
+        return self.frame("method_ranks")
+
+    @property
+    def slices(self) -> pl.DataFrame:
+        """A row is a slice of the probe images on which a student is held beside the network that it would replace."""
+        return self.frame("slices")
+
+    @property
+    def calibration(self) -> pl.DataFrame:
+        """A row is a bin of confidence of a student, or of the networks that it stands beside."""
+        return self.frame("calibration")
+
+    @property
+    def seed_credit(self) -> pl.DataFrame:
+        """A row is a layer of a plain student against plain of another seed: a null of neighbour credit."""
+        return self.frame("seed_credit")

@@ -11,8 +11,8 @@ import streamlit as st
 
 from kdpipe.app.flips import calibration
 from kdpipe.app.flips.outcomes import Comparison
-from kdpipe.app.methods import tables
 from kdpipe.app.shared import catalog
+from kdpipe.app.shared.in_words import short
 from kdpipe.app.shell import page
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
@@ -44,7 +44,7 @@ def tiles(study: Study, networks: pl.DataFrame, compared: Comparison) -> list[Ti
     for column, name in (("macs", "Multiply-adds an image"), ("params", "Parameters")):
         if own[column].count() and teacher[column].count():
             mine, others = (float(np.mean(frame[column].drop_nulls().to_numpy())) for frame in (own, teacher))
-            found.append(Tile(name, tables.short(mine), times(mine, others), tables.short(others)))
+            found.append(Tile(name, short(mine), times(mine, others), short(others)))
     errors = {row["series"]: row for row in calibration.errors(study, calibration.named(compared)).rows(named=True)}
     row, alone = errors.get(compared.series), errors.get("teacher")
     if row and alone and None not in (row["mean"], alone["mean"]):

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import catalog, charts, focus, maps, tables, verdicts
+from kdpipe.app.shared import catalog, charts, focus, lacks, maps, tables, verdicts
 from kdpipe.app.shell import page, theme
 from kdpipe.artifacts.store import Study
 from kdpipe.vocabulary import ENDPOINTS, PLAIN, VIEWS, EndpointName
@@ -99,7 +99,7 @@ def picture(study: Study, networks: pl.DataFrame) -> None:
     rows = rows.filter(pl.col("role") != "teacher")
     has_maps = rows.height > 1
     if not drawn and not has_maps:
-        st.info(page.no_measures("layers"))
+        st.info(lacks.no_measures("layers"))
         return
     places = st.columns([2, 3]) if has_maps else st.columns(max(len(drawn), 1))
     for place, name in zip(places, drawn[: 1 if has_maps else 2], strict=False):

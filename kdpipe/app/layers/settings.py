@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import catalog, maps
+from kdpipe.app.shared import catalog, lacks, maps
 from kdpipe.app.shell import page, pick, theme
 from kdpipe.app.shell.images import strip
 from kdpipe.app.shell.words import verbatim
@@ -66,7 +66,7 @@ def pick_maps(
     mapped = networks.filter("mapped")
     projectors = maps.projectors_of(study)
     if mapped.is_empty() or not projectors:
-        st.info(page.no_maps(study))
+        st.info(lacks.no_maps(study))
         return None
     with st.container(horizontal=True, vertical_alignment="bottom"):
         projector = pick.one(

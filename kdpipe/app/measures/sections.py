@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import streamlit as st
 
-from kdpipe.app.shared import catalog, charts, curve_notes, curves, focus, tables, verdicts
+from kdpipe.app.shared import catalog, charts, curve_notes, curves, focus, lacks, tables, verdicts
 from kdpipe.app.shell import page, pick
 from kdpipe.artifacts.store import Study
 from kdpipe.vocabulary import ENDPOINTS
@@ -19,7 +19,7 @@ def show_depth(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: 
     rows = study.frame("layer_measures", network_id=scope["network_id"].to_list(), view=view)
     measures = tables.measures_of(study, "layer", rows)
     if measures.is_empty():
-        st.info(page.no_measures("layers"))
+        st.info(lacks.no_measures("layers"))
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         title = pick.one("Measure", measures["title"].to_list(), "measure", width=340)
@@ -58,7 +58,7 @@ def show_depth(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view: 
         + " Dots are layers. Views and widths differ in scale: compare curves of one view and one architecture.",
     )
     name = f"{study.name}-{measure['measure']}-{view}{'-minus-plain' * difference}"
-    page.table_by_layer(shown, colours, name, ends)
+    curve_notes.table_by_layer(shown, colours, name, ends)
     page.data_note(study)
     show_classes(study, scope, view, measure, colours)
 

@@ -5,7 +5,7 @@ Everything is said of a cell, one student on one label budget, as nothing else i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,26 +164,6 @@ def costs(study: Study, networks: pl.DataFrame) -> pl.DataFrame:
         images=pl.col("speed").median(), together=pl.col("at_once").median(), params=pl.col("params").first(),
         macs=pl.col("macs").first(),
     )  # fmt: skip
-
-
-def hardware_in_words(timed: Sequence[Mapping[str, Any]]) -> str:
-    """The machines that networks were trained on, the most used first; empty if none is known."""
-    counts: dict[str, int] = {}
-    for speed in timed:
-        if not speed.get("steps"):
-            continue  # never trained
-        what = speed.get("accelerator") or speed.get("processor") or speed.get("cpu")
-        cores, threads = speed.get("cores"), speed.get("threads")
-        said = f"{what or 'a processor that was not recorded'}"
-        if not speed.get("accelerator") and threads:
-            said += f", {threads} thread{'s' * (threads != 1)}" + (f" of {cores} cores" if cores else "")
-        if speed.get("half"):
-            said += ", half precision"
-        counts[said] = counts.get(said, 0) + 1
-    ranked = sorted(counts.items(), key=lambda entry: -entry[1])
-    if len(ranked) == 1:
-        return ranked[0][0]
-    return "; ".join(f"{said} ({count} network{'s' * (count != 1)})" for said, count in ranked)
 
 
 # ----------------------------------------------------------------------------------------- ranks

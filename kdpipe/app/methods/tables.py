@@ -12,6 +12,7 @@ import streamlit as st
 from kdpipe.app.methods import differences
 from kdpipe.app.methods.differences import Quantity, Ranking
 from kdpipe.app.shared import catalog, gains
+from kdpipe.app.shared.in_words import hardware_in_words, short
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
 from kdpipe.vocabulary import LEAST_SEEDS, RANK_DRAWS
@@ -92,14 +93,6 @@ def of_gains_and_costs(study: Study, networks: pl.DataFrame, cell: pl.Expr) -> p
     return table.select(*first, *(name for name in table.columns if name not in first))
 
 
-def short(count: float) -> str:
-    """A count with three digits: ``574 k``, ``6.41 M``."""
-    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if count >= size:
-            return f"{count / size:.3g}{letter}"
-    return f"{count:.3g}"
-
-
 def about_costs(study: Study, networks: pl.DataFrame) -> str:
     """Where the seconds come from, and what they do not tell."""
     timed: Mapping[str, Mapping[str, Any]] = study.timings.get("training") or {}
@@ -109,7 +102,7 @@ def about_costs(study: Study, networks: pl.DataFrame) -> str:
         said.append("This study stored no training times. ")
     else:
         said.append(
-            f"Trained on {differences.hardware_in_words(mine)}. A wall time depends on what else ran: compare "
+            f"Trained on {hardware_in_words(mine)}. A wall time depends on what else ran: compare "
             "methods by it only roughly. Networks that train together share batches and the teacher's answers. "
         )
         older = sum("seconds_a_step" not in speed for speed in mine)

@@ -8,7 +8,7 @@ import polars as pl
 import streamlit as st
 
 from kdpipe.app.sample import layers, probabilities
-from kdpipe.app.shared import catalog, charts
+from kdpipe.app.shared import catalog, charts, lacks
 from kdpipe.app.shell import images, page, pick, theme
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
@@ -116,7 +116,7 @@ def show_neighbours(study: Study, chosen: pl.DataFrame, networks: pl.DataFrame, 
     st.header("What lies near")
     stored = networks.filter("mapped")
     if stored.is_empty():
-        st.info("Neighbours are stored for networks with maps only, and this study has none. " + page.no_maps(study))
+        st.info("Neighbours are stored for networks with maps only, and this study has none. " + lacks.no_maps(study))
         return
     mapped = chosen.filter("mapped")
     mapped = mapped if mapped.height else catalog.headline_rows(catalog.headline(study, networks))

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import polars as pl
-from altair.utils.schemapi import disable_debug_mode
 
 from kdpipe.app.shell.theme import GREY
 
@@ -21,23 +19,6 @@ Layered = alt.LayerChart | alt.FacetChart
 _DEPTH = alt.Axis(format=".0%", tickCount=5)
 LABEL = 340  # pixels of a method's name left of its row
 _PERCENT = ".1~%"  # a single dot makes its own value the tick, with all digits of a float
-
-
-# Altair spends much of a page's time on holding channels and charts against Vega-Lite's schema, so only tests do it.
-CHECKED = bool(os.environ.get("KDPIPE_CHECK_CHARTS"))
-if not CHECKED:
-    disable_debug_mode()
-
-
-class Unchecked:
-    """A chart as Streamlit takes it, made without a look at Vega-Lite's schema unless :data:`CHECKED`."""
-
-    def __init__(self, chart: Any) -> None:
-        self._chart = chart
-
-    def to_dict(self) -> dict[str, Any]:
-        """The specification, as Streamlit asks a chart of Altair for it."""
-        return self._chart.to_dict(validate=CHECKED)
 
 
 def legend_columns(names: Sequence[str], width: int) -> int:

@@ -59,12 +59,10 @@ def by_kind(means: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> p
     """A row a series, layer and kind: mean over seeds of the same and the other class, and the seeds' range of both."""
     if means.is_empty():
         return pl.DataFrame(schema=_CREDIT_ROWS)
-    kinds = [f"{kind}_{whose}" for kind in KINDS for whose in ("same", "other")]
-    long = means.unpivot(kinds, index=["network_id", "layer"], variable_name="kind", value_name="neighbours")
-    long = long.with_columns(
-        credit=pl.col("kind").str.split("_").list.first(), whose=pl.col("kind").str.split("_").list.last()
+    columns = ["network_id", "layer"]
+    wide = pl.concat(
+        [means.select(*columns, credit=pl.lit(kind), same=f"{kind}_same", other=f"{kind}_other") for kind in KINDS]
     )
-    wide = long.pivot(on="whose", index=["network_id", "layer", "credit"], values="neighbours")
     wide = wide.with_columns(total=pl.col("same") + pl.col("other"))
     order = layers.select("network_id", "layer", "order").unique()
     place = pl.col("credit").replace_strict({kind: i for i, kind in enumerate(KINDS)}, return_dtype=pl.Int32)

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
+import streamlit as st
 
-from kdpipe.app.shared import charts
+from kdpipe.app.shared import charts, tables
+from kdpipe.app.shell import page
 from kdpipe.app.shell.words import verbatim
 
 BANDS = {"seeds": ("lowest", "highest"), "images": ("low", "high")}
@@ -81,3 +83,17 @@ def classes(values: pl.DataFrame, order: Sequence[str], colours: Mapping[str, st
         each = [f"{row['series']} {number(row, 'value', ('lowest', 'highest'))}" for row in found]
         said.append(f"{name}: {', '.join(each)}")
     return f"By gain over plain, the first and the last class. {'; '.join(said)}."
+
+
+def table_by_layer(
+    curves: pl.DataFrame, colours: Mapping[str, str], name: str, ends: tuple[str, str] = ("lowest", "highest")
+) -> None:
+    """The table of curves, folded away: a row a layer, a column a series in colour; the files hold each network."""
+
+    def show() -> None:
+        coloured = curves.filter(pl.col("series").is_in(list(colours)))
+        st.caption(f"Mean over seeds ({ends[0]} to {ends[1]} end of the band). The files hold each network.")
+        page.table(tables.per_layer(coloured if coloured.height else curves, ends))
+        page.downloads(curves, name)
+
+    page.folded("The numbers", "numbers", show)

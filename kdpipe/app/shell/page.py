@@ -18,8 +18,7 @@ import polars as pl
 import streamlit as st
 from streamlit.errors import FragmentHandledException, StreamlitPageNotFoundError
 
-from kdpipe.app.shared import catalog, charts, tables
-from kdpipe.app.shell import faults, figures, pick
+from kdpipe.app.shell import faults, figures, pick, vega
 from kdpipe.app.shell.images import PIXELS_CSS
 from kdpipe.app.shell.pick import as_text
 from kdpipe.app.shell.theme import GREY
@@ -120,60 +119,6 @@ def data_note(study: Study) -> None:
         st.caption(f":material/warning: {verbatim(str(note))}")
 
 
-def lost_networks(networks: pl.DataFrame) -> None:
-    """One message about all networks that were not trained to the end; it says so if no student is left."""
-    lost = networks.filter(pl.col("status") != "trained")
-    lines = [
-        f"{label} diverged at step {step}" if status == "diverged" else f"{label} had no teacher, as that one diverged"
-        for label, step, status in lost.select("label", "diverged_step", "status").rows()
-    ]
-    none_left = networks.filter(catalog.TRAINED_STUDENT).is_empty()
-    if none_left:
-        st.warning("No student was trained to the end, so there is nothing to compare.", icon=":material/warning:")
-    elif len(lines) == 1:
-        st.warning(f"{lines[0]} and is left out of every mean.", icon=":material/warning:")
-    elif lines:
-        st.warning(
-            f"{len(lines)} networks were not trained to the end and are left out of every mean.",
-            icon=":material/warning:",
-        )
-    if len(lines) > 1 or (lines and none_left):
-        with st.expander("Which, and why"):
-            st.text("\n".join(lines))
-
-
-def missing_stages(study: Study) -> None:
-    """One message about the stages that failed when the study was made, with the reasons folded away."""
-    missing: dict[str, str] = study.record.get("missing") or {}
-    if not missing:
-        return
-    one = len(missing) == 1
-    st.warning(
-        f"{len(missing)} stage{'' if one else 's'} of this study failed when it was made: what came of "
-        f"{'it' if one else 'them'} is missing on all pages.", icon=":material/report:",
-    )  # fmt: skip
-    with st.expander("What is missing, and why"):
-        st.text("\n".join(f"{what}: {why}" for what, why in missing.items()))
-
-
-def no_maps(study: Study) -> str:
-    """What to say where maps are missing, and how to make them: maps need a view that is stored."""
-    views = study.layers["view"].unique().to_list()
-    view = "" if "projection" in views or not views else f' and `view = "{views[0]}"`'
-    return (
-        f'This study has no maps: write `projectors = ["tsne"]`{view} under `[maps]` in the study file and run '
-        "`scripts/precompute.py` on it again, which keeps the trained networks. All other pages do without."
-    )
-
-
-def no_measures(of: str) -> str:
-    """What to say where a kind of measure is missing, and how to make it."""
-    return (
-        f"This study has no measures of {of} in this view: name some under `[measures]` in the study file, or leave "
-        "`names` out for all, and run `scripts/precompute.py` on it again."
-    )
-
-
 def floor_in_words(what: str, far_off: float | None) -> str:
     """What the grey dashes are, or the number where they would lie too far off to be drawn."""
     return f"Grey dashes: {what}." if far_off is None else f"With {what} it is {far_off:.2f}, too far off to be drawn."
@@ -186,7 +131,7 @@ def chart(study: Study, drawn: Any, key: str, alt: str, **more: Any) -> Any:  # 
     """
     signed = drawn.copy(deep=False)  # ``properties`` would copy every layer
     signed.title = _signed(study)
-    unchecked: Any = charts.Unchecked(signed)
+    unchecked: Any = vega.Unchecked(signed)
     return st.altair_chart(unchecked, key=key, alt=alt, **more)
 
 
@@ -268,20 +213,6 @@ def folded_table(frame: pl.DataFrame, name: str, at: str, label: str = "The numb
         downloads(frame, name)
 
     folded(label, at, show)
-
-
-def table_by_layer(
-    curves: pl.DataFrame, colours: Mapping[str, str], name: str, ends: tuple[str, str] = ("lowest", "highest")
-) -> None:
-    """The table of curves, folded away: a row a layer, a column a series in colour; the files hold each network."""
-
-    def show() -> None:
-        coloured = curves.filter(pl.col("series").is_in(list(colours)))
-        st.caption(f"Mean over seeds ({ends[0]} to {ends[1]} end of the band). The files hold each network.")
-        table(tables.per_layer(coloured if coloured.height else curves, ends))
-        downloads(curves, name)
-
-    folded("The numbers", "numbers", show)
 
 
 @st.fragment

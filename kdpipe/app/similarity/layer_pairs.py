@@ -110,4 +110,4 @@ def depth_part(
         said.append("Controls that learned from another teacher are compared with the study's teacher all the same.")
     page.notes(curve_notes.bands("seeds", each, measure, [], difference), " ".join(part for part in said if part))
     name = f"{study.name}-{measure['measure']}-{view}{'-minus-plain' * difference}"
-    page.table_by_layer(shown, colours, name)
+    curve_notes.table_by_layer(shown, colours, name)

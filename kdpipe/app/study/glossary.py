@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.store import Study
 from kdpipe.errors import ArtifactError
-from kdpipe.vocabulary import LEAST_SEEDS
+from kdpipe.vocabulary import LEAST_SEEDS, MEANINGS
 
 TERM, MEASURE, METHOD = "terms", "measures", "methods"
 _BETTER = {"higher": "Higher is better.", "lower": "Lower is better.", "neither": "Neither end is better."}
@@ -119,10 +119,6 @@ TERMS = (
         "The study's margin: the largest difference that does not matter, fixed in the study file before the run.",
     ),
     Entry(
-        "Explained",
-        "Verdict: distilled students are ahead, but not shown to be more than a control is.",
-    ),
-    Entry(
         "Exploratory",
         "Looked at without having been named before the run. Such finds are hints for the next study, not verdicts of "
         "this one.",
@@ -156,7 +152,6 @@ TERMS = (
         "endpoints of the study's one primary comparison.",
         "Holm (1979), A simple sequentially rejective multiple test procedure",
     ),
-    Entry("Inconclusive", "Verdict: the data neither shows a difference nor rules one out."),
     Entry(
         "Initial weights",
         "The random numbers that a network starts from. Plain and distilled of one seed have the same.",
@@ -215,8 +210,6 @@ TERMS = (
         "An image's nearest images in a layer, counted by whose they are: kept (the teacher's and plain's), gained "
         "(the teacher's), lost (the teacher's, which plain had) or invented (nobody's).",
     ),
-    Entry("No difference", "Verdict: the whole interval lies within epsilon, which does not matter."),
-    Entry("Not computable", "Verdict: a curve is missing, flat or falling, so earlier and later mean nothing."),
     Entry(
         "Null",
         "What happens where nothing is going on. Here mostly plain trained again from other initial weights: what "
@@ -265,10 +258,6 @@ TERMS = (
         "paired by it.",
     ),
     Entry(
-        "Reversed",
-        "Verdict: before the last layer the distilled students are less compact than plain.",
-    ),
-    Entry(
         "Seed",
         "The number that fixes everything random of a run: initial weights, batches, which images have labels. Another "
         "seed is another, equally good run.",
@@ -290,11 +279,6 @@ TERMS = (
         "Simonsohn, Simmons and Nelson (2020), Specification curve analysis",
     ),
     Entry("Student", "The smaller network that is trained, with a teacher (distilled) or without (plain)."),
-    Entry(
-        "Supported",
-        "Verdict: distilled students are ahead, by interval and corrected p, and more than every control that was "
-        "asked.",
-    ),
     Entry("Teacher", "The larger network that was trained first, and that students learn from."),
     Entry(
         "Temperature",
@@ -313,19 +297,14 @@ TERMS = (
         "van der Maaten and Hinton (2008), Visualizing data using t-SNE",
     ),
     Entry("Verdict", "What a study says of a claim, in fixed words, with the numbers that it rests on."),
-    Entry("Estimate only", "Verdict: too few paired seeds to judge; the numbers stand as estimates."),
-    Entry(
-        "Better but not earlier",
-        "Verdict: the distilled curve is higher, but its shape over depth is not shown to be an earlier one.",
-    ),
-    Entry(
-        "Supported for compactness only",
-        "Verdict: classes are tighter earlier, but neighbours are not shown to agree more.",
-    ),
     Entry(
         "View",
         "How the output of a layer, channels by height by width, becomes a vector that can be compared: gap or "
         "projection.",
+    ),
+    *(
+        Entry(verdict.capitalize(), f"Verdict: {meaning[:1].lower()}{meaning[1:]}")
+        for verdict, meaning in MEANINGS.items()
     ),
 )
 

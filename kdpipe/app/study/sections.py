@@ -6,7 +6,7 @@ import json
 
 import streamlit as st
 
-from kdpipe.app.shared import catalog
+from kdpipe.app.shared import catalog, lacks
 from kdpipe.app.shell import page, pick
 from kdpipe.app.shell.words import verbatim
 from kdpipe.app.study import glossary, provenance
@@ -38,7 +38,7 @@ def show_about(study: Study) -> None:
         st.markdown(provenance.networks_in_words(study))
         networks = catalog.networks(study)
         rows = provenance.by_role(networks)
-        page.lost_networks(networks)
+        lacks.lost_networks(networks)
         page.table(rows, height="content" if rows.height < 16 else 400)
         st.caption("; ".join(f"{role}: {what}" for role, what in ROLES.items()) + ".")
         page.downloads(rows, f"{study.name}-networks-by-role")
@@ -61,7 +61,7 @@ def show_study_file(study: Study) -> None:
 def show_missing(study: Study) -> None:
     """What failed when the study was made, and which tables have no rows."""
     st.subheader("What is missing")
-    page.missing_stages(study)
+    lacks.missing_stages(study)
     empty = provenance.empty_tables(study)
     if empty:
         st.markdown(

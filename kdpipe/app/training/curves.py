@@ -8,9 +8,9 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from kdpipe.app.methods import differences
 from kdpipe.app.shared import catalog
 from kdpipe.app.shared.charts import CANVAS, Layered, fitting_columns, series_colour
+from kdpipe.app.shared.in_words import hardware_in_words
 from kdpipe.app.shell.theme import GREY, PETROFF
 from kdpipe.artifacts.store import Study
 from kdpipe.vocabulary import CHECKPOINT, UNTRAINED
@@ -261,7 +261,7 @@ def speeds(study: Study, scope: pl.DataFrame) -> pl.DataFrame:
                 **row, "together": together, "steps": int(speed["steps"]), "seconds": float(speed["seconds"]),
                 "steps_per_second": speed["steps"] / speed["seconds"],
                 "images_per_second": speed.get("images_per_second"),
-                "hardware": differences.hardware_in_words([speed]), **{part: shares.get(part) for part in PARTS},
+                "hardware": hardware_in_words([speed]), **{part: shares.get(part) for part in PARTS},
                 "split": bool(shares),
             }
         )  # fmt: skip

@@ -126,7 +126,7 @@ TABLES = (
     ),
     Table(
         "seed_credit",
-        "a layer of a plain student whose neighbours are held beside those of plain of another seed: a null of credit",
+        "a layer of a plain student against plain of another seed: a null of neighbour credit",
         ("network_id", "layer", "view"),
         {
             "network_id": Column(TEXT, "the plain student, as in networks.parquet"),
