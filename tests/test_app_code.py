@@ -43,3 +43,11 @@ def test_tables_reach_streamlit_in_one_place_as_arrow() -> None:
 def test_the_check_sees_what_it_forbids() -> None:
     found = {name: line for line, name in attributes("frame.select(\n    pl.col('a').map_elements(len))")}
     assert found["map_elements"] == 2
+
+
+def test_tables_are_read_through_the_study():
+    """A file that fails while it is read is then an ArtifactError, which a page can tell from a fault of its own."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "collect":
+                assert ast.unparse(node.func.value) == "study", f"{path.name}:{node.lineno} collects by itself"

@@ -96,7 +96,7 @@ def quantities_of(study: Study) -> list[Colouring]:
     """Everything that colour can mean in this study."""
     rows = study.record["files"]
     held = [q for q in QUANTITIES if rows.get(f"{q.table}.parquet", {}).get("rows")]
-    known = study.scan("samples").select(pl.col(list(FACTORS)).is_not_null().any()).collect().row(0, named=True)
+    known = study.frame("samples", columns=list(FACTORS)).select(pl.all().is_not_null().any()).row(0, named=True)
     for column, (title, about, digits) in FACTORS.items():
         if known[column]:
             cyclic = column == "hue"

@@ -118,7 +118,7 @@ def _pick_stacked() -> bool:
 def _pick_sides(study: Study, mapped: pl.DataFrame, projector: str, setting: Mapping[str, object]) -> list[Side]:
     """A network and a layer on the left, and another pair, or none, on the right."""
     where = (pl.col("projector") == projector) & same_setting(setting)
-    drawn = study.scan("maps").filter(where).select("network_id", "layer").unique().collect()
+    drawn = study.collect("maps", study.scan("maps").filter(where).select("network_id", "layer").unique())
     layers = study.frame("layers", view=setting["view"]).join(drawn, on=["network_id", "layer"], how="semi")
     ordered = catalog.layers_in_order(layers)
     ids = {label: who for label, who in mapped.select("label", "network_id").rows() if who in ordered}
@@ -207,7 +207,7 @@ def facts(study: Study, sides: Sequence[Side], projector: str, setting: Mapping[
     """
     table = study.samples
     names = dict(enumerate(study.record["data"]["class_names"]))
-    taps = study.scan("layers").group_by("network_id").agg(pl.col("order").max()).collect()
+    taps = study.layers.group_by("network_id").agg(pl.col("order").max())
     deepest = dict(taps.rows())
     for at, side in enumerate(sides):
         points = study.frame("maps", network_id=side.network_id, layer=side.layer, projector=projector)
@@ -217,9 +217,10 @@ def facts(study: Study, sides: Sequence[Side], projector: str, setting: Mapping[
         verdict = pl.when("correct").then(pl.lit("right")).otherwise(pl.lit("wrong"))
         answer = pl.col("predicted").replace_strict(names, default=None, return_dtype=pl.String)
         told = study.scan("predictions").filter(pl.col("network_id") == side.network_id)
-        found.append(told.select("sample_id", "confidence", answer=answer, verdict=verdict, depth=depth).collect())
-        flips = study.scan("sample_flips").filter(pl.col("network_id") == side.network_id)
-        found.append(flips.select("sample_id", "outcome", "inherited").collect())
+        told = told.select("sample_id", "confidence", answer=answer, verdict=verdict, depth=depth)
+        found.append(study.collect("predictions", told))
+        columns = ["sample_id", "outcome", "inherited"]
+        found.append(study.frame("sample_flips", columns=columns, network_id=side.network_id))
         found.append(_credit(study, side, str(setting["view"])))
         for part in found:
             named = {name: f"{name}_{at}" for name in part.columns if name != "sample_id"}
@@ -232,15 +233,15 @@ def _credit(study: Study, side: Side, view: str) -> pl.DataFrame:
         pl.sum_horizontal(pl.col(f"{kind}_same", f"{kind}_other").cast(pl.Int32)) for kind in ("gained", "lost")
     )
     mine = (pl.col("network_id") == side.network_id) & (pl.col("layer") == side.layer) & (pl.col("view") == view)
-    rows = study.scan("neighbour_credit").filter(mine)
-    return rows.select("sample_id", credit=gained - lost).collect()
+    return study.frame("neighbour_credit", mine).select("sample_id", credit=gained - lost)
 
 
 def _shared(study: Study, table: pl.DataFrame, sides: Sequence[Side]) -> pl.DataFrame:
     """Where a student is next to the plain network or teacher that it is compared with, that map has its values."""
     for at, other in ((0, 1), (1, 0)) if len(sides) == 2 else ():
-        own = study.scan("sample_flips").filter(pl.col("network_id") == sides[other].network_id)
-        against = {name for row in own.select("plain_id", "teacher_id").unique().collect().rows() for name in row}
+        columns = ["plain_id", "teacher_id"]
+        own = study.frame("sample_flips", columns=columns, network_id=sides[other].network_id)
+        against = {name for row in own.unique().rows() for name in row}
         if not table[f"outcome_{at}"].count() and sides[at].network_id in against:
             names = ("outcome", "inherited", "credit")
             table = table.with_columns(pl.col(f"{name}_{other}").alias(f"{name}_{at}") for name in names)

@@ -68,7 +68,7 @@ class Comparison:
 
 def pick_comparison(study: Study, networks: pl.DataFrame) -> Comparison | None:
     """Student, method, budget and seeds, the headline's first; None where no student can be compared with plain."""
-    trios = study.scan("flips").filter(pl.col("label").is_null()).select(_TRIO).collect()
+    trios = study.frame("flips", pl.col("label").is_null(), columns=_TRIO)
     known = networks.join(trios.drop("teacher_id"), on="network_id", maintain_order="left")
     known = known.join(trios.select("network_id", teaches="teacher_id"), on="network_id", maintain_order="left")
     if known.is_empty():
@@ -223,7 +223,7 @@ def flipped(study: Study, compared: Comparison, outcome: str) -> pl.DataFrame:
     happened = pl.col("inherited") if outcome == "inherited" else pl.col("outcome") == outcome
     rows = study.scan("sample_flips").filter(pl.col("network_id").is_in(ids["times"] + ids["null_times"]) & happened)
     times = [pl.col("network_id").is_in(who).sum().alias(name) for name, who in ids.items()]
-    found = rows.group_by("sample_id").agg(times).filter(pl.col("times") > 0).collect()
+    found = study.collect("sample_flips", rows.group_by("sample_id").agg(times).filter(pl.col("times") > 0))
     samples = study.samples.select("sample_id", "label", "class_name", "display_rank", "image")
     order = {"times": True, "null_times": False, "display_rank": False}
     return found.join(samples, on="sample_id").sort(list(order), descending=list(order.values()))
@@ -253,10 +253,9 @@ def _usual_answers(
 ) -> dict[int, tuple[int, int, int]]:
     """What plain, student and teacher answer most often at the seeds at which it happened, for each image."""
     happened = pl.col("inherited") if outcome == "inherited" else pl.col("outcome") == outcome
-    flips = study.scan("sample_flips").filter(
-        pl.col("network_id").is_in(compared.own["network_id"].to_list()) & pl.col("sample_id").is_in(samples) & happened
-    )
-    trios = flips.select(*_TRIO, "sample_id").collect()
+    own = pl.col("network_id").is_in(compared.own["network_id"].to_list())
+    shown = pl.col("sample_id").is_in(samples)
+    trios = study.frame("sample_flips", own, shown, happened, columns=[*_TRIO, "sample_id"])
     answers = answers_of(study, {name for column in _TRIO for name in compared.own[column]}, samples)
     for column, name in (("plain_id", "plain"), ("network_id", "student"), ("teacher_id", "teacher")):
         said = answers.select("sample_id", pl.col("network_id").alias(column), pl.col("predicted").alias(name))
@@ -267,10 +266,9 @@ def _usual_answers(
 
 def answers_of(study: Study, networks: set[str], samples: Sequence[int] | None = None) -> pl.DataFrame:
     """network_id, sample_id, predicted, confidence and correct of the networks asked for, without their logits."""
-    rows = study.scan("predictions").filter(pl.col("network_id").is_in(sorted(networks)))
-    if samples is not None:
-        rows = rows.filter(pl.col("sample_id").is_in(samples))
-    return rows.select("network_id", "sample_id", "predicted", "confidence", "correct").collect()
+    wanted = [] if samples is None else [pl.col("sample_id").is_in(samples)]
+    columns = ["network_id", "sample_id", "predicted", "confidence", "correct"]
+    return study.frame("predictions", *wanted, columns=columns, network_id=sorted(networks))
 
 
 # ------------------------------------------------------------------------------- confusions
@@ -286,7 +284,7 @@ def confusions(study: Study, compared: Comparison) -> pl.DataFrame:
     names = study.record["data"]["class_names"]
     own = compared.own
     answers = answers_of(study, {name for column in _TRIO for name in own[column]})
-    answers = answers.join(study.scan("samples").select("sample_id", "label").collect(), on="sample_id")
+    answers = answers.join(study.frame("samples", columns=["sample_id", "label"]), on="sample_id")
     matrix = {
         who[0]: _matrix(rows["label"].to_numpy(), rows["predicted"].to_numpy(), len(names))
         for who, rows in answers.partition_by("network_id", as_dict=True).items()

@@ -225,7 +225,7 @@ def sample_picker(study: Study, drawn: pl.DataFrame, ring: bool = False) -> int 
         drawn: the images on the maps; one that is not among them can be followed, but not ringed.
         ring: whether the panels ring a clicked one anew, as they are not on the page.
     """
-    ids = study.scan("samples").select("sample_id").collect()["sample_id"].to_list()
+    ids = study.frame("samples", columns=["sample_id"])["sample_id"].to_list()
     sample = pick.maybe_one(
         "Follow an image", ids, FOLLOWED, width=260, placeholder="Click a dot, or choose a number",
         on_change=_take_typed,

@@ -71,7 +71,7 @@ def _jump(
 
 
 def _shuffled(study: Study, networks: pl.DataFrame) -> list[int]:
-    ids = study.scan("samples").select("sample_id").collect()["sample_id"].to_list()
+    ids = study.frame("samples", columns=["sample_id"])["sample_id"].to_list()
     return random.sample(ids, len(ids))
 
 
@@ -83,7 +83,8 @@ def _flipped(outcome: str) -> Callable[[Study, pl.DataFrame], list[int]]:
         who = [*own["network_id"], *null["network_id"]]
         rows = study.scan("sample_flips").filter(pl.col("network_id").is_in(who) & (pl.col("outcome") == outcome))
         times = pl.col("network_id").is_in(own["network_id"].to_list()).sum().alias("times")
-        found = rows.group_by("sample_id").agg(times, pl.len().alias("all")).filter(pl.col("times") > 0).collect()
+        counted = rows.group_by("sample_id").agg(times, pl.len().alias("all")).filter(pl.col("times") > 0)
+        found = study.collect("sample_flips", counted)
         return found.sort("times", "all", "sample_id", descending=[True, False, False])["sample_id"].to_list()
 
     return ranked
@@ -93,7 +94,7 @@ def _disagreed(study: Study, networks: pl.DataFrame) -> list[int]:
     """Images by how much the answers of the trained students and the teacher differ (entropy), the most first."""
     who = networks.filter(catalog.TRAINED_STUDENT | (pl.col("role") == "teacher"))["network_id"].to_list()
     answers = study.scan("predictions").filter(pl.col("network_id").is_in(who)).select("sample_id", "predicted")
-    counts = answers.group_by("sample_id", "predicted").agg(times=pl.len()).collect()
+    counts = study.collect("predictions", answers.group_by("sample_id", "predicted").agg(times=pl.len()))
     spread = counts.group_by("sample_id").agg(entropy=pl.col("times").entropy())
     return spread.sort("entropy", "sample_id", descending=[True, False])["sample_id"].to_list()
 
@@ -189,8 +190,8 @@ def votes(study: Study, chosen: pl.DataFrame, answers: pl.DataFrame, sample: int
     """
     who = chosen["network_id"].to_list()
     here = pl.col("network_id").is_in(who) & (pl.col("sample_id") == sample) & (pl.col("view") == view)
-    found = study.scan("sample_measures").filter(here)
-    rows = found.select("network_id", "layer", "silhouette", "knn_vote", "knn_correct").collect()
+    columns = ["network_id", "layer", "silhouette", "knn_vote", "knn_correct"]
+    rows = study.frame("sample_measures", here, columns=columns)
     layers = study.frame("layers", network_id=who, view=view).select("network_id", "layer", "order", "relative_depth")
     names = study.record["data"]["class_names"]
     rows = (

@@ -120,7 +120,7 @@ def show_neighbours(study: Study, chosen: pl.DataFrame, networks: pl.DataFrame, 
         return
     mapped = chosen.filter("mapped")
     mapped = mapped if mapped.height else catalog.headline_rows(catalog.headline(study, networks))
-    views_of = sorted(study.scan("neighbours").select("view").unique().collect()["view"].to_list())
+    views_of = sorted(study.collect("neighbours", study.scan("neighbours").select("view").unique())["view"].to_list())
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = pick.one(
             "In the vectors", views_of, "near_view", first=views_of[-1], words=catalog.view_in_words, look="segments"

@@ -32,7 +32,8 @@ def of_networks(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFrame:
     wanted = study.scan("neighbour_credit").filter(
         pl.col("network_id").is_in(scope["network_id"].to_list()) & (pl.col("view") == view)
     )
-    return wanted.group_by("network_id", "layer").agg(pl.col(kinds).mean()).collect()
+    means = wanted.group_by("network_id", "layer").agg(pl.col(kinds).mean())
+    return study.collect("neighbour_credit", means)
 
 
 def of_another_seed(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFrame:

@@ -187,7 +187,7 @@ def parquet_of(study: Study, name: str) -> bytes:
 
 def first_rows(study: Study, name: str, count: int = 20) -> pl.DataFrame:
     """The first rows, without pictures."""
-    head = study.scan(name).head(count).collect()
+    head = study.collect(name, study.scan(name).head(count))
     return head.drop([column for column, dtype in head.schema.items() if dtype == pl.Binary])
 
 
