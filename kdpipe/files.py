@@ -29,7 +29,7 @@ def sha256_of(path: Path) -> str:
 def new_file(target: Path) -> Iterator[Path]:
     """Yield a temporary file that becomes ``target`` if the block ends well, and vanishes if not.
 
-    It lies beside the target under a name of its own, so that two processes may write the same target.
+    It lies next to the target under a name of its own, so that two processes may write the same target.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -70,7 +70,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``target`` if the block ends well, and vanishes if not.
 
     An existing ``target`` is replaced whole. A run killed between the two renames leaves the old
-    folder beside the target under a dotted name; :func:`recover_folder` puts it back.
+    folder next to the target under a dotted name; :func:`recover_folder` puts it back.
 
     Raises:
         FileExistsError: the target is a file.

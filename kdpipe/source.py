@@ -10,7 +10,7 @@ import os
 import subprocess
 from pathlib import Path
 
-COMMIT_FILE = "commit.txt"  # beside this file in a built package
+COMMIT_FILE = "commit.txt"  # next to this file in a built package
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -73,14 +73,14 @@ LAYOUTS: Mapping[str, str] = {
 
 # ---------------------------------------------------------------------------------------- statistics
 
-# Slices of the probe images, beside the quarters of each factor: the column ``kind`` of slices.parquet.
+# Slices of the probe images, apart from the quarters of each factor: the column ``kind`` of slices.parquet.
 ALL_IMAGES, CLASS_SLICE = "all", "class"
 # Whose place a student would take: the column ``replaces``.
 REPLACES = ("teacher", "plain")
 # Where a teacher is sure, it is mostly right itself: quarters of this factor are no slices to replace it on.
 TEACHER_CERTAINTY = "teacher_entropy"
 
-# What methods are ranked by: the column ``measure`` of method_ranks.parquet, beside the endpoints.
+# What methods are ranked by: the column ``measure`` of method_ranks.parquet, apart from the endpoints.
 TEST_ACCURACY = "test_accuracy"
 LEVEL_ITSELF = "level"  # its ``quantity``: the accuracy, not a difference
 RANK_DRAWS = 2000  # of the bootstrap over seeds
@@ -109,7 +109,7 @@ class Endpoint:
         balanced: whether its curve is a mean of class means, or of images.
         column: of sample_measures.parquet, with its value for each image (1 or 0 for a correct kNN vote).
         title: for people.
-        vectors: what the view is called beside the title.
+        vectors: what the view is called after the title.
     """
 
     name: EndpointName

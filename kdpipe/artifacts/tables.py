@@ -37,7 +37,7 @@ class StudyTables(ABC):
 
     @property
     def neighbour_credit(self) -> pl.DataFrame:
-        """A row is a probe image at a layer of a distilled network beside its plain companion and its teacher."""
+        """A row is a probe image at a layer of a distilled network, against its plain companion and its teacher."""
         return self.frame("neighbour_credit")
 
     @property
@@ -162,12 +162,12 @@ class StudyTables(ABC):
 
     @property
     def slices(self) -> pl.DataFrame:
-        """A row is a slice of the probe images on which a student is held beside the network that it would replace."""
+        """A row is a slice of the probe images on which a student is held against the network that it would replace."""
         return self.frame("slices")
 
     @property
     def calibration(self) -> pl.DataFrame:
-        """A row is a bin of confidence of a student, or of the networks that it stands beside."""
+        """A row is a bin of confidence of a student, or of the networks that it is compared with."""
         return self.frame("calibration")
 
     @property

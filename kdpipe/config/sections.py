@@ -114,7 +114,7 @@ class TrainingSpec(Spec):
 
     @property
     def shared(self) -> dict[str, Any]:
-        """What students that train beside each other must have in common."""
+        """What students that train together must have in common."""
         own = {"lr", "momentum", "weight_decay", "schedule", "warmup", "teacher_cache"}
         return self.model_dump(mode="json", exclude=own)
 

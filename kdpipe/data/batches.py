@@ -2,7 +2,7 @@
 
 Images stay uint8 on the device from first to last; a batch is gathered, shifted and flipped there.
 Which images a step sees, and how they are shifted, depends on ``(data_seed, step)`` alone, so that
-every student of a seed sees the same views whoever trains beside it, on whichever device.
+every student of a seed sees the same views whoever trains with it, on whichever device.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Dataset:
         )
 
     def write(self, folder: Path) -> None:
-        """Write images, labels and what :meth:`read` needs beside them into ``folder``."""
+        """Write images, labels and what :meth:`read` needs with them into ``folder``."""
         for name in ("train", "validation", "test"):
             split: Split = getattr(self, name)
             np.save(folder / f"{name}_images.npy", split.images)

@@ -1,4 +1,4 @@
-"""The machine a study ran on: what timings must stand beside, and no claim of identity may."""
+"""The machine a study ran on: what timings must be read with, and no claim of identity may."""
 
 from __future__ import annotations
 

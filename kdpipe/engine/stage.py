@@ -31,7 +31,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage function may use beside its inputs; nothing of it is part of a key."""
+    """What a stage function may use apart from its inputs; nothing of it is part of a key."""
 
     device: str
     data_root: Path
@@ -45,7 +45,7 @@ Work = Callable[["Sequence[Task]", Context], None]
 
 @dataclass(frozen=True)
 class StageFunction:
-    """What a kind of stage does, declared beside the code that does it: see :func:`stage` and :func:`batch_stage`.
+    """What a kind of stage does, declared next to the code that does it: see :func:`stage` and :func:`batch_stage`.
 
     Attributes:
         kind: what ``--only`` and ``--force`` call it.

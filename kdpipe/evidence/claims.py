@@ -64,7 +64,7 @@ CLAIMS = (
     Claim(
         name=BEATS_TEACHER,
         title="The distilled student outperforms its teacher (the paper: with few labels).",
-        measured_by="share of probe images answered rightly, beside the network it learned from; fair with "
+        measured_by="share of probe images answered rightly, against the network it learned from; fair with "
         "own-budget-teacher, whose teacher had the same few labels",
         rule="interval above 0 and corrected p below .05",
         judged="contrast",

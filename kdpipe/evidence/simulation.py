@@ -142,7 +142,7 @@ def least_significant_shift(differences: ArrayLike, alpha: float) -> float:
     sums, sizes = np.zeros(1), np.zeros(1, np.int64)
     for value in values:
         sums, sizes = np.append(sums, sums + value), np.append(sizes, sizes + 1)
-    # So many sets, beside the empty one, may have a mean at most 0.
+    # So many sets, apart from the empty one, may have a mean at most 0.
     allowed = int(np.floor(alpha * len(sums) / 2 + 1e-9)) - 1
     if allowed < 0:
         return np.inf

@@ -85,7 +85,7 @@ def standardise(X: Array) -> Array:
     """``X`` (N, d) with each column at mean 0 and standard deviation 1 (of the N rows); constant columns at 0.
 
     A column counts as constant where all its values are the same, not where they are nearly so. Each is first
-    put on [0, 1], so that none is lost beside a column a million times as wide. Identical rows stay identical.
+    put on [0, 1], so that none is lost next to a column a million times as wide. Identical rows stay identical.
 
     Returns:
         float64 for a float64 X, else float32.

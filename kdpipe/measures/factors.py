@@ -119,7 +119,7 @@ def edge_density(images: Array) -> Array:
     """
     found = []
     for luma in map(_luma, _colours(images)):
-        across, down = _sobel(luma, along=2, beside=1), _sobel(luma, along=1, beside=2)
+        across, down = _sobel(luma, along=2, across=1), _sobel(luma, along=1, across=2)
         found.append(np.hypot(across, down).mean(axis=(1, 2)))
     return np.concatenate(found) / (4 * _LUMA_WHITE)
 
@@ -305,9 +305,9 @@ def _luma(colours: Array) -> Array:
     return np.asarray(np.einsum("c,bchw->bhw", _LUMA, colours))
 
 
-def _sobel(luma: Array, along: int, beside: int) -> Array:
-    """Difference over two pixels ``along`` one axis, smoothed (1, 2, 1) ``beside`` it.
+def _sobel(luma: Array, along: int, across: int) -> Array:
+    """Difference over two pixels ``along`` one axis, smoothed (1, 2, 1) along the other, ``across``.
 
     scipy.ndimage.sobel would smooth over the third axis too, that is over neighbouring images.
     """
-    return np.asarray(correlate1d(correlate1d(luma, [-1, 0, 1], along), [1, 2, 1], beside))
+    return np.asarray(correlate1d(correlate1d(luma, [-1, 0, 1], along), [1, 2, 1], across))

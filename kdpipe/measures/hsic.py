@@ -16,7 +16,7 @@ def hsic(a: Array, b: Array) -> float:
 
     Nguyen et al. (2021), eq. 3, reads tr(KL) + 1'K1 1'L1 / ((N-1)(N-2)) - 2 1'KL1 / (N-2) for kernels
     without their diagonals. With centred features the full kernels' rows add up to 0, so only the squared
-    lengths u, v of the rows are left beside tr(KL): tr(KL) - N/(N-2) u.v + sum(u) sum(v) / ((N-1)(N-2)).
+    lengths u, v of the rows are added to tr(KL): tr(KL) - N/(N-2) u.v + sum(u) sum(v) / ((N-1)(N-2)).
     """
     n = len(a)
     u, v = np.einsum("nd,nd->n", a, a), np.einsum("nd,nd->n", b, b)

@@ -1,4 +1,4 @@
-"""Whose errors a distilled network makes: its answers beside those of its teacher and of its plain companion."""
+"""Whose errors a distilled network makes: its answers against those of its teacher and of its plain companion."""
 
 from __future__ import annotations
 

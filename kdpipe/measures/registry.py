@@ -1,7 +1,7 @@
 """What a measure is, and how the measures of this folder find each other.
 
 Each module of :mod:`kdpipe.measures` lists its own measures in ``MEASURES``; :func:`collect` finds them all.
-A new measure is therefore one record beside its function, and one test.
+A new measure is therefore one record next to its function, and one test.
 """
 
 from __future__ import annotations

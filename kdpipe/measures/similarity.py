@@ -2,7 +2,7 @@
 
 Every measure is 1 for two layers that differ by rotation, translation and isotropic scale only, and takes
 layers as arrays or as :class:`PreparedLayer`, which keeps what a second comparison would work out again.
-A layer that tells no images apart is like no other: it scores 0, even beside itself.
+A layer that tells no images apart is like no other: it scores 0, even compared with itself.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def procrustes(X: Layer, Y: Layer) -> float:
 
     The nuclear norm of X'Y, which is 1 - D/2 for the D of Ding, Denain and Steinhardt (2021), section 2, and the
     cosine of the angular distance of Williams et al. (2021), eq. 5. Not debiased: with widths near N it is high for
-    unrelated layers too, so read it beside its value for shuffled images.
+    unrelated layers too, so read it with its value for shuffled images.
 
     Raises:
         ValueError: fewer than 4 images, a different number of rows, NaN or infinity.

@@ -75,7 +75,7 @@ def anisotropy(X: Array) -> float:
     """Mean cosine of two different rows of ``X`` (N, d), in [-1, 1]. Ethayarajh (2019), over all pairs.
 
     Rows of zeros have no direction and are left out; with fewer than two others it is 0. Activations behind a ReLU
-    are never negative, so they score high before anything is learned: read it beside :func:`anisotropy_centred`.
+    are never negative, so they score high before anything is learned: read it with :func:`anisotropy_centred`.
 
     Raises:
         ValueError: fewer than 2 rows, NaN or infinity.

@@ -229,7 +229,7 @@ def _add(sums: Tensor, here: slice, there: slice, tile: Tensor, members: Tensor)
 
 
 def _members(memberships: Sequence[Array], like: Tensor) -> tuple[Tensor, list[int]]:
-    """All labellings beside each other as 0 and 1 (sum of K, N), and each one's K."""
+    """All labellings side by side, as 0 and 1 (sum of K, N), and each one's K."""
     if not memberships:
         return like.new_zeros(0, len(like)), []
     parts = [torch.nn.functional.one_hot(torch.from_numpy(m.astype(np.int64))).T for m in memberships]

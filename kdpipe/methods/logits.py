@@ -298,7 +298,7 @@ WTTM = Method(
     formula="CE + 4 sum_c q_c^0.2 KL(q^0.2 / sum_c q_c^0.2 || p)",
     summary="The teacher alone is softened, and images on which it is unsure weigh more.",
     citation="Zheng & Yang, Knowledge Distillation Based on Transformed Teacher Matching, 2024",
-    differs="Weight 4 and gamma 0.2 are those of the authors' published example, there beside another method; "
+    differs="Weight 4 and gamma 0.2 are those of the authors' published example, there with another method; "
     "good ones depend on the pair.",
 )
 

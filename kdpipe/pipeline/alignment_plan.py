@@ -35,7 +35,7 @@ class AlignmentPlan:
 
 
 def plan_alignment(maps: Sequence[MapPlan], measures: Sequence[Measure]) -> AlignmentPlan:
-    """Each map on the reference of its axes; maps that differ in nothing but their seed beside each other.
+    """Each map on the reference of its axes; maps that differ in nothing but their seed side by side.
 
     Args:
         measures: those of two maps of one layer.

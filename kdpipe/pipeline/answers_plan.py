@@ -1,4 +1,4 @@
-"""The plan of what networks answer: predictions, answers beside each other, and what a student fixed and broke."""
+"""The plan of what networks answer: predictions, answers compared, and what a student fixed and broke."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def plan_answers(
 
     Args:
         embeddings: by network.
-        pairs: (network, other network), whose answers are held beside each other.
+        pairs: (network, other network), whose answers are compared.
         trios: (network, plain of its seed, teacher).
         measures: the study's measures of two networks' answers.
         factors: known factors of the images, by name.

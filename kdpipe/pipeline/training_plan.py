@@ -265,9 +265,9 @@ class _TrainingPlanner:
             **({"keep_at": kept} if kept else {}),
         }
         name = f"{student.name}-{method.name}-l{fraction:g}-s{seed}"
-        # Those who have no teacher train beside those of the study's teacher.
-        beside = teacher or self.teacher
-        shared = canonical_json([beside.stage.key, seed, fraction, record.views, recipe.shared])
+        # Those who have no teacher train with those of the study's teacher.
+        companion = teacher or self.teacher
+        shared = canonical_json([companion.stage.key, seed, fraction, record.views, recipe.shared])
         stage = make_students.plan(
             name,
             params,

@@ -5,7 +5,7 @@ come and go as files. TensorFlow takes seconds to import; one worker therefore d
 maps. Only :func:`main` imports TensorFlow: the parent uses this module to write the jobs.
 
 JOBS_DIR holds ``jobs.json`` (a list of name, file and options) and one ``.npz`` (X, neighbours) a job.
-A finished map is written beside it and announced by one JSON line on stdout, ``{"name", "layout"}``; a
+A finished map is written next to it and announced by one JSON line on stdout, ``{"name", "layout"}``; a
 failed one by ``{"name", "error"}``, and the next is drawn. Everything else goes to stderr.
 """
 
@@ -127,7 +127,7 @@ def _standardised(X: Array) -> Array:
 
 
 def _save(job_file: Path, layout: Array) -> str:
-    """Write ``layout`` beside its job, whole or not at all, and return the file's name."""
+    """Write ``layout`` next to its job, whole or not at all, and return the file's name."""
     target = job_file.with_suffix(".layout.npy")
     with new_file(target) as unfinished, unfinished.open("wb") as file:
         np.save(file, layout.astype(np.float32))

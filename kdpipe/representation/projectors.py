@@ -70,7 +70,7 @@ PROJECTORS: Registry[Projector] = Registry(
         Projector(
             name="tsne",
             title="t-SNE",
-            summary="Keeps each image beside its nearest neighbours; distances between groups say little.",
+            summary="Keeps each image next to its nearest neighbours; distances between groups say little.",
             citation="van der Maaten and Hinton (2008), Visualizing data using t-SNE; openTSNE, Poličar et al. (2019)",
             options=TsneOptions,
             layouts=in_turn("t-SNE", tsne),

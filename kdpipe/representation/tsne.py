@@ -77,8 +77,8 @@ def consensus(jobs: Sequence[MapJob]) -> Array:
     """
     options = _tsne_options(jobs[0])
     shared = sum(affinities(job) for job in jobs) / len(jobs)
-    beside = np.hstack([job.X / np.linalg.norm(job.X) for job in jobs])
-    return _optimised(shared, _pca_start(principal_components(beside, 2), options.seed), options, exaggerated=True)
+    joined = np.hstack([job.X / np.linalg.norm(job.X) for job in jobs])
+    return _optimised(shared, _pca_start(principal_components(joined, 2), options.seed), options, exaggerated=True)
 
 
 def _tsne_options(job: MapJob) -> TsneOptions:

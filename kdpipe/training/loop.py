@@ -1,7 +1,7 @@
-"""Training: one teacher, or all students of one seed beside each other.
+"""Training: one teacher, or all students of one seed together.
 
 Students that share a teacher and a data seed train together: one augmented batch and one teacher
-forward serve all of them. Nothing a student does depends on who trains beside it, so on a CPU it
+forward serve all of them. Nothing a student does depends on who trains with it, so on a CPU it
 gets the same bits alone and in any company.
 """
 

@@ -52,7 +52,7 @@ TABLES = (
     ),
     Table(
         "neighbour_credit",
-        "a probe image at a layer of a distilled network beside its plain companion and its teacher",
+        "a probe image at a layer of a distilled network, against its plain companion and its teacher",
         ("network_id", "layer", "view", "sample_id"),
         {
             **ON_LAYER,

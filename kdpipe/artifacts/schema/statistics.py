@@ -77,7 +77,7 @@ TABLES = (
     ),
     Table(
         "slices",
-        "a slice of the probe images on which a student is held beside the network that it would replace",
+        "a slice of the probe images on which a student is held against the network that it would replace",
         (*_GROUP, "seed", "replaces", "kind", "part"),
         {
             **_KIND,
@@ -108,7 +108,7 @@ TABLES = (
     ),
     Table(
         "calibration",
-        "a bin of confidence of a student, or of the networks that it stands beside",
+        "a bin of confidence of a student, or of the networks that it is compared with",
         (*_GROUP, "seed", "who", "bin"),
         {
             **_KIND,

@@ -35,8 +35,8 @@ def map_measures_table(preflight: Preflight, analysis: Analysis, cache: Cache) -
     """Measures of every map, and how far another seed moves it where it was drawn with several."""
     frames = []
     for one in _drawn(analysis, cache):
-        beside = {name: stage for (key, name), stage in analysis.alignment.drift.items() if key == one.stage.key}
-        for stage in done({**one.measures, **beside}, cache).values():
+        between = {name: stage for (key, name), stage in analysis.alignment.drift.items() if key == one.stage.key}
+        for stage in done({**one.measures, **between}, cache).values():
             value = cache.path(stage) / VALUE
             if value.is_file():
                 frames.append(_named(pl.read_parquet(value), _place(preflight, one)))

@@ -40,7 +40,7 @@ def predictions_table(analysis: Analysis, cache: Cache) -> pl.DataFrame:
 
 
 def answers_table(analysis: Analysis, cache: Cache) -> pl.DataFrame:
-    """Each network's answers beside its teacher's and those of plain of the same seed."""
+    """Each network's answers against its teacher's and those of plain of the same seed."""
     parts = (
         collected(MEASURED, analysis.answers.measures, cache, "other_id"),
         collected(SHARES, analysis.answers.shares, cache, "other_id"),

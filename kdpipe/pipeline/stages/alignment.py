@@ -27,7 +27,7 @@ def make_alignment(task: Task, context: Context) -> None:
 
 @stage("seed-drift", version=2, takes=(ANY,), light=True)
 def make_seed_drift(task: Task, context: Context) -> None:
-    """One measure of an aligned map beside those that differ in their seed alone, as a mean over these.
+    """One measure of an aligned map against those that differ in their seed alone, as a mean over these.
 
     The params name the order of the inputs. Nothing is written where the measure is not defined on these maps, such
     as one without extent.

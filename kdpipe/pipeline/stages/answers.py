@@ -1,4 +1,4 @@
-"""The stages that hold two networks' answers beside each other: one stage a measure, and what became of the answers."""
+"""The stages that compare two networks' answers: one stage a measure, and what became of the answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SCHEMA = {"measure": pl.String, "value": pl.Float32, "chance": pl.Float32}
 
 @stage("answers-measure", takes=("probe", "own", "other"), title="comparing answers", light=True)
 def make_answers_measure(task: Task, context: Context) -> None:
-    """One measure of a network's answers beside another's, and its chance."""
+    """One measure of a network's answers against another's, and its chance."""
     measure = MEASURES[task.stage.params["measure"]]
     labels = np.load(task.inputs["probe"] / "labels.npy")
     own, other = (read_answers(task.inputs[which]) for which in ("own", "other"))

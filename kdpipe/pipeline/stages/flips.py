@@ -17,7 +17,7 @@ FLIPS, SAMPLE_FLIPS = "flips.parquet", "sample_flips.parquet"
 
 @stage("flips", takes=("probe", "teacher", "plain", "own"))
 def make_flips(task: Task, context: Context) -> None:
-    """A student's answers beside those of plain of its seed and of its teacher: counts, and every image's outcome."""
+    """A student's answers against those of plain of its seed and of its teacher: counts, and every image's outcome."""
     labels = np.load(task.inputs["probe"] / "labels.npy")
     teacher, plain, own = (read_answers(task.inputs[which]) for which in ("teacher", "plain", "own"))
     pl.DataFrame(ledgers(teacher, plain, own, labels), infer_schema_length=None).write_parquet(task.folder / FLIPS)

@@ -19,7 +19,7 @@ PREDICTIONS = "predictions.parquet"
 def make_predictions(task: Task, context: Context) -> None:
     """What a network answers to each probe image, how sure it is, and its logits.
 
-    Stages that hold answers beside each other take this one, not the embedding: it is small enough to travel whole.
+    Stages that compare answers take this one, not the embedding: it is small enough to travel whole.
     """
     labels = np.load(task.inputs["probe"] / "labels.npy")
     logits = np.load(task.inputs["embedding"] / "logits.npy")

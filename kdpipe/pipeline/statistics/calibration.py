@@ -55,7 +55,7 @@ def reliability(networks: Array) -> list[dict[str, Any]]:
 
 
 def calibration_table(frames: Frames) -> pl.DataFrame:
-    """Every kind of student with those beside it, over all its seeds and at each."""
+    """Every kind of student with those it is compared with, over all its seeds and at each."""
     bins = {
         str(name): bins_of(mine["confidence"].cast(pl.Float64).to_numpy(), mine["correct"].cast(pl.Float64).to_numpy())
         for (name,), mine in frames["predictions"].group_by(["network_id"], maintain_order=True)

@@ -25,7 +25,7 @@ def second_start(frames: Frames) -> pl.Expr:
 
 @dataclass(frozen=True)
 class Trios:
-    """One kind of student at some of its seeds, each beside plain of its seed and its teacher.
+    """One kind of student at some of its seeds, each with plain of its seed and its teacher.
 
     Attributes:
         place: the columns student, method_label, label_fraction, budget_id, and seed: the one seed, or None for all.
@@ -41,11 +41,11 @@ class Trios:
 def trios_of(frames: Frames) -> Iterator[Trios]:
     """Every kind of student with flips: all its seeds together, then each by itself where there are several."""
     ids = ["network_id", "plain_id", "teacher_id"]
-    beside = frames["flips"].filter(pl.col("label").is_null()).select(ids)
+    compared = frames["flips"].filter(pl.col("label").is_null()).select(ids)
     named = frames["networks"].select(
         "network_id", *CELL, "method_label", "label_fraction", "seed", null=second_start(frames)
     )
-    rows = named.join(beside, on="network_id", maintain_order="left").sort("seed", maintain_order=True)
+    rows = named.join(compared, on="network_id", maintain_order="left").sort("seed", maintain_order=True)
     for (student, budget), cell in rows.group_by(CELL, maintain_order=True):
         null = cell.filter("null").select("seed", *ids)
         for (label,), mine in cell.group_by(["method_label"], maintain_order=True):

@@ -16,7 +16,7 @@ Ids = NDArray[np.int64]
 
 
 def seed_credit_table(frames: Frames) -> pl.DataFrame:
-    """The second plain student of each cell beside the first, in each view in which neighbours of both are stored.
+    """The second plain student of each cell against the first, in each view in which neighbours of both are stored.
 
     Labels, batches and initial weights differ, so it moves more than initial weights alone would.
     """

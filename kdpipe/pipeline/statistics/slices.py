@@ -135,7 +135,7 @@ def _excess(moved: Array, members: Array) -> dict[str, Array]:
 
 
 def slices_table(frames: Frames) -> pl.DataFrame:
-    """Every kind of student beside its teacher and beside plain, over all its seeds and at each."""
+    """Every kind of student against its teacher and against plain, over all its seeds and at each."""
     samples = frames["samples"].sort("sample_id")
     slices = slices_of(samples)
     right = right_by_network(frames["predictions"])
