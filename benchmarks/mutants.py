@@ -157,7 +157,7 @@ def fate_of(mutant: Mutant, runner: Runner, limit: float) -> Outcome:
         return Outcome(mutant, "timeout", f"{limit:.0f} s")
     if status == 0:
         return Outcome(mutant, "survived", ", ".join(name.removeprefix("tests/") for name in files))
-    failure = re.search(r"^(?:FAILED|ERROR) (\S+)", wrote, re.MULTILINE)
+    failure = re.search(r"^(?:FAILED|ERROR) ([^\s[]+)", wrote, re.MULTILINE)
     if failure is None:
         raise SystemExit(f"pytest ended with {status}, no test named, at {mutant.identity}:\n{wrote[-2000:]}")
     status, wrote = runner.test([failure[1]], limit)
