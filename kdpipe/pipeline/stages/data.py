@@ -45,4 +45,4 @@ def make_probe(task: Task, context: Context) -> None:
     np.save(task.folder / "reference_images.npy", dataset.train.images[fitted])
     np.save(task.folder / "reference_labels.npy", dataset.train.labels[fitted])
     factors = {name: factor.function(images) for name, factor in FACTORS.items()}
-    np.savez(task.folder / "factors.npz", allow_pickle=False, **factors)
+    np.savez(task.folder / "factors.npz", **factors)
