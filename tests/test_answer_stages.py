@@ -13,13 +13,17 @@ import pytest
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.run import run
 from kdpipe.engine.stage import Context, Stage, Task, stage
-from kdpipe.measures import mcnemar
+from kdpipe.measures import MEASURES, mcnemar
 from kdpipe.pipeline.alignment_plan import plan_alignment
 from kdpipe.pipeline.answers_plan import AnswersPlan, plan_answers
-from kdpipe.pipeline.stages.alignment import on_reference, seed_drift
+from kdpipe.pipeline.stages.alignment import make_seed_drift, on_reference
+from kdpipe.pipeline.stages.answers import MEASURED, SHARES
+from kdpipe.pipeline.stages.factors import FACTOR
+from kdpipe.pipeline.stages.map_measures import VALUE
 from kdpipe.pipeline.stages.maps import LAYOUT
 from kdpipe.pipeline.stages.predictions import predictions, read_answers, read_logits
 from kdpipe.pipeline.stages.samples import known_factors, webp
+from kdpipe.vocabulary import FACTORS
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1])
 TAUGHT = np.array([0, 1, 2, 0, 2, 0, 0, 1])
@@ -44,8 +48,12 @@ class Silent:
 def make_toy_probe(task: Task, context: Context) -> None:
     np.save(task.folder / "labels.npy", LABELS)
     np.save(task.folder / "images.npy", np.zeros((len(LABELS), 3, 4, 4), np.uint8))
+
+
+@stage("factor")
+def make_toy_factor(task: Task, context: Context) -> None:
     hue = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [-1.0, 0.0]] * 2)
-    np.savez(task.folder / "factors.npz", brightness=np.linspace(0, 1, 8), hue=hue)
+    np.save(task.folder / FACTOR, hue if task.stage.params["factor"] == "hue" else np.linspace(0, 1, 8))
 
 
 @stage("embedding", takes=("probe",))
@@ -63,9 +71,10 @@ def ran(tmp_path: Any) -> tuple[AnswersPlan, Cache]:
     embeddings = {
         n: make_toy_embedding.plan(f"embedding of {n}", {"said": s}, {"probe": probe}) for n, s in said.items()
     }
-    plan = plan_answers(
-        probe, embeddings, [("own", "teacher"), ("own", "plain")], [("own", "plain", "teacher")], ["churn", "mcnemar"]
-    )
+    factors = {name: make_toy_factor.plan(name, {"factor": name}) for name in FACTORS}
+    measures = [MEASURES["churn"], MEASURES["mcnemar"]]
+    pairs, trios = [("own", "teacher"), ("own", "plain")], [("own", "plain", "teacher")]
+    plan = plan_answers(probe, embeddings, pairs, trios, measures, factors, k=3)
     cache = Cache(tmp_path / "cache")
     outcome = run(plan.stages, cache, Context("cpu", tmp_path, Silent(), tmp_path / "scratch", {}))
     assert not outcome.failed
@@ -87,7 +96,7 @@ def test_predictions_are_softmax_margin_and_largest_logit() -> None:
 def test_raw_pixels_answer_nothing_and_answers_do_not_rest_on_embeddings(ran: tuple[AnswersPlan, Cache]) -> None:
     plan, cache = ran
     assert set(plan.predictions) == {"teacher", "plain", "own"}
-    for beside in [*plan.answers.values(), *plan.flips.values()]:
+    for beside in [*plan.measures.values(), *plan.shares.values(), *plan.flips.values()]:
         assert {needed.kind for needed in beside.inputs.values()} == {"probe", "prediction"}, "these travel whole"
     folder = cache.path(plan.predictions["teacher"])
     assert read_answers(folder).tolist() == TAUGHT.tolist()
@@ -96,7 +105,9 @@ def test_raw_pixels_answer_nothing_and_answers_do_not_rest_on_embeddings(ran: tu
 
 def test_two_networks_answers_are_held_beside_each_other(ran: tuple[AnswersPlan, Cache]) -> None:
     plan, cache = ran
-    rows = pl.read_parquet(cache.path(plan.answers["own", "plain"]) / "answers.parquet")
+    stages = {name: plan.measures["own", "plain", name] for name in ("churn", "mcnemar")}
+    parts = [cache.path(stage) / MEASURED for stage in stages.values()]
+    rows = pl.concat([pl.read_parquet(part) for part in [*parts, cache.path(plan.shares["own", "plain"]) / SHARES]])
     found = {row["measure"]: row for row in rows.rows(named=True)}
     assert list(found) == ["churn", "mcnemar", "fixed", "broken", "inherited", "kept"]
     assert found["churn"]["value"] == 3 / 8 and found["churn"]["chance"] is not None
@@ -118,11 +129,9 @@ def test_flips_are_counted_over_all_classes_and_for_each(ran: tuple[AnswersPlan,
 
 def test_probe_images_have_pictures_and_factors(ran: tuple[AnswersPlan, Cache]) -> None:
     plan, cache = ran
-    assert plan.samples is not None
     shown = pl.read_parquet(cache.path(plan.samples) / "samples.parquet")
     assert shown["hue"].to_list() == [0.0, None, 90.0, 180.0] * 2 and shown["display_rank"].to_list() == list(range(8))
-    p = np.exp([2.0, 0.0, 0.0]) / (np.exp(2) + 2)
-    assert shown["teacher_entropy"].to_list() == pytest.approx([-(p * np.log2(p)).sum()] * 8, rel=1e-6)
+    assert shown["brightness"].to_list() == np.linspace(0, 1, 8).tolist()
     assert all(image.startswith(b"RIFF") for image in shown["image"])
 
 
@@ -154,12 +163,26 @@ def test_what_cannot_be_aligned_stays_as_it_is() -> None:
     assert on_reference(collapsed, np.eye(5, 2, dtype=np.float32)) is collapsed
 
 
-def test_seeds_that_give_the_same_map_do_not_drift_and_one_point_has_no_drift() -> None:
-    first = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
-    assert seed_drift(first, [first, first]) == pytest.approx(0, abs=1e-6)
-    far = seed_drift(first, [np.random.default_rng(1).normal(size=(40, 2)).astype(np.float32)])
-    assert far is not None and 0.5 < far <= 1.5
-    assert seed_drift(np.ones((40, 2), np.float32), [first]) is None
+@stage("alignment")
+def make_toy_aligned(task: Task, context: Context) -> None:
+    seed = task.stage.params["seed"]
+    drawn = np.random.default_rng(seed or 0).normal(size=(40, 2))
+    np.save(task.folder / LAYOUT, np.ones((40, 2)) if seed is None else drawn)
+
+
+@pytest.mark.parametrize(("seeds", "low", "high"), [((0, 0, 0), 0, 1e-6), ((0, 1), 0.5, 1.5), ((None, 0), None, None)])
+def test_seeds_that_give_the_same_map_do_not_drift_and_one_point_has_no_drift(
+    tmp_path: Any, seeds: tuple[int | None, ...], low: float | None, high: float | None
+) -> None:
+    maps = {f"map {at}": make_toy_aligned.plan(f"map {at}", {"seed": s, "at": at}) for at, s in enumerate(seeds)}
+    params = {"maps": list(maps), "measure": "seed_drift", "version": 1}
+    drift, cache = make_seed_drift.plan("drift", params, maps), Cache(tmp_path / "cache")
+    assert not run([drift], cache, Context("cpu", tmp_path, Silent(), tmp_path / "scratch", {})).failed
+    value = cache.path(drift) / VALUE
+    if low is None or high is None:
+        assert not value.exists()
+    else:
+        assert low <= pl.read_parquet(value)["value"][0] <= high
 
 
 @stage("map")
@@ -180,10 +203,10 @@ def test_maps_lie_on_the_shared_map_or_on_the_teachers() -> None:
     shared = make_toy_map.plan("shared", {"options": {"seed": 9}})
     together = [_map("teacher", 0, shared), _map("plain", 0, shared), _map("plain", 1, shared, strip=True)]
     alone = [_map("plain", 0, projector="pca"), _map("teacher", 0, projector="pca")]
-    plan = plan_alignment([*together, *alone])
+    plan = plan_alignment([*together, *alone], [])
     assert {plan.aligned[one.stage.key].inputs["reference"].key for one in together} == {shared.key}
     assert {plan.aligned[one.stage.key].inputs["reference"].key for one in alone} == {alone[1].stage.key}
-    assert "reference" not in plan_alignment(alone[:1]).aligned[alone[0].stage.key].inputs
+    assert "reference" not in plan_alignment(alone[:1], []).aligned[alone[0].stage.key].inputs
 
 
 def test_only_maps_that_differ_in_their_seed_alone_drift() -> None:
@@ -194,9 +217,10 @@ def test_only_maps_that_differ_in_their_seed_alone_drift() -> None:
         _map("plain", 1, shared, True),
         _map("plain", 2, shared, True),
     ]
-    plan = plan_alignment(maps)
-    assert list(plan.drift) == [maps[0].stage.key]
-    drift = plan.drift[maps[0].stage.key]
+    plan = plan_alignment(maps, [MEASURES["seed_drift"]])
+    key = (maps[0].stage.key, "seed_drift")
+    assert list(plan.drift) == [key]
+    drift = plan.drift[key]
     assert [drift.inputs[name].key for name in drift.params["maps"]] == [
         plan.aligned[maps[at].stage.key].key for at in (0, 2, 3)
     ]

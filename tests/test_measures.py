@@ -15,7 +15,7 @@ from sklearn.metrics import silhouette_samples as sklearn_silhouette
 from sklearn.metrics import silhouette_score
 
 from kdpipe import measures as m
-from kdpipe.measures import class_structure, distances, neighbourhood
+from kdpipe.measures import distances
 from kdpipe.measures.hsic import kernel_product
 
 LABELS = np.array([0, 0, 1, 1])
@@ -330,9 +330,3 @@ def test_every_measure_is_within_its_range_and_better_than_chance_on_separate_cl
 def test_chance_of_knn_accuracy_is_the_share_of_the_largest_class():
     assert m.MEASURES["knn_accuracy"].known_chance(np.array([1, 1, 2, 3])) == 0.5
     assert m.MEASURES["knn_recall"].known_chance(np.zeros(101), k=10) == 0.1
-
-
-def test_two_measures_of_one_name_are_refused(monkeypatch):
-    monkeypatch.setattr(neighbourhood, "MEASURES", class_structure.MEASURES)
-    with pytest.raises(ValueError, match="Two measures"):
-        m.collect("kdpipe.measures", list(m.__path__))

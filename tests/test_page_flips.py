@@ -149,7 +149,7 @@ def compared(study: Study) -> flips.Comparison:
     rows = study.frame("flips", network_id=KD).filter(pl.col("label").is_null())
     own = rows.select("network_id", "plain_id", "teacher_id").with_columns(series=pl.lit("kd"), seed=pl.Series([0, 1]))
     colours = {"teacher": "#1", "plain": "#2", "kd": "#3"}
-    return flips.Comparison("kd", "10% of labels", own, own.clear(), colours, ("small", "kd", 0.1))
+    return flips.Comparison("kd", "10% of labels", own, own.clear(), colours, ("small", "kd", "0.1"))
 
 
 def test_images_are_those_of_the_table_the_most_consistent_first(pristine: Path) -> None:

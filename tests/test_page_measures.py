@@ -370,6 +370,7 @@ def test_a_difference_is_picked_and_stays_in_the_address(visitor: Visitor) -> No
     page.locator(".st-key-show").get_by_text("difference to plain").click()
     visitor.settle()
     assert "show=difference" in page.url
+    page.get_by_text("How to read this").first.click()
     page.get_by_text("what other initial weights alone move").wait_for(timeout=15_000)
     assert len({dot["fill"] for dot in visitor.dots()}) == 3  # the control and two methods
     page.get_by_text("The numbers").first.click()

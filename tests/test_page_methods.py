@@ -250,8 +250,8 @@ def test_ranks_are_among_all_methods_whichever_are_drawn(root: Path) -> None:
     some = methods.ranks(study, few, cell, methods.ACCURACY, controls=False)
     assert some.ranked == whole.ranked == whole.rows.height and some.rows.height == 3
     assert some.rows.rows() == whole.rows.filter(pl.col("series").is_in(some.rows["series"].to_list())).rows()
-    assert f"among all {whole.ranked} networks" in method_tables.about_ranks(some, methods.ACCURACY)
-    assert "drawn or not" not in method_tables.about_ranks(whole, methods.ACCURACY)
+    assert f"among all {whole.ranked} networks" in method_tables.about_ranks(some)
+    assert "drawn or not" not in method_tables.about_ranks(whole)
     assert method_tables.ranks_in_words(some, "accuracy").startswith(f"3 of {whole.ranked} networks")
 
 
@@ -357,4 +357,5 @@ def test_a_quantity_is_picked_and_stays_in_the_address(visitor: Visitor) -> None
     page.reload()
     page.wait_for_selector(f"{CHART} canvas")
     visitor.settle()
-    assert page.get_by_text("The area between the two curves").first.is_visible()
+    page.get_by_text("How to read this").first.click()
+    page.get_by_text("The area between the two curves").first.wait_for()

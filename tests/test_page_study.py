@@ -17,7 +17,7 @@ from visits import Visitor
 
 from kdpipe.app.shared import catalog
 from kdpipe.app.study import glossary, provenance
-from kdpipe.artifacts.schema import TABLES
+from kdpipe.artifacts.schema import SCHEMA_VERSION, TABLES
 from kdpipe.artifacts.store import Study, load_study, open_study
 from kdpipe.vocabulary import MEANINGS
 
@@ -48,10 +48,10 @@ def test_the_page_tells_how_the_study_was_made(root: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({}, "0\\.1.0, artifact schema 4"),
-        ({"commit": "0123456789abcdef"}, "0\\.1.0, commit `0123456789ab`, artifact schema 4"),
+        ({}, f"0\\.1.0, artifact schema {SCHEMA_VERSION}"),
+        ({"commit": "0123456789abcdef"}, f"0\\.1.0, commit `0123456789ab`, artifact schema {SCHEMA_VERSION}"),
         ({"commit": "0123456789abcdef+dirty"}, "commit `0123456789ab` with changes that are in no commit, artifact"),
-        ({"judged_with": {"kdpipe": "0.3.0", "commit": None}}, "schema 4; judged again by 0\\.3.0"),
+        ({"judged_with": {"kdpipe": "0.3.0", "commit": None}}, f"schema {SCHEMA_VERSION}; judged again by 0\\.3.0"),
     ],
 )
 def test_the_page_tells_which_commit_made_and_judged_a_study(root: Path, more: dict[str, Any], said: str) -> None:

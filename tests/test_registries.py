@@ -270,9 +270,11 @@ def test_a_new_method_trains_its_own_students_and_a_new_version_trains_them_agai
     without, first, second = keys(), keys(METHOD, **named), keys(replace(METHOD, version=2), **named)
     for one, other in ((first, without), (second, without), (second, first)):
         new = {name for key, name in one.items() if key not in other}
-        # What networks share at a depth is of all that are mapped, so a mapped method moves consensus maps.
+        # What networks share at a depth is of all that are mapped, so a mapped method moves consensus maps, and every
+        # map is turned like what is shared.
         rest = {name for name in new if "outside-method" not in name}
-        assert all("shared map" in name or "consensus" in name for name in rest)
+        moved = ("shared map", "consensus", "aligned", "seed_drift")
+        assert all(any(word in name for word in moved) for name in rest)
         assert any(name.startswith("small-outside-method") for name in new)
 
 

@@ -68,7 +68,8 @@ def _gain(frame: pl.DataFrame, label: str, measure: str = "silhouette", quantity
 def test_a_control_gains_what_is_left_of_a_method_beside_it(study: Study, frames: Any) -> None:
     gains = study.frame("gains")
     compared = frames["comparisons"].filter(method_label="kd", measure="silhouette", quantity="early_abc")
-    kd, left = (compared.filter(against=against)["per_seed"][0].to_numpy() for against in ("plain", "random-teacher"))
+    held = {"plain": pl.col("against") == "plain", "control": pl.col("control") == "random-teacher"}
+    kd, left = (compared.filter(which)["per_seed"][0].to_numpy() for which in held.values())
     assert _gain(gains, "kd")["per_seed"] == pytest.approx(kd.tolist())
     assert _gain(gains, "random-teacher")["per_seed"] == pytest.approx((kd - left).tolist())
     assert _gain(gains, "random-teacher")["seeds"] == list(range(8))
@@ -76,15 +77,18 @@ def test_a_control_gains_what_is_left_of_a_method_beside_it(study: Study, frames
 
 
 def test_a_control_that_withholds_something_was_itself_held_against_plain(frames: Any) -> None:
-    instead, withholds = pl.col("against") == "random-teacher", pl.lit("random-teacher - plain")
-    compared = frames["comparisons"].with_columns(against=pl.when(instead).then(withholds).otherwise("against"))
+    instead = pl.col("control") == "random-teacher"
+    compared = frames["comparisons"].with_columns(
+        control_kind=pl.when(instead).then(pl.lit("without")).otherwise("control_kind")
+    )
     stored = frames["comparisons"].filter(instead, method_label="kd", measure="silhouette", quantity="early_abc")
     found = gains_table({**frames, "comparisons": compared})
     assert _gain(found, "random-teacher")["per_seed"] == stored["per_seed"][0].to_list()
 
 
-def test_of_an_advance_it_is_not_said_which_seed_is_which(study: Study) -> None:
-    assert _gain(study.frame("gains"), "kd", quantity="advance")["seeds"] is None
+def test_an_advance_is_of_the_seeds_that_were_compared(study: Study) -> None:
+    found = _gain(study.frame("gains"), "kd", quantity="advance")
+    assert found["seeds"] == list(range(8)) and len(found["per_seed"]) == 8
 
 
 def test_values_of_fewer_seeds_than_were_trained_are_of_no_known_seed(frames: Any) -> None:

@@ -41,14 +41,17 @@ class MapPass:
 
     @property
     def trustworthiness(self) -> float:
+        """As :func:`trustworthiness`, from what is known already."""
         return 1 - float(self.false_neighbours.mean())
 
     @property
     def continuity(self) -> float:
+        """As :func:`continuity`, from what is known already."""
         return 1 - float(self.missing_neighbours.mean())
 
     @property
     def knn_recall(self) -> float:
+        """As :func:`knn_recall`, from what is known already."""
         return 1 - float(self.misplacement.mean())
 
 

@@ -91,7 +91,8 @@ def differences(study: Study, networks: pl.DataFrame, quantity: Quantity) -> pl.
     known = held.filter(pl.col("seeds").is_not_null()).explode("seeds", "per_seed")
     unknown = held.filter(pl.col("seeds").is_null()).explode("per_seed").with_columns(seeds=pl.lit(None, pl.Int32))
     gain = scale * pl.col("per_seed").cast(pl.Float64)
-    return pl.concat([known, unknown.select(known.columns)]).select(*gains.KIND, seed="seeds", gain=gain)
+    each = pl.concat([known, unknown.select(known.columns)]).select(*gains.KIND, seed="seeds", gain=gain)
+    return each.drop_nulls("gain")  # of advance: plain's final value is never reached
 
 
 def offered(study: Study) -> list[Quantity]:

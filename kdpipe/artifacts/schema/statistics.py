@@ -8,6 +8,7 @@ import polars as pl
 
 from kdpipe.artifacts.schema.table import (
     BOOL,
+    BUDGET,
     COUNT,
     REAL,
     TEXT,
@@ -15,11 +16,12 @@ from kdpipe.artifacts.schema.table import (
     Column,
     Table,
 )
+from kdpipe.vocabulary import CALIBRATED, REPLACES
 
 _KIND = {
     "student": Column(TEXT, "name of the architecture"),
     "method_label": Column(TEXT, "the method's name in this study"),
-    "budget_id": Column(TEXT, "the label budget as text: what budgets are compared and joined by"),
+    "budget_id": BUDGET,
     "label_fraction": Column(REAL, "share of the training labels"),
 }
 _SEED = Column(COUNT, "the one seed that it is of; empty for all seeds of the method together", nullable=True)
@@ -46,7 +48,10 @@ TABLES = (
                 "what it gains over the control, as areas subtract",
             ),
             "seeds": _SEEDS,
-            "per_seed": Column(pl.List(pl.Float32()), "one a seed, in the order of seeds"),
+            "per_seed": Column(
+                pl.List(pl.Float32()),
+                "one a seed, in the order of seeds; an advance is empty where plain's value is never reached",
+            ),
         },
     ),
     Table(
@@ -82,7 +87,7 @@ TABLES = (
         {
             **_KIND,
             "seed": _SEED,
-            "replaces": Column(TEXT, "teacher (its own), or plain (of the same seed)"),
+            "replaces": Column(TEXT, "teacher (its own), or plain (of the same seed)", allowed=REPLACES),
             "kind": Column(TEXT, "all (every image), class, or the known factor whose quarters are slices"),
             "part": Column(COUNT, "index of the class; 0 for the lowest quarter to 3; empty for all", nullable=True),
             "above": Column(REAL, "of a quarter: the factor lies above this; empty for the lowest", nullable=True),
@@ -113,7 +118,11 @@ TABLES = (
         {
             **_KIND,
             "seed": _SEED,
-            "who": Column(TEXT, "student, plain (of the same seeds), teacher (its own), or second start (of plain)"),
+            "who": Column(
+                TEXT,
+                "student, plain (of the same seeds), teacher (its own), or second start (of plain)",
+                allowed=CALIBRATED,
+            ),
             "bin": Column(COUNT, "0 to 9: confidence above bin / 10, up to (bin + 1) / 10; only bins with images"),
             "confidence": Column(REAL, "mean over the bin's images and seeds"),
             "accuracy": Column(REAL, "share of them that is right"),

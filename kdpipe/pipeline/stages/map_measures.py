@@ -24,7 +24,7 @@ def make_map_pass(task: Task, context: Context) -> None:
     """Which of each image's neighbours a map keeps, loses and invents."""
     params, layout = task.stage.params, np.load(task.inputs["map"] / LAYOUT)
     vectors = read_vectors(task.inputs["embedding"], params["order"], params["view"])
-    np.savez(task.folder / PASS, allow_pickle=False, **vars(map_pass(vectors, layout, params["k"])))
+    np.savez(task.folder / PASS, **vars(map_pass(vectors, layout, params["k"])))
 
 
 def read_map_pass(folder: Path) -> MapPass:

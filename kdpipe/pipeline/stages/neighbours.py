@@ -50,7 +50,7 @@ def make_neighbours(task: Task, context: Context) -> None:
             frames.append(ids.with_columns(pl.col("ids").arr.to_list(), **place))
             arrays |= _stored(found, tap["order"], view)
     pl.concat(frames).write_parquet(task.folder / NEIGHBOURS)
-    np.savez(task.folder / PASSES, allow_pickle=False, **arrays)
+    np.savez(task.folder / PASSES, **arrays)
 
 
 def _stored(found: list[LayerPass], order: int, view: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from kdpipe.vocabulary import CONTROL, PLAIN
 
 QUANTITIES = ("early_abc", "advance")
 Kind = tuple[str, str, str]  # student, budget_id, method_label
+Values = list[float | None]  # an advance is None where plain's final value is never reached
 
 
 def gains_table(frames: Frames) -> pl.DataFrame:
@@ -27,15 +28,14 @@ def gains_table(frames: Frames) -> pl.DataFrame:
         for kind, values in _over_plain(part).items():
             if kind not in seeds:
                 continue  # such as plain of matched accuracy, which is no network of its own
-            # Of an advance it is not known which seeds never got there.
-            known = seeds[kind] if len(seeds[kind]) == len(values) and quantity != "advance" else None
+            known = seeds[kind] if len(seeds[kind]) == len(values) else None
             student, budget, label = kind
             of = {"measure": measure, "quantity": quantity, "seeds": known, "per_seed": values}
             rows.append({**placed(student, label, budget, fractions[budget]), **of})
     return typed("gains", rows)
 
 
-def _over_plain(compared: pl.DataFrame) -> dict[Kind, list[float]]:
+def _over_plain(compared: pl.DataFrame) -> dict[Kind, Values]:
     """Values of one quantity, a seed each, by kind: methods as compared, then controls."""
     own = {
         (row["student"], row["budget_id"], row["method_label"]): row["per_seed"]
@@ -46,11 +46,16 @@ def _over_plain(compared: pl.DataFrame) -> dict[Kind, list[float]]:
         method, place = own.get(kind), (kind[0], kind[1], control)
         if place in found or method is None or len(method) != len(values):
             continue
-        found[place] = values if withheld else [one - other for one, other in zip(method, values, strict=True)]
+        found[place] = values if withheld else _less(method, values)
     return found
 
 
-def _held_against(compared: pl.DataFrame) -> Iterator[tuple[Kind, str, bool, list[float]]]:
+def _less(values: Values, others: Values) -> Values:
+    pairs = zip(values, others, strict=True)
+    return [None if one is None or other is None else one - other for one, other in pairs]
+
+
+def _held_against(compared: pl.DataFrame) -> Iterator[tuple[Kind, str, bool, Values]]:
     """A method held against a control: the method's kind, the control, whether it is control less plain, values."""
     for row in compared.filter(against=CONTROL).iter_rows(named=True):
         kind = (row["student"], row["budget_id"], row["method_label"])

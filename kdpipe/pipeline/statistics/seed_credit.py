@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kdpipe.measures import neighbour_credit
 from kdpipe.pipeline.statistics.groups import CELL, TRAINED, Frames, typed
+from kdpipe.relative_depth import nearest_place
 
 Ids = NDArray[np.int64]
 
@@ -40,7 +41,7 @@ def _beside(frames: Frames, students: list[str], stored: pl.DataFrame, labels: I
     first, second, *_ = plain
     own, others, theirs = (_layers(frames["layers"], stored, name) for name in (second, first, teacher[0]))
     for place, (layer, ids) in enumerate(own.items()):
-        near = list(theirs.values())[_nearest(place, len(own), len(theirs))]
+        near = list(theirs.values())[nearest_place(place, len(own), len(theirs))]
         counts = neighbour_credit(ids, others[layer], near, labels)
         means = {kind: float(count.mean()) for kind, count in counts.items()}
         yield {"network_id": second, "plain_id": first, "layer": layer, **means}
@@ -51,9 +52,3 @@ def _layers(layers: pl.DataFrame, stored: pl.DataFrame, network_id: str) -> dict
     ordered = layers.filter(network_id=network_id).sort("order")["layer"].unique(maintain_order=True)
     parts = stored.filter(network_id=network_id).sort("sample_id").partition_by("layer", as_dict=True)
     return {layer: np.array(parts[(layer,)]["ids"].to_list(), dtype=np.int64) for layer in ordered}
-
-
-def _nearest(place: int, count: int, others: int) -> int:
-    """Which of ``others`` layers is nearest in relative depth to layer ``place`` of ``count``; the earlier on ties."""
-    own, other = max(count - 1, 1), max(others - 1, 1)
-    return min(range(others), key=lambda j: abs(place * other - j * own))
