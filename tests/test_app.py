@@ -156,7 +156,7 @@ def test_titles_keep_their_capitals_inside_a_sentence() -> None:
 def test_what_is_missing_is_named_with_how_to_make_it(many: catalog.Study) -> None:
     for page in (LAYERS_PAGE, EXPLORE):
         said = says(show(page, study="many").info)
-        assert said.count("This study has no maps") == 1 and "scripts/precompute.py" in said
+        assert said.count("This study has no maps") == 1 and "kdpipe run" in said
         assert '`projectors = ["tsne"]` and `view = "gap"`' in said, "maps need a view that is stored"
     app = show(MEASURES, study="many", view="whole map (projection)")
     assert not app.error and "add `projection` to `views`" in says(app.caption)
@@ -207,7 +207,7 @@ def test_an_unreadable_table_of_methods_costs_only_their_names(root: Path) -> No
 def test_no_artifacts_at_all(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for root in (tmp_path, tmp_path / "missing"):
         monkeypatch.setenv("KDPIPE_ARTIFACTS", str(root))
-        assert "scripts/precompute.py" in says(show(page).info)
+        assert "kdpipe run" in says(show(page).info)
 
 
 def _other_schema(folder: Path) -> None:
@@ -229,7 +229,7 @@ def test_an_unreadable_study_leaves_the_others_in_reach(root: Path, page: str, h
     shutil.copytree(root / "toy", root / "bad")
     harm(root / "bad")
     app = show(page, study="bad")
-    assert "scripts/precompute.py" in says(app.error) and "bad/study.json" in says(app.error)
+    assert "kdpipe run" in says(app.error) and "bad/study.json" in says(app.error)
     app.sidebar.selectbox[0].set_value("toy").run()
     assert not app.exception and not app.error
     assert show(page).sidebar.selectbox[0].value == "toy", "the first study that opens is the default"

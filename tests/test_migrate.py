@@ -75,7 +75,7 @@ def old(tmp_path):
 
 def test_a_study_comes_out_as_if_it_were_written_today(old):
     before, record = as_schema_4(old), json.loads((old / "study.json").read_text())
-    with pytest.raises(ArtifactError, match=f"reads schema {SCHEMA_VERSION}: run scripts/precompute.py migrate toy"):
+    with pytest.raises(ArtifactError, match=f"reads schema {SCHEMA_VERSION}: run kdpipe migrate toy"):
         open_study(old)
     done = migrate_study(old)
     assert done.changed_verdicts == 0

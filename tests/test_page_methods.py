@@ -261,7 +261,7 @@ def test_ranks_of_eight_seeds_are_drawn_with_their_interval(evident: Study) -> N
     stored = evident.frame("method_ranks", measure="silhouette", with_controls=True, method_label="kd").to_dicts()[0]
     mine = found.rows.filter(series="kd").row(0, named=True)
     assert found.resampled and found.seeds == 8 and (mine["low"], mine["high"]) == (stored["low"], stored["high"])
-    assert "2,000 draws" in method_tables.about_ranks(found, EARLY)
+    assert "2,000 draws" in method_tables.about_ranks(found)
 
 
 # ------------------------------------------------------------------------------- budgets and words

@@ -265,12 +265,12 @@ def test_damaged_tables_say_which_file_and_what_to_do(folder, table):
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", whole + b"x"):
         path.write_bytes(damaged)
-        refused(folder, table, f"s/{table}.parquet", "damaged", "scripts/precompute.py")
+        refused(folder, table, f"s/{table}.parquet", "damaged", "kdpipe run")
     for place in range(0, len(whole), max(len(whole) // 50, 1)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         refused(folder, table, f"s/{table}.parquet", "damaged")
     path.unlink()
-    refused(folder, table, f"s/{table}.parquet", "missing", "scripts/precompute.py")
+    refused(folder, table, f"s/{table}.parquet", "missing", "kdpipe run")
     assert open_study(folder).frame("samples").height == 3  # the others are as good as before
 
 
@@ -287,7 +287,7 @@ def test_a_damaged_study_file(folder):
         (json.dumps({**json.loads(whole), "title": "another"}), "was changed after it was written"),
     ):
         path.write_text(content)
-        refused(folder, "networks", "s/study.json", said, "scripts/precompute.py")
+        refused(folder, "networks", "s/study.json", said, "kdpipe run")
     path.unlink()
     refused(folder, "networks", "s/study.json", "missing")
 
@@ -333,7 +333,7 @@ def test_values_that_the_schema_does_not_allow_are_refused_when_read_and_when_wr
     types = TABLES[table].schema
     strange = frame(table).with_columns(**{name: pl.lit(value, types[name]) for name, value in change.items()})
     rewritten(folder, table, strange)
-    refused(folder, table, f"s/{table}.parquet holds what the schema does not allow: {said}", "scripts/precompute.py")
+    refused(folder, table, f"s/{table}.parquet holds what the schema does not allow: {said}", "kdpipe run")
     with pytest.raises(ArtifactError, match="cannot be written") as error:
         write_table(folder, table, strange, "abc", "0")
     assert said in str(error.value)

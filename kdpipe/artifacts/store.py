@@ -32,7 +32,7 @@ from kdpipe.source import HERE
 
 ARTIFACTS = HERE / "artifacts"
 STUDY_FILE, TIMINGS_FILE = "study.json", "timings.json"
-_REMEDY = "run scripts/precompute.py on its study file again, or restore the folder from version control"
+_REMEDY = "use kdpipe run on its study file again, or restore the folder from version control"
 # What study.json holds under a name; without those that are needed a study cannot be opened.
 _NEEDED = ("name", "title", "study_hash", "files", "study")
 _RECORD: Mapping[str, type] = {
@@ -248,9 +248,9 @@ class Study(StudyTables):
 
 
 def _other_version(place: str, found: Any, folder: Path) -> str:
-    remedy = "run scripts/precompute.py on its study file again"
+    remedy = "use kdpipe run on its study file again"
     if str(found) == str(SCHEMA_VERSION - 1):
-        remedy = f"run scripts/precompute.py migrate {folder.name}"
+        remedy = f"run kdpipe migrate {folder.name}"
     return f"{place} was written with artifact schema {found}, this kdpipe reads schema {SCHEMA_VERSION}: {remedy}."
 
 

@@ -13,7 +13,7 @@ HALF = 380  # pixels of a legend in one of two columns
 PARTS = {"knn_whole": "the whole", "knn_explained": "the explained part", "knn_residual": "the rest"}
 NONE = (
     "This study did not ask for known factors: set `factors = true` under `[measures]` in the study file and run "
-    "`scripts/precompute.py` on it again, which keeps the trained networks."
+    "`kdpipe run` on it again, which keeps the trained networks."
 )
 
 

@@ -34,7 +34,8 @@ def reliability(study: Study, compared: Comparison) -> pl.DataFrame:
     series = {OWN: compared.series, PLAIN: "plain", TEACHER: "teacher"}
     if compared.null.height:
         series[SECOND_START] = compared.null["series"][0]
-    rows = stored_of(study, "calibration", compared).with_columns(series=pl.col("who").replace_strict(series))
+    rows = stored_of(study, "calibration", compared).filter(pl.col("who").is_in(list(series)))
+    rows = rows.with_columns(series=pl.col("who").replace_strict(series, return_dtype=pl.String))
     columns = ["series", "bin", "confidence", "accuracy", "low", "high", "images", "share", "seeds"]
     return rows.select(columns).sort("series", "bin")
 

@@ -147,7 +147,7 @@ def show_heat_maps(study: Study, chosen: pl.DataFrame, row: dict[str, Any]) -> N
     if found is None:
         st.info(
             "There are no Grad-CAM heat-maps of these networks: set `explanations = true` under `[measures]` in the "
-            "study file and run `scripts/precompute.py` on it again, which keeps the trained networks."
+            "study file and use `kdpipe run` on it again, which keeps the trained networks."
         )
         return
     html, cosines, explained = found

@@ -51,7 +51,7 @@ def no_maps(study: Study) -> str:
     view = "" if "projection" in views or not views else f' and `view = "{views[0]}"`'
     return (
         f'This study has no maps: write `projectors = ["tsne"]`{view} under `[maps]` in the study file and run '
-        "`scripts/precompute.py` on it again, which keeps the trained networks. All other pages do without."
+        "`kdpipe run` on it again, which keeps the trained networks. All other pages do without."
     )
 
 
@@ -59,5 +59,5 @@ def no_measures(of: str) -> str:
     """What to say where a kind of measure is missing, and how to make it."""
     return (
         f"This study has no measures of {of} in this view: name some under `[measures]` in the study file, or leave "
-        "`names` out for all, and run `scripts/precompute.py` on it again."
+        "`names` out for all, and use `kdpipe run` on it again."
     )

@@ -26,7 +26,7 @@ def pick_scope(study: Study, networks: pl.DataFrame) -> tuple[pl.DataFrame, str,
     for missing in catalog.VIEWS.keys() - stored if stored else ():
         st.caption(
             f"The view “{catalog.view_in_words(missing)}” is not stored: add `{missing}` to `views` in the study file "
-            "and run `scripts/precompute.py` on it again."
+            "and use `kdpipe run` on it again."
         )
     colours, others = pick_series(study, networks)
     mine = (pl.col("student") == student) & (pl.col("budget") == budget)

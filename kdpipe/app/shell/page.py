@@ -54,8 +54,7 @@ def open_page(title: str, icon: str) -> Study:
     if not names:
         st.title(title)
         st.info(
-            "There are no artifacts yet. Make some with `python scripts/precompute.py studies/digits.toml`, "
-            "then reload this page.",
+            "There are no artifacts yet. Make some with `kdpipe run studies/digits.toml`, then reload this page.",
             icon=":material/inbox:",
         )
         st.stop()

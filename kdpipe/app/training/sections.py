@@ -104,7 +104,7 @@ def show_speed(study: Study, networks: pl.DataFrame) -> None:
     found = curves.speeds(study, networks)
     if found.is_empty():
         st.info(
-            "This study stored no training times: its `timings.json` has none. Run `scripts/precompute.py` on the "
+            "This study stored no training times: its `timings.json` has none. Use `kdpipe run` on the "
             "study file again; networks that are kept from before stay without."
         )
         return
