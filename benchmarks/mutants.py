@@ -39,6 +39,8 @@ TESTS = {
     "kdpipe/methods": ("test_methods*.py", "test_every_method.py"),
     "kdpipe/measures": ("test_measure*.py", "test_map_quality.py"),
     "kdpipe/evidence": ("test_evidence*.py", "test_judging.py"),
+    "kdpipe/relative_depth.py": ("test_evidence_curves.py",),
+    "kdpipe/pipeline/statistics": ("test_statistics.py",),
 }
 PYTEST = (
     "-x", "-q", "--tb=no", "-rfE", "-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-profile=mutants",
@@ -75,9 +77,14 @@ class Outcome:
     by: str = ""
 
 
+def modules_of(place: Path) -> Iterator[Path]:
+    """A module, or those of a folder."""
+    return iter([place]) if place.is_file() else place.rglob("*.py")
+
+
 def draw(root: Path, seed: int, only: str = "") -> list[Mutant]:
     """All mutants under ``only``, a module or a folder, in the order of the draw."""
-    modules = sorted(path for part in TESTS for path in (root / part).rglob("*.py"))
+    modules = sorted(path for part in TESTS for path in modules_of(root / part))
     names = [(path, path.relative_to(root).as_posix()) for path in modules]
     every = [mutant for path, name in names if name.startswith(only) for mutant in mutants_of(name, path.read_text())]
     return sorted(every, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.identity}".encode()).digest())
