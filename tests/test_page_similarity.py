@@ -259,6 +259,7 @@ def test_the_null_is_another_start_or_another_seed_or_said_to_be_missing(root: P
     assert diamonds.filter(layer="layer1", credit="kept")["neighbours"].item() == pytest.approx(kept.mean(), rel=1e-5)
     frame, what = credit.of_another_start(study, scope.filter(~pl.col("null")), "projection")
     assert frame["network_id"].unique().to_list() == ["small-plain-f0.1-s1"] and "plain of another seed" in what
+    assert credit.by_kind(frame, scope, study.layers)["credit"].n_unique() == len(credit.KINDS)
     write_toy_study(root, Recipe(name="odd", samples=40, seeds=(0, 1), fractions=(0.1,), maps=False, controls={}))
     app = show(PAGE, study="odd", view=GAP)
     assert not app.error and "is not stored here" in says(app.caption)

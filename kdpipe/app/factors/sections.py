@@ -12,7 +12,7 @@ from kdpipe.artifacts.store import Study
 HALF = 380  # pixels of a legend in one of two columns
 PARTS = {"knn_whole": "the whole", "knn_explained": "the explained part", "knn_residual": "the rest"}
 NONE = (
-    "This study did not ask for known factors: set `factors = true` under `[measures]` in the study file and run "
+    "This study did not ask for known factors: set `factors = true` under `[measures]` in the study file and use "
     "`kdpipe run` on it again, which keeps the trained networks."
 )
 

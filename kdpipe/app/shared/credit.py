@@ -46,7 +46,8 @@ def of_another_seed(study: Study, scope: pl.DataFrame, view: str) -> pl.DataFram
         have, or the teacher has not.
     """
     found = study.frame("seed_credit", network_id=scope["network_id"].to_list(), view=view)
-    return found.drop("plain_id", "view")
+    means = found.drop("plain_id", "view")
+    return means.with_columns(pl.selectors.float().cast(pl.Float64))  # as means of counts are
 
 
 def net(means: pl.DataFrame, scope: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:

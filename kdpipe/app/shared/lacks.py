@@ -50,7 +50,7 @@ def no_maps(study: Study) -> str:
     views = study.layers["view"].unique().to_list()
     view = "" if "projection" in views or not views else f' and `view = "{views[0]}"`'
     return (
-        f'This study has no maps: write `projectors = ["tsne"]`{view} under `[maps]` in the study file and run '
+        f'This study has no maps: write `projectors = ["tsne"]`{view} under `[maps]` in the study file and use '
         "`kdpipe run` on it again, which keeps the trained networks. All other pages do without."
     )
 

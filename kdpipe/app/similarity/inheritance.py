@@ -96,7 +96,7 @@ def dark_section(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view
     if rows.is_empty():
         st.info(
             "This study does not hold the measure, which is younger than its artifacts or was not asked for: leave "
-            "`names` out under `[measures]` in the study file (or add `dark_knowledge`) and run "
+            "`names` out under `[measures]` in the study file (or add `dark_knowledge`) and use "
             "`kdpipe run` on it again. Finished stages come from the cache; networks whose weights are "
             "kept there are not trained again."
         )
