@@ -161,7 +161,8 @@ def _read(address: str, process: subprocess.Popen[str]) -> str:
         except OSError:
             assert process.poll() is None, process.communicate()
             time.sleep(0.25)
-    raise AssertionError("the server does not answer")
+    process.terminate()
+    raise AssertionError(f"the server does not answer: {process.communicate(timeout=30)}")
 
 
 # ------------------------------------------------------------------------------- commits

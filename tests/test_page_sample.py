@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -138,8 +139,10 @@ class _with:  # noqa: N801
     def __init__(self, study: object, sample_measures: pl.DataFrame) -> None:
         self.study, self.replaced = study, sample_measures
 
-    def scan(self, name: str) -> pl.LazyFrame:
-        return self.replaced.lazy() if name == "sample_measures" else self.study.scan(name)  # type: ignore[attr-defined]
+    def frame(self, name: str, *where: pl.Expr, **more: Any) -> pl.DataFrame:
+        if name == "sample_measures":
+            return self.replaced.filter(*where).select(more["columns"])
+        return self.study.frame(name, *where, **more)  # type: ignore[attr-defined, no-any-return]
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.study, name)

@@ -355,7 +355,7 @@ def test_every_kind_of_error_is_of_one_family(folder):
     with pytest.raises(DamagedArtifactError):
         open_study(folder)
     (folder / "study.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION - 1}))
-    with pytest.raises(OtherSchemaError, match=r"run scripts/precompute\.py migrate s"):
+    with pytest.raises(OtherSchemaError, match="run kdpipe migrate s"):
         open_study(folder)
     (folder / "study.json").write_text(json.dumps(sealed({**record(), "schema_version": SCHEMA_VERSION, "files": []})))
     with pytest.raises(UnexpectedContentError, match="something unexpected under 'files'"):
