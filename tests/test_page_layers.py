@@ -212,7 +212,7 @@ def test_the_hand_made_specifications_are_valid_vega_lite(root: Path, query: dic
 
 def test_panels_of_one_column_share_a_square_frame() -> None:
     table = pl.DataFrame({"x_0": [0.0, 1.0], "y_0": [0.0, 4.0], "x_1": [-9.0, 1.0], "y_1": [0.0, 1.0]})
-    across, up = maps._square(table, [0, 1])
+    across, up = maps.square_frame(table, [0, 1])
     assert across["domain"][1] - across["domain"][0] == pytest.approx(up["domain"][1] - up["domain"][0])
     assert across["domain"][0] < -9 and across["domain"][1] > 1
 

@@ -69,7 +69,7 @@ def test_a_shortcut_puts_another_image_into_the_address(root: Path, name: str) -
 
 def test_images_that_networks_answer_most_differently_come_first(pristine: Path) -> None:
     study = open_study(pristine / "toy")
-    first, *_, last = sample._disagreed(study, catalog.networks(study))
+    first, *_, last = sample.disagreed(study, catalog.networks(study))
     distinct = study.predictions.group_by("sample_id").agg(pl.col("predicted").n_unique())
     assert distinct.filter(sample_id=first)["predicted"].item() > distinct.filter(sample_id=last)["predicted"].item()
 

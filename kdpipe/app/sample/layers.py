@@ -90,7 +90,7 @@ def _flipped(outcome: str) -> Callable[[Study, pl.DataFrame], list[int]]:
     return ranked
 
 
-def _disagreed(study: Study, networks: pl.DataFrame) -> list[int]:
+def disagreed(study: Study, networks: pl.DataFrame) -> list[int]:
     """Images by how much the answers of the trained students and the teacher differ (entropy), the most first."""
     who = networks.filter(catalog.TRAINED_STUDENT | (pl.col("role") == "teacher"))["network_id"].to_list()
     answers = study.scan("predictions").filter(pl.col("network_id").is_in(who)).select("sample_id", "predicted")
@@ -111,7 +111,7 @@ _SHORTCUTS: Mapping[str, tuple[str, Callable[[Study, pl.DataFrame], list[int]]]]
     ),
     "Hardest to agree on": (
         "The answers of students and teacher differ most; press again for the next",
-        _disagreed,
+        disagreed,
     ),
 }
 

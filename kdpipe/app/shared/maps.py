@@ -240,7 +240,7 @@ def small_multiples(
     """
     columns = 1 + max(panel.column for panel in panels)
     side = min(440, max(100, width // columns - _GAP))
-    frames = {c: _square(table, [i for i, p in enumerate(panels) if p.column == c]) for c in range(columns)}
+    frames = {c: square_frame(table, [i for i, p in enumerate(panels) if p.column == c]) for c in range(columns)}
     rows = []
     for row in sorted({panel.row for panel in panels}):
         mine = [(i, panel) for i, panel in enumerate(panels) if panel.row == row]
@@ -288,7 +288,7 @@ def side_by_side(
     Pointing at a dot says the class alone unless ``told``: what a network predicts gives it away.
     """
     side = min(340, width // len(panels) - _GAP)
-    frame = _square(table, range(len(panels)))
+    frame = square_frame(table, range(len(panels)))
     cells = [
         {
             "width": side,
@@ -403,7 +403,7 @@ def _score(panel: Panel, name: str) -> str:
     return f"{said} (chance {panel.floors[name]:.2f})" if name == "knn_recall" and name in panel.floors else said
 
 
-def _square(table: pl.DataFrame, indices: Sequence[int]) -> tuple[Spec, Spec]:
+def square_frame(table: pl.DataFrame, indices: Sequence[int]) -> tuple[Spec, Spec]:
     """One square frame for all panels of a column, so that aligned maps stay comparable."""
     ends = []
     for axis in "xy":
