@@ -81,9 +81,10 @@ def _load_file(path: Path) -> None:
         ) from None
     except OSError as error:
         raise StudyError(f"{path}: the plug-in file cannot be read ({error.strerror}).") from None
-    plugin = Plugin(path.name, f"sha256:{hashlib.sha256(code).hexdigest()}")
+    digest = hashlib.sha256(code).hexdigest()
+    plugin = Plugin(path.name, f"sha256:{digest}")
     with _registering_nothing(path):
-        namespace = _executed(path, code)
+        namespace = _executed(path, code, f"kdpipe_plugin_{digest[:16]}")
     lines = _lines(code)
     found = list(_new_records(namespace))
     if not found:
@@ -95,11 +96,11 @@ def _load_file(path: Path) -> None:
         _register(record, plugin, f"{path}, line {lines[name]}" if name in lines else str(path))
 
 
-def _executed(path: Path, code: bytes) -> dict[str, Any]:
+def _executed(path: Path, code: bytes, name: str) -> dict[str, Any]:
     """The names that a plug-in file binds. The very bytes that were hashed are what runs: no stale bytecode."""
-    module = types.ModuleType(f"kdpipe_plugin_{path.stem}")
+    module = types.ModuleType(name)
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses and pydantic look for a class's module there
+    sys.modules[name] = module  # dataclasses and pydantic look for a class's module there
     try:
         exec(compile(code, str(path), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
