@@ -285,6 +285,29 @@ def test_two_plugins_of_one_name_are_told_apart(plugin):
         load_plugins([plugin(MEASURE), plugin(MEASURE, "second.py")])
 
 
+def test_an_error_while_a_study_runs_is_one_sentence_with_its_line(plugin):
+    failing = MEASURE.replace("float(X.shape[1])", "[][X]") + "\n\ndef terms(step):\n    return int('one')\n\n"
+    failing += "from dataclasses import replace\nfrom kdpipe.methods import METHODS\n"
+    load_plugins([plugin(failing + "MINE = replace(METHODS['kd'], name='mine', terms=terms)\n")])
+    with pytest.raises(StudyError, match=r"^mine\.py, line 5: function of measure 'width': IndexError: list index"):
+        MEASURES["width"].function(0)
+    with pytest.raises(StudyError, match=r"^mine\.py, line 10: terms of method 'mine': ValueError: invalid literal"):
+        METHODS["mine"].terms(None)
+
+
+def test_a_value_error_of_a_measure_says_that_there_is_no_value(plugin):
+    load_plugins([plugin(MEASURE.replace("float(X.shape[1])", "float(X)"))])
+    with pytest.raises(ValueError, match="could not convert"):
+        MEASURES["width"].function("many")
+
+
+def test_a_dataset_that_cannot_be_decoded_ends_a_command_with_code_2(command_line, plugin):
+    broken = plugin((EXAMPLES / "stripes.py").read_text().replace("800", "801.5", 1))
+    done = command_line.here("--plugin", str(broken), "data.dataset=stripes", command="validate")
+    assert done.code == 2 and "Traceback" not in done.err and "mine.py, line " in done.err
+    assert "load of dataset 'stripes'" in done.err
+
+
 @pytest.mark.parametrize("command", ["run", "plan", "validate"])
 def test_commands_say_what_is_wrong_and_end_with_code_2(command_line, command):
     broken = command_line.root / "mine.py"

@@ -10,13 +10,14 @@ import ast
 import dataclasses
 import hashlib
 import importlib.metadata
+import logging
 import sys
 import traceback
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from kdpipe.config.diagnostics import explain
 from kdpipe.data.sources import SOURCES, Source
-from kdpipe.errors import StudyError
+from kdpipe.errors import KdpipeError, StudyError
 from kdpipe.measures import FACTORS, MEASURES, Factor, Measure
 from kdpipe.methods import METHODS, Method
 from kdpipe.registry import Plugin, Registry
@@ -93,7 +94,7 @@ def _load_file(path: Path) -> None:
             f"{path}: no record is in this plug-in; bind one ({kinds}) to a name that does not begin with '_'."
         )
     for name, record in found:
-        _register(record, plugin, f"{path}, line {lines[name]}" if name in lines else str(path))
+        _register(record, plugin, path, f"{path}, line {lines[name]}" if name in lines else str(path))
 
 
 def _executed(path: Path, code: bytes, name: str) -> dict[str, Any]:
@@ -104,18 +105,18 @@ def _executed(path: Path, code: bytes, name: str) -> dict[str, Any]:
     try:
         exec(compile(code, str(path), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
-        raise StudyError(f"{_place(error, path)}: {_said(error)}") from None
+        raise StudyError(f"{path}{_line(error, path)}: {_said(error)}") from None
     return dict(module.__dict__)
 
 
-def _place(error: BaseException, path: Path) -> str:
-    """The line of the file at which an error came up, or that holds it."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
+def _line(error: BaseException, file: Path) -> str:
+    """``, line N`` of the file, at which an error came up; nothing if it did not come from there."""
+    if isinstance(error, SyntaxError) and error.filename == str(file):
         line = error.lineno
     else:
         frames = traceback.extract_tb(error.__traceback__)
-        line = next((frame.lineno for frame in reversed(frames) if frame.filename == str(path)), None)
-    return f"{path}, line {line}" if line else str(path)
+        line = next((frame.lineno for frame in reversed(frames) if frame.filename == str(file)), None)
+    return f", line {line}" if line else ""
 
 
 def _said(error: BaseException) -> str:
@@ -170,10 +171,11 @@ def _load_entry(entry: importlib.metadata.EntryPoint, kind: type) -> None:
     except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise StudyError(f"{place}: {_said(error)} ({last.filename}, line {last.lineno}).") from None
+    file = Path(sys.modules[entry.module].__file__ or entry.module)
     for record in records:
         if not isinstance(record, kind):
             raise StudyError(f"{place}: {record!r} stands where a {kind.__name__} belongs.")
-        _register(record, Plugin(distribution.name, identity), place)
+        _register(record, Plugin(distribution.name, identity), file, place)
 
 
 def _distribution(entry: importlib.metadata.EntryPoint) -> importlib.metadata.Distribution:
@@ -181,12 +183,12 @@ def _distribution(entry: importlib.metadata.EntryPoint) -> importlib.metadata.Di
     return entry.dist
 
 
-def _register(record: Any, plugin: Plugin, place: str) -> None:
+def _register(record: Any, plugin: Plugin, file: Path, place: str) -> None:
     kind = next(kind for kind in REGISTRIES if isinstance(record, kind))
     form = _form(kind)
     try:
         form.model_validate({name: getattr(record, name) for name in form.model_fields})
-        REGISTRIES[kind].register(record, plugin)
+        REGISTRIES[kind].register(_watched(record, kind, file), plugin)
     except ValidationError as error:
         wrong = explain(error, form, lambda where: f"{place}: {where[0]} of {kind.__name__} {record.name!r}")
         raise StudyError(wrong.splitlines()[0]) from None
@@ -200,3 +202,34 @@ def _form(kind: type) -> type[BaseModel]:
     hints = typing.get_type_hints(kind)
     fields: dict[str, Any] = {field.name: (hints[field.name], ...) for field in dataclasses.fields(kind)}
     return create_model(kind.__name__, __config__=ConfigDict(arbitrary_types_allowed=True, strict=True), **fields)
+
+
+def _watched(record: Any, kind: type, file: Path) -> Any:
+    """The record, with functions whose errors become one sentence that names the plug-in.
+
+    A ValueError of a measure, a factor or a projector stays what it is: it says that there is no value.
+    """
+    meant = (KdpipeError,) if kind in (Method, Source) else (KdpipeError, ValueError)
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(kind)}
+    functions = {name: value for name, value in values.items() if callable(value) and not isinstance(value, type)}
+    whose = f"of {REGISTRIES[kind].kind} {record.name!r}"
+    return dataclasses.replace(
+        record, **{name: _told(value, f"{name} {whose}", file, meant) for name, value in functions.items()}
+    )
+
+
+def _told(
+    function: Callable[..., Any], what: str, file: Path, meant: tuple[type[Exception], ...]
+) -> Callable[..., Any]:
+    @wraps(function)
+    def told(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except meant:
+            raise
+        except Exception as error:
+            logging.getLogger("kdpipe").info("%s: %s", file, what, exc_info=error)
+            # The name alone: the sentence reaches the study's record, and where the file lies is nobody's business.
+            raise StudyError(f"{file.name}{_line(error, file)}: {what}: {_said(error)}") from None
+
+    return told
