@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -345,7 +346,7 @@ def installed(tmp_path, monkeypatch) -> Callable[[str, str], None]:
         (described / "entry_points.txt").write_text(entries)
         (site / "kdpipe_widths.py").write_text(module)
         monkeypatch.syspath_prepend(str(site))
-        monkeypatch.delitem(__import__("sys").modules, "kdpipe_widths", raising=False)
+        monkeypatch.delitem(sys.modules, "kdpipe_widths", raising=False)
 
     return lay_out
 

@@ -105,6 +105,7 @@ def _executed(path: Path, code: bytes, name: str) -> dict[str, Any]:
     try:
         exec(compile(code, str(path), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
+        del sys.modules[name]
         raise StudyError(f"{path}{_line(error, path)}: {_said(error)}") from None
     return dict(module.__dict__)
 
