@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?")
@@ -27,6 +28,20 @@ class Record(Protocol):
 T = TypeVar("T", bound=Record)
 
 
+@dataclass(frozen=True)
+class Plugin:
+    """What brought a record from outside the package.
+
+    Attributes:
+        name: of the file, or of the installed distribution.
+        identity: ``sha256:`` and the hash of the file, or the distribution's name and version. It is part of the keys
+            of its records' results.
+    """
+
+    name: str
+    identity: str
+
+
 class Registry(Mapping[str, T], Generic[T]):
     """Records by their names, in the order in which they were registered.
 
@@ -38,11 +53,15 @@ class Registry(Mapping[str, T], Generic[T]):
         """``kind`` is what one record is called in a sentence, such as ``measure``."""
         self.kind = kind
         self._records: dict[str, T] = {}
+        self._plugins: dict[str, Plugin] = {}
         for record in records:
             self.register(record)
 
-    def register(self, record: T) -> T:
+    def register(self, record: T, plugin: Plugin | None = None) -> T:
         """Add a record, before a study that names it is read.
+
+        Args:
+            plugin: what brought it, if a plug-in did.
 
         Raises:
             ValueError: its name is taken, or cannot stand in a column, a path and an address; its version is no
@@ -58,11 +77,28 @@ class Registry(Mapping[str, T], Generic[T]):
         if not isinstance(record.version, int) or record.version < 1:
             raise ValueError(f"The version of {self.kind} {record.name!r} must be 1 or more, not {record.version!r}.")
         self._records[record.name] = record
+        if plugin is not None:
+            self._plugins[record.name] = plugin
         return record
 
     def unregister(self, name: str) -> T:
         """Take a record out again, as a notebook does before it registers a changed one."""
+        self._plugins.pop(name, None)
         return self._records.pop(name)
+
+    def withdraw_plugins(self) -> None:
+        """Take out every record that a plug-in brought."""
+        for name in list(self._plugins):
+            self.unregister(name)
+
+    def plugin_of(self, name: str) -> Plugin | None:
+        """What brought the record, if a plug-in did."""
+        return self._plugins.get(name)
+
+    def plugin_in_key(self, name: str) -> dict[str, str]:
+        """The record's plug-in as a part of a stage's params; nothing where none brought it."""
+        plugin = self._plugins.get(name)
+        return {} if plugin is None else {"plugin": plugin.identity}
 
     def __getitem__(self, name: str) -> T:
         return self._records[name]

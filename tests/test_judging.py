@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,6 +15,7 @@ from kdpipe.evidence.tables.matched_accuracy import Matched, matched_accuracy
 from kdpipe.evidence.tables.values import Values
 from kdpipe.evidence.tables.verdicts import single_verdict
 from kdpipe.methods import METHODS
+from kdpipe.registry import Plugin
 from kdpipe.vocabulary import CONTROL_TEACHER, EXPLAINS, MATCHED_ACCURACY, NOT_ASKED, REMAINS, budget_id
 
 LAYERS, IMAGES, CLASSES = 4, 60, 3
@@ -95,10 +98,10 @@ class Made:
             "methods": pl.DataFrame(methods, schema_overrides={"explains": pl.String, "control_of": pl.String}),
         }
 
-    def judged(self, **headline) -> dict[str, pl.DataFrame]:
+    def judged(self, frames=None, **headline) -> dict[str, pl.DataFrame]:
         chosen = {"student": "small", "method": "kd", "label_fraction": 0.1} | headline
         record = {"study": {"evidence": EVIDENCE, "measures": {"k": 20, "second_k": 5}}, "headline": chosen}
-        return judge_study(self.frames(), record)
+        return judge_study(frames or self.frames(), record)
 
 
 def made(seeds: int = 8) -> Made:
@@ -349,6 +352,20 @@ def test_of_a_method_without_controls_of_its_own_stand_ins_for_its_teacher_are_m
     expected = {"label-smoothing": "label-smoothing", "plain-long": "plain-long", **stand_ins}
     # as accurate as plain here, so matched accuracy was asked
     assert dict(found.select("control", "control_method").iter_rows()) == expected
+
+
+def test_verdicts_of_a_study_are_the_same_where_the_plugin_of_its_controls_is_absent():
+    plugin = Plugin("mine.py", "sha256:0")
+    for name in ("random-fitnet", "shuffled-fitnet"):  # the second one does not run
+        METHODS.register(replace(METHODS["random-teacher"], name=name, control_of="fitnet"), plugin)
+    study = made().add("fitnet", EARLIER, role="distilled", teacher_id="teacher").add("random-fitnet", EARLIER)
+    frames = study.frames()
+    with_it = study.judged(frames)
+    METHODS.withdraw_plugins()
+    without = study.judged(frames)
+    assert verdict(without, method="fitnet")["title"] == "explained by random-fitnet"
+    assert all(with_it[name].equals(without[name]) for name in with_it)
+    assert "fitnet-untrained-teacher" not in controls(without, NOT_ASKED, method="fitnet")
 
 
 def test_two_settings_of_one_method_are_one_method():

@@ -45,6 +45,7 @@ def clean(cache: Path, yes: bool) -> None:
 @options.study
 @click.argument("target", metavar="FILE.tar.gz", type=options.PLACE)
 @options.overrides
+@options.plugins
 @options.seeds
 @click.option("--only", multiple=True, help="Only stages of this kind; repeatable.")
 @click.option("--whole", multiple=True, help="A kind that keeps its weights and vectors; repeatable.")
@@ -54,6 +55,7 @@ def pack_study(
     study: Path,
     target: Path,
     overrides: Sequence[str],
+    plugins: Sequence[Path],
     seeds: Sequence[int],
     only: Sequence[str],
     whole: Sequence[str],
@@ -62,7 +64,7 @@ def pack_study(
 ) -> None:
     """Write what finished stages of a study found, without weights and vectors, into one small file."""
     kinds, kept = chosen_kinds("--only", only), chosen_kinds("--whole", whole)
-    spec, root, preflight = checked_study(study, overrides, data_folder)
+    spec, root, preflight = checked_study(study, overrides, data_folder, plugins)
     store = Cache(cache)
     training = plan_training(spec, preflight, root, list(seeds) or None)
     stages = [planned.stage for planned in training.networks]

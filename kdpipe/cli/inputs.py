@@ -21,9 +21,11 @@ KINDS = TRAINING_KINDS + ANALYSIS_KINDS
 console = Console()
 
 
-def checked_study(study: Path, overrides: Sequence[str], root: Path | None) -> tuple[StudySpec, Path, Preflight]:
+def checked_study(
+    study: Path, overrides: Sequence[str], root: Path | None, plugins: Sequence[Path]
+) -> tuple[StudySpec, Path, Preflight]:
     """The study as it would run, the folder of its data, and what a look at data and networks found."""
-    file = read_study(study, list(overrides))
+    file = read_study(study, overrides, plugins)
     place = data_root(root)
     return file.spec, place, run_preflight(file, place)
 

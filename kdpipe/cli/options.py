@@ -14,6 +14,13 @@ DEVICES = click.Choice(["auto", "cpu", "cuda"])
 
 study = click.argument("study", metavar="STUDY.toml", type=PLACE)
 overrides = click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1)
+plugins = click.option(
+    "--plugin",
+    "plugins",
+    type=PLACE,
+    multiple=True,
+    help="Python file with methods, measures, datasets, projectors or factors of your own; repeatable.",
+)
 device = click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where networks are trained.")
 seeds = click.option(
     "--seed",

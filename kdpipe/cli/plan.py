@@ -21,6 +21,7 @@ from kdpipe.pipeline.training_plan import plan_training
 @click.command()
 @options.study
 @options.overrides
+@options.plugins
 @options.device
 @options.seeds
 @options.data_folder
@@ -28,13 +29,14 @@ from kdpipe.pipeline.training_plan import plan_training
 def plan(
     study: Path,
     overrides: Sequence[str],
+    plugins: Sequence[Path],
     device: str,
     seeds: Sequence[int],
     data_folder: Path | None,
     cache: Path,
 ) -> None:
     """Show what would run, what is cached, and roughly what it would cost. Writes nothing."""
-    spec, root, preflight = checked_study(study, overrides, data_folder)
+    spec, root, preflight = checked_study(study, overrides, data_folder, plugins)
     store = Cache(cache)
     training = plan_training(spec, preflight, root, list(seeds) or None)
     analysis = plan_analysis(spec, preflight, training, training.networks)

@@ -43,6 +43,7 @@ class Folders:
 @click.command()
 @options.study
 @options.overrides
+@options.plugins
 @options.device
 @options.seeds
 @click.option("--only", multiple=True, help=f"Only stages of this kind, repeatable: {', '.join(KINDS)}.")
@@ -63,6 +64,7 @@ class Folders:
 def run(
     study: Path,
     overrides: Sequence[str],
+    plugins: Sequence[Path],
     device: str,
     seeds: Sequence[int],
     only: Sequence[str],
@@ -76,7 +78,7 @@ def run(
     """Run what is missing of a study and write its artifacts (the default command)."""
     kinds, forced = chosen_kinds("--only", only), chosen_kinds("--force", force, or_all=True)
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    spec, root, preflight = checked_study(study, overrides, data_folder)
+    spec, root, preflight = checked_study(study, overrides, data_folder, plugins)
     chosen = sorted(set(seeds)) or None
     plan_training(spec, preflight, root, chosen)  # a seed that the study lacks is refused before anything is written
     folders = Folders(cache, artifacts, weights)

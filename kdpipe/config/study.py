@@ -42,6 +42,7 @@ class StudySpec(Spec):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
     title: Annotated[str, Field(min_length=1)]
     description: str = ""
+    plugins: list[str] = Field(default=[], exclude=True, description="plug-in files, relative to the study file")
     data: DataSpec = DataSpec()
     teacher: TeacherSpec
     students: Annotated[list[StudentSpec], Field(min_length=1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdpipe.config.diagnostics import Where, explain, place_of
+from kdpipe.config.plugins import load_plugins
 from kdpipe.config.study import StudySpec
 from kdpipe.errors import StudyError
 from kdpipe.models.checkpoints import complete
@@ -35,16 +36,17 @@ def load_spec(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
     return read_study(path, overrides).spec
 
 
-def read_study(path: Path, overrides: Iterable[str] = ()) -> StudyFile:
-    """Read and validate a study file.
+def read_study(path: Path, overrides: Iterable[str] = (), plugins: Iterable[Path] = ()) -> StudyFile:
+    """Read and validate a study file, with the plug-ins that it may use.
 
     Args:
         path: a TOML file.
         overrides: ``key=value`` with dotted keys and TOML values, such as ``training.steps=50`` or
             ``methods.1.parameters.temperature=2.0``.
+        plugins: plug-in files beside those that the study names.
 
     Raises:
-        StudyError: the file cannot be read, is not TOML, or does not describe a study.
+        StudyError: the file cannot be read, is not TOML, or does not describe a study; a plug-in is broken.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -61,12 +63,21 @@ def read_study(path: Path, overrides: Iterable[str] = ()) -> StudyFile:
     for override in chosen:
         _apply(raw, override)
         _spell_out_methods(raw)
+    load_plugins([*_named_plugins(raw, path.parent), *plugins])
     if problems := _complete_architectures(raw):
         raise StudyError("\n".join(f"{place_of(path, text, chosen, where)}: {said}" for where, said in problems))
     try:
         return StudyFile(path, text, chosen, StudySpec.model_validate(raw))
     except ValidationError as error:
         raise StudyError(explain(error, StudySpec, lambda where: place_of(path, text, chosen, where))) from None
+
+
+def _named_plugins(raw: Mapping[str, Any], folder: Path) -> list[Path]:
+    """The plug-in files that a study names; relative ones start from its folder."""
+    named = raw.get("plugins")
+    return [
+        folder / Path(name).expanduser() for name in (named if isinstance(named, list) else ()) if isinstance(name, str)
+    ]
 
 
 def _spell_out_methods(raw: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kdpipe.engine.stage import Stage
 from kdpipe.files import canonical_json
-from kdpipe.measures import Measure
+from kdpipe.measures import MEASURES, Measure
 from kdpipe.pipeline.map_plan import MapPlan
 from kdpipe.pipeline.stages.alignment import make_alignment, make_seed_drift
 from kdpipe.vocabulary import TEACHER
@@ -50,7 +50,12 @@ def plan_alignment(maps: Sequence[MapPlan], measures: Sequence[Measure]) -> Alig
             for one in measures:
                 drift[first.stage.key, one.name] = make_seed_drift.plan(
                     f"{one.name} of {first.stage.name}",
-                    {"maps": names, "measure": one.name, "version": one.version},
+                    {
+                        "maps": names,
+                        "measure": one.name,
+                        "version": one.version,
+                        **MEASURES.plugin_in_key(one.name),
+                    },
                     dict(zip(names, inputs, strict=True)),
                     batch="all",
                 )

@@ -168,6 +168,7 @@ class _MapPlanner:
                 "view": self.spec.maps.view,
                 "neighbours": int(3 * options.get("perplexity", self.spec.maps.perplexity)),
                 **version_in_key(PROJECTORS[projector]),
+                **PROJECTORS.plugin_in_key(projector),
             },
             inputs,
             batch=projector,

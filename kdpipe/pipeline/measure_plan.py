@@ -26,6 +26,7 @@ def measure_params(measure: Measure, k: int) -> dict[str, Any]:
     return {
         "measure": measure.name,
         "version": measure.version,
+        **MEASURES.plugin_in_key(measure.name),
         **({} if neighbours is None else {"k": neighbours}),
     }
 
@@ -114,7 +115,7 @@ class MeasurePlanner:
             name: self._stage(
                 make_factor,
                 name,
-                {"factor": name, "version": factor.version},
+                {"factor": name, "version": factor.version, **FACTORS.plugin_in_key(name)},
                 {"teacher": embeddings[self.teacher]} if factor.takes == "logits" else {},
             )
             for name, factor in FACTORS.items()

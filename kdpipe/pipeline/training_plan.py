@@ -127,7 +127,12 @@ def _data_stage(spec: StudySpec, root: Path) -> Stage:
     if source.needs_path and not spec.data.path:
         raise StudyError(f"data.path: dataset {source.name!r} needs the folder that holds it.")
     described = spec.data.keyed(UNKEYED_DATA)
-    params = {"data": described, "content": fingerprint(source, spec.data, root), **version_in_key(source)}
+    params = {
+        "data": described,
+        "content": fingerprint(source, spec.data, root),
+        **version_in_key(source),
+        **SOURCES.plugin_in_key(source.name),
+    }
     return make_data.plan("data", params, runtime={"path": spec.data.path})
 
 
@@ -254,6 +259,7 @@ class _TrainingPlanner:
             **architecture,
             "method": method.method,
             "method_version": record.version,
+            **METHODS.plugin_in_key(method.method),
             "method_parameters": record.resolved(method.parameters).model_dump(mode="json", exclude_none=True),
             "unlabelled": method.sees_unlabelled,
             "training": recipe.keyed(),

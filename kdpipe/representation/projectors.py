@@ -9,7 +9,7 @@ TensorFlow, and openTSNE only when a t-SNE is drawn.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,15 @@ class Projector:
     can_start_from_map: bool = False
     seconds: float = 1.0
     version: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse at once what no study could draw.
+
+        Raises:
+            ValueError: options that are no dataclass.
+        """
+        if not is_dataclass(self.options):
+            raise ValueError(f"Projector {self.name!r}: its options must be a dataclass, not {self.options!r}.")
 
     def takes(self, option: str) -> bool:
         """Whether it has an option of this name."""

@@ -66,6 +66,7 @@ def made_with(study: Study) -> list[tuple[str, str]]:
         ("Study hash", f"`{study.hash}`: stands in every table's footer and below every figure"),
         ("kdpipe", _made_by(record, str(own)) if own else ""),
         ("Libraries", ", ".join(f"{verbatim(name)} {verbatim(str(said))}" for name, said in sorted(versions.items()))),
+        ("Plug-ins", "; ".join(map(_plugin, record.get("plugins") or []))),
         ("Hardware", _machine(hardware)),
         ("When", "not recorded, so that the same run gives the same files; times and hardware stand apart"),
     ]
@@ -77,6 +78,11 @@ def _made_by(record: Mapping[str, Any], version: str) -> str:
     if judge := record.get("judged_with"):
         told += f"; judged again by {verbatim(str(judge.get('kdpipe')))}{_at_commit(judge.get('commit'))}"
     return told
+
+
+def _plugin(plugin: Mapping[str, Any]) -> str:
+    brought = ", ".join(verbatim(str(record)) for record in plugin.get("records") or [])
+    return f"{verbatim(str(plugin.get('name')))} (`{plugin.get('identity')}`) with {brought}"
 
 
 def _at_commit(commit: str | None) -> str:

@@ -46,7 +46,7 @@ def controls_of(
     """Controls that could explain this cell's gain: those that ran, and why others could not be held against it."""
     labels = dict(trained.select("network_id", "labelled_images").iter_rows())
     own = max(labels[name] for name in plain.ids.values())
-    yield from _not_run(groups, cell, trained)
+    yield from _not_run(records, groups, cell, trained)
     for group in groups:
         found = explanation_of(group, records, trained) if group.role == CONTROL else None
         if found is None or found.of not in (None, cell.method) or (found.of and group.unlabelled != cell.unlabelled):
@@ -58,16 +58,20 @@ def controls_of(
         yield NamedControl(group.label, found.kind, found.method, {} if lacking else group.ids, why_not)
 
 
-def _not_run(groups: Sequence[Group], cell: Group, trained: pl.DataFrame) -> Iterator[NamedControl]:
+def _not_run(
+    records: Mapping[str, Mapping[str, Any]], groups: Sequence[Group], cell: Group, trained: pl.DataFrame
+) -> Iterator[NamedControl]:
     """Controls that could explain this cell's gain and that the study does not have.
 
-    Of a method with controls of its own in the registry these are asked; of others, the method itself with stand-ins
-    for its teacher.
+    Of a method with controls of its own these are asked; of others, the method itself with stand-ins for its
+    teacher. A plug-in's controls are known from the study's own table, so that verdicts are the same without it.
     """
+    own = {name: record for name, record in METHODS.items() if METHODS.plugin_of(name) is None}
+    varied = {record.control_of for record in own.values()} | {row.get("control_of") for row in records.values()}
     had = {group.method for group in groups if group.role == CONTROL}
     why_not = "it is not in the study"
-    of_its_own = any(record.control_of == cell.method for record in METHODS.values()) and not cell.unlabelled
-    for name, record in METHODS.items():
+    of_its_own = cell.method in varied and not cell.unlabelled
+    for name, record in own.items():
         fits = record.control_of is None or (record.control_of == cell.method and of_its_own)
         if record.explains and fits and name not in had and (cell.unlabelled or not record.reveals_labels):
             yield NamedControl(name, record.explains, name, why_not=why_not)

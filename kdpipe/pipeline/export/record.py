@@ -14,9 +14,13 @@ from kdpipe.config.study import StudySpec
 from kdpipe.data.dataset import Dataset, describe
 from kdpipe.data.sources import SOURCES
 from kdpipe.engine.cache import Cache
+from kdpipe.measures import FACTORS, MEASURES
+from kdpipe.methods import METHODS
 from kdpipe.pipeline.analysis_plan import Analysis
 from kdpipe.pipeline.run_study import Result
 from kdpipe.pipeline.training_plan import Training
+from kdpipe.registry import Plugin, Registry
+from kdpipe.representation.projectors import PROJECTORS
 from kdpipe.source import commit
 
 EXPORT_VERSION = 6  # raised when the same outputs would be assembled differently
@@ -51,9 +55,28 @@ def study_record(spec: StudySpec, result: Result, cache: Cache) -> dict[str, Any
             spec.data.licence,
         ),
         "versions": versions(),
+        "plugins": plugins_used(spec),
         "commit": commit(),  # of the code that wrote the artifacts; a stage of the cache may be older
         "missing": dict(sorted(result.outcome.failed.items())),
     }
+
+
+def plugins_used(spec: StudySpec) -> list[dict[str, Any]]:
+    """Plug-ins that brought something of what the study is made of: name, identity, and what it took of them."""
+    named: list[tuple[Registry[Any], list[str]]] = [
+        (METHODS, [method.method for method in spec.methods]),
+        (MEASURES, spec.measures.names),
+        (FACTORS, list(FACTORS)),
+        (PROJECTORS, spec.maps.projectors),
+        (SOURCES, [spec.data.dataset]),
+    ]
+    taken: dict[Plugin, list[str]] = {}
+    for registry, names in named:
+        for name in dict.fromkeys(names):
+            if plugin := registry.plugin_of(name):
+                taken.setdefault(plugin, []).append(f"{registry.kind} {name}")
+    told = sorted(taken.items(), key=lambda item: (item[0].name, item[0].identity))
+    return [{"name": plugin.name, "identity": plugin.identity, "records": records} for plugin, records in told]
 
 
 def versions() -> dict[str, str]:
