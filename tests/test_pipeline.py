@@ -260,7 +260,7 @@ def killed_in_training(line: CommandLine) -> None:
     process = subprocess.Popen(line.arguments(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if list((line.cache / "stages" / "student").glob(".*")):
+        if list((line.cache / "stages").glob(".building-*/student-*")):
             break
         time.sleep(0.02)
     assert process.poll() is None
