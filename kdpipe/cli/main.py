@@ -93,7 +93,7 @@ def main() -> None:
     except KdpipeError as error:
         _fail(str(error), 1)
     except (OSError, pl.exceptions.PolarsError) as error:
-        _fail(f"{error}: free space or choose another folder.", 1)
+        _fail(f"a file cannot be read or written ({error}): free space or choose another folder.", 1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "kdpipe":
             raise
