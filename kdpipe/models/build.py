@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -91,7 +92,8 @@ def _refuse_unknown(arch: str) -> None:
 def _words_for(spec: Architecture, field: str) -> Iterator[None]:
     """Turn whatever timm raises at arguments that do not fit a model into a NetworkError that names the field."""
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):  # torch's, about layers of no width and the like
+            yield
     except TooLargeError as error:
         raise NetworkError(f"{field}: {spec.arch!r} {error}") from None
     except NetworkError:
