@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -20,6 +22,7 @@ from kdpipe.engine.cache import MANIFEST, Cache
 from kdpipe.engine.run import run, with_inputs
 from kdpipe.engine.stage import ANY, Context, Stage, batch_stage
 from kdpipe.errors import KdpipeError
+from kdpipe.files import new_file, scratch_folder
 
 CALLS: list[str] = []
 
@@ -66,7 +69,7 @@ def value(cache: Cache, of: Stage) -> int:
 
 
 def leftovers(cache: Cache) -> list[Path]:
-    return list(cache.root.glob("stages/*/.*"))
+    return [*cache.root.glob("stages/.*"), *cache.root.glob("stages/*/.*")]
 
 
 def chain() -> list[Stage]:
@@ -238,13 +241,47 @@ def test_cleaning_and_size(cache, context):
     assert cache.size() == (0, 0) and not cache.has(chain()[0])
 
 
-def test_sweeping_takes_old_ruins_and_leaves_what_is_being_built(cache, context):
+def test_sweeping_takes_ruins_and_leaves_what_is_being_built(cache, context):
+    """Whatever the clock says: an old folder may be a long training's, a new one that of a run just killed."""
     run(chain(), cache, context)
-    old, new = (cache.root / "stages" / "k" / name for name in (".old-1", ".new-1"))
-    old.mkdir(), new.mkdir()
-    os.utime(old, (1, 1))
-    cache.sweep()
-    assert not old.exists() and new.exists() and cache.size()[0] == 3
+    ruins = [cache.root / place for place in ("stages/.building-1", "stages/k/.1-2", "scratch/ivis-3")]
+    ruins += [cache.root / "scratch" / "resume" / f".{name}.pt.new-4" for name in "ab"]
+    for ruin in ruins[:3]:
+        ruin.mkdir(parents=True)
+        (ruin / "half").write_text("12345")
+    ruins[3].parent.mkdir()
+    ruins[3].write_text("123"), ruins[4].write_text("")
+    with cache.building() as building, new_file(cache.root / "scratch" / "resume" / "c.pt") as unfinished:
+        (building / "half").write_text("mine")
+        os.utime(building, (1, 1)), os.utime(unfinished, (1, 1))
+        assert Cache(cache.root).sweep() == 18
+        assert (building / "half").exists() and unfinished.exists()
+    assert not leftovers(cache) and not any(ruin.exists() for ruin in ruins) and cache.size()[0] == 3
+
+
+def test_what_is_swept_between_its_making_and_its_locking_is_made_again(tmp_path, monkeypatch):
+    lock, swept = fcntl.flock, []
+
+    def overtaken(descriptor, how):
+        if not swept:
+            swept.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            os.rmdir(swept[0])
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with scratch_folder(tmp_path, ".x-") as folder:
+        assert folder.is_dir() and str(folder) != swept[0]
+
+
+def test_on_a_disk_without_locks_nothing_is_swept_and_all_the_rest_works(cache, context, monkeypatch):
+    def unsupported(descriptor, how):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    ruin = cache.root / "stages" / ".building-1"
+    ruin.mkdir(parents=True)
+    assert len(run(chain(), cache, context).ran) == 3 and cache.sweep() == 0
+    assert leftovers(cache) == [ruin]
 
 
 # --------------------------------------------------------------------------- kills and companions
@@ -294,6 +331,7 @@ def test_a_killed_process_leaves_nothing_half_written(tmp_path, context):
     cache, plan = Cache(tmp_path / "cache"), chain()
     assert [cache.has(s) for s in plan] == [True, False, False]
     assert len(leftovers(cache)) == 1  # the ruin, aside
+    assert cache.sweep() == 4 and not leftovers(cache)
     CALLS.clear()
     run(plan, cache, context)
     assert CALLS == ["second", "third"]

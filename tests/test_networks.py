@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
+import resource
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -213,6 +216,46 @@ def test_wrong_names_are_answered_with_the_closest_match(arguments, said):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arch", "arguments", "side", "said"),
+    [
+        ("resnet18", {"channels": [20_000] * 4}, 32, "arguments: 'resnet18' would have more than 1,000,000,000 par"),
+        (
+            "vit_gigantic_patch14_224",
+            {},
+            224,
+            "arch: 'vit_gigantic_patch14_224' would have more than 1,000,000,000 par",
+        ),
+        ("resnet18", {"layers": [90_000, 1, 1, 1]}, 32, "arguments: 'resnet18' would have more than 10,000 modules"),
+        ("vit_tiny_patch16_224", {"img_size": 512, "patch_size": 1}, 512, "more than 1,000,000,000 activations"),
+        ("resnet18", {"channels": [2048] * 4}, 512, "more than 200,000,000,000 MACs for one image"),
+        ("resnet18", {"layers": [10**9]}, 32, "arguments: layers holds 1000000000, which is beyond 100,000"),
+        ("resnet18", {"layers": [1] * 101}, 32, "arguments: layers has 101 entries, more than 100"),
+        ("resnet18", {"layers": [[[[[1]]]]]}, 32, "arguments: layers is nested deeper than 4"),
+        ("resnet18", {"drop_rate": float("nan")}, 32, "arguments: drop_rate holds nan"),
+        ("resnet18", {"block": "basic"}, 32, "arguments: 'resnet18' cannot be built with {'block': 'basic'}: 'str'"),
+        ("resnet18", {"base_width": 0}, 32, "arguments: 'resnet18' cannot be built with"),
+        ("resnet18", {"checkpoint_path": "x"}, 32, "arguments: checkpoint_path makes timm load weights by itself"),
+        ("resnet18", {"pretrained_cfg": {"url": "http://x"}}, 32, "arguments: pretrained_cfg makes timm load weights"),
+        ("resnet18", {"pretrained_cfg_overlay": {"file": "x"}}, 32, "arguments: pretrained_cfg_overlay makes timm"),
+        ("resnet18", {"cache_dir": "/"}, 32, "arguments: cache_dir makes timm load weights"),
+    ],
+)
+def test_networks_that_are_too_large_or_load_something_are_refused_at_once(arch, arguments, side, said):
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(NetworkError) as error:
+        make(arch, side, arguments=arguments)
+    assert said in str(error.value) and len(str(error.value).splitlines()) == 1
+    assert time.monotonic() - started < 15
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB: nothing of it was built
+
+
+def test_asking_for_the_size_does_not_change_a_bit(monkeypatch):
+    asked = tiny(seed=3).state_dict()
+    monkeypatch.setattr("kdpipe.models.build.refuse_size", lambda make, image_shape: None)
+    assert all(torch.equal(tensor, asked[name]) for name, tensor in tiny(seed=3).state_dict().items())
+
+
 def test_pretrained_weights_without_a_network_point_to_checkpoint(monkeypatch, tmp_path):
     import huggingface_hub.constants
 
@@ -297,6 +340,40 @@ def test_a_network_file_whose_tensors_do_not_fit_is_refused(tmp_path, change, sa
 def test_a_header_that_kdpipe_did_not_write_is_refused(tmp_path, metadata):
     with pytest.raises(NetworkError, match=r"n\.safetensors: not a network that kdpipe wrote"):
         read_network(written(tmp_path, metadata=metadata))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[" * 100_000,
+        '{"arch": "resnet18", "arguments": ' + '{"x":' * 900 + "1" + "}" * 901,
+        '{"arch": "resnet18", "image_shape": [3, 32], "classes": 10}',
+        '{"arch": "resnet18", "image_shape": [3, 1000000000, 1000000000], "classes": 10}',
+        '{"arch": "resnet18", "image_shape": [3, 32, 32], "classes": 1000000000000}',
+        '{"arch": "resnet18", "image_shape": [3, 32, 32], "classes": 10, "head": {}}',
+        '{"arch": "resnet18", "image_shape": [3, 32, 32], "classes": 10, "head": {"channels": 512, "size": [1, 1], '
+        '"width": 1000000000, "classes": 10}}',
+        '{"arch": "resnet18", "image_shape": [3, 32, 32], "classes": 10, "arguments": {"checkpoint_path": "/x"}}',
+    ],
+)
+def test_a_header_that_asks_for_too_much_is_one_sentence(tmp_path, header):
+    defaults = {"arguments": {}, "stem": "default", "stem_stride": 2, "layers": "stages", "mean": [0.5], "std": [0.5]}
+    with contextlib.suppress(ValueError, RecursionError):
+        header = json.dumps({**defaults, **json.loads(header)})
+    save_file({"x": torch.zeros(1)}, tmp_path / "n.safetensors", {"kdpipe": header})
+    with pytest.raises(NetworkError) as error:
+        read_network(tmp_path / "n.safetensors")
+    assert len(str(error.value).splitlines()) == 1 and "lacks" not in str(error.value)
+
+
+def test_a_disk_that_does_not_take_weights_is_an_os_error(tmp_path):
+    network, before = tiny(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"n\.safetensors"):
+            write_network(tmp_path / "n.safetensors", network, spec(arguments=TINY, stem="small"), (3, 32, 32), 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_pickled_and_damaged_checkpoints_are_refused_without_being_run(tmp_path):

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -253,30 +249,6 @@ def test_a_new_method_trains_nobody_again(finished, tmp_path):
     assert len(finished.stages("student") - before[0]) == 2
     assert finished.stages("teacher") == before[1]
     assert finished.files() == finished.first  # --only writes no artifacts
-
-
-def killed_in_training(line: CommandLine) -> None:
-    """Start a run and kill it, without warning, once the first students are being trained."""
-    process = subprocess.Popen(line.arguments(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if list((line.cache / "stages" / "student").glob(".*")):
-            break
-        time.sleep(0.02)
-    assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(finished, command_line):
-    killed_in_training(command_line)
-    assert len(command_line.stages("teacher")) == 1
-    assert not command_line.stages("student")
-    assert not command_line.artifacts.exists()
-    before = [modified(command_line, kind) for kind in ("data", "teacher")]
-    assert command_line().code == 0
-    assert before == [modified(command_line, kind) for kind in ("data", "teacher")]
-    assert command_line.files() == finished.first
 
 
 def test_plan_and_validate_write_nothing(command_line):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -267,7 +268,7 @@ def test_a_student_that_comes_late_meets_every_step_once(tmp_path, monkeypatch, 
     assert sum(told) == 2 * STEPS
 
 
-def test_a_damaged_checkpoint_counts_as_none_and_pickles_are_not_run(tmp_path):
+def test_a_damaged_checkpoint_counts_as_empty_and_pickles_are_not_run(tmp_path):
     class Trap:
         def __reduce__(self):
             return (open, (str(tmp_path / "sprung"), "w"))
@@ -278,13 +279,57 @@ def test_a_damaged_checkpoint_counts_as_none_and_pickles_are_not_run(tmp_path):
     whole = (tmp_path / "a.pt").read_bytes()
     assert resume.load("a") == {"step": 3}
     (tmp_path / "a.pt").write_bytes(whole[: len(whole) // 2])
-    assert resume.load("a") is None
+    assert resume.load("a") == {}
     torch.save({"step": Trap()}, tmp_path / "a.pt")
-    assert resume.load("a") is None
+    assert resume.load("a") == {}
     assert not (tmp_path / "sprung").exists()
     resume.clear("a")
     resume.clear("a")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda saved: saved["optimizer"].pop("param_groups"),
+        lambda saved: saved["optimizer"]["param_groups"].pop(),
+        lambda saved: saved["optimizer"].pop("state"),
+        lambda saved: saved["network"].pop("model.conv1.weight"),
+        lambda saved: saved["extras"].pop(next(iter(saved["extras"]))),
+        lambda saved: saved["kept"].update({4: {"x": torch.zeros(1)}}),
+        lambda saved: saved.update(best=(1, 0.5, {"x": torch.zeros(1)})),
+        lambda saved: saved.update(best=()),
+        lambda saved: saved.update(history=[(1, "loss")]),
+        lambda saved: saved.update(step=STEPS),
+        lambda saved: saved.update(step="7"),
+        dict.clear,
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_named_and_the_training_starts_anew(
+    tmp_path, monkeypatch, group, teacher, damage
+):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    resume, notes = Resume(tmp_path, {"fitnet": "fitnet"}), []
+    interrupted([learner("fitnet", teacher)], teacher, resume, 7)
+    saved = resume.load("fitnet")
+    damage(saved)
+    resume.save("fitnet", saved)
+    (made,) = fit([learner("fitnet", teacher)], teacher, resume=resume, advance=lambda steps, note: notes.append(note))
+    assert notes[0] == "fitnet from the start, as its resume file is damaged"
+    assert same(snapshot(made.network), snapshot(group["fitnet"].network))
+    assert made.history == group["fitnet"].history and same(made.best.state, group["fitnet"].best.state)
+
+
+def test_a_disk_that_does_not_take_a_checkpoint_is_an_os_error(tmp_path):
+    resume = Resume(tmp_path, {"a": "a"})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.pt"):
+            resume.save("a", {"network": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 # ------------------------------------------------------------------------------ recipes, selection

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 import click
 import polars as pl
@@ -81,13 +86,14 @@ def main() -> None:
     # wait for each other by spinning hold up small networks. Set before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        kdpipe()
+        with _ended_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            kdpipe()
     except (StudyError, DataError, NetworkError) as error:
         _fail(str(error), 2)
     except KdpipeError as error:
         _fail(str(error), 1)
     except (OSError, pl.exceptions.PolarsError) as error:
-        _fail(f"{error}: free space or choose another folder.", 1)
+        _fail(f"a file cannot be read or written ({error}): free space or choose another folder.", 1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "kdpipe":
             raise
@@ -96,11 +102,39 @@ def main() -> None:
             "install torch and torchvision, then pip install 'kdpipe[precompute]'.",
             1,
         )
-    except KeyboardInterrupt:
+    except Ended as ended:  # with the exit code by which shells say that a signal ended a process
         click.echo("Stopped; the next run goes on from the last finished stage.", err=True)
-        raise SystemExit(130) from None
+        raise SystemExit(128 + ended.signal) from None
 
 
-def _fail(message: str, code: int) -> None:
+class Ended(BaseException):
+    """A signal asked the process to end; no Exception, as nobody may take it for a failure."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
+@contextmanager
+def _ended_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Let signals end the block by an exception, so that it cleans up; one that is ignored (nohup) stays ignored."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    taken = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+
+    def end(number: int, _: FrameType | None) -> None:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)  # whoever asks twice does not want to wait for the cleaning up
+        raise Ended(number)
+
+    try:
+        for number in taken:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])
+
+
+def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
     raise SystemExit(code) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 
 def _item(items: list[Any], part: str, override: str) -> Any:
-    if not part.isdigit() or int(part) >= len(items):
+    if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(items):
         raise StudyError(f"override {override!r}: {part!r} is no position in a list of {len(items)} (counted from 0).")
     return items[int(part)]
 

@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatch
@@ -25,7 +24,7 @@ from typing import Any
 from kdpipe.engine.cache import MANIFEST, Cache, dropped
 from kdpipe.engine.stage import Stage
 from kdpipe.errors import KdpipeError
-from kdpipe.files import sha256_of, write_atomic
+from kdpipe.files import scratch_folder, sha256_of, write_atomic
 
 # Trained weights, vectors of the embedding stage, and neighbours: what fills a cache.
 HEAVY = ("*.safetensors", "[0-9][0-9]-*.parquet", "reference-*.parquet", "neighbours.parquet", "passes.npz")
@@ -91,15 +90,14 @@ def unpack(cache: Cache, source: Path) -> tuple[int, int]:
         KdpipeError: the file is damaged, or holds something else than packed stages.
     """
     parent = cache.root / "stages"
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=parent) as scratch:
+    with scratch_folder(parent, ".unpacked-") as scratch:
         try:
             _read_to_the_end(source)
-            _extract(source, Path(scratch))
+            _extract(source, scratch)
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             raise KdpipeError(f"{source}: no packed stages can be read from it ({error}).") from None
-        folders = sorted(path.parent for path in Path(scratch).glob(f"stages/*/*/{MANIFEST}"))
-        if _found(Path(scratch)) != _promised(Path(scratch) / INDEX):
+        folders = sorted(path.parent for path in scratch.glob(f"stages/*/*/{MANIFEST}"))
+        if _found(scratch) != _promised(scratch / INDEX):
             raise KdpipeError(f"{source}: it is damaged, as files are missing or changed in it; nothing was taken.")
         for folder in folders:
             _check(source, folder)

@@ -8,13 +8,12 @@ import json
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdpipe.engine.stage import Clock, Stage, Task
-from kdpipe.files import flush_folder, sha256_of
+from kdpipe.files import flush_folder, scratch_folder, sha256_of, sweep
 
 MANIFEST = "manifest.json"
 
@@ -63,11 +62,19 @@ class Cache:
         self._trusted.discard(stage.key)
         shutil.rmtree(self.path(stage), ignore_errors=True)
 
-    def open_task(self, stage: Stage, clock: Clock) -> Task:
-        """A task with a new folder to write to, which becomes the output when the task is finished."""
-        parent = self.path(stage).parent
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{stage.key}-"))
+    @contextlib.contextmanager
+    def building(self) -> Iterator[Path]:
+        """A hidden folder for outputs that are being made; what is not published when the block ends is removed.
+
+        One for a whole batch, since each is locked by a file descriptor, of which a process has not many.
+        """
+        with scratch_folder(self.root / "stages", ".building-") as folder:
+            yield folder
+
+    def open_task(self, stage: Stage, building: Path, clock: Clock) -> Task:
+        """A task with a new folder to write to in :meth:`building`, which becomes the output when it is finished."""
+        self.path(stage).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=building, prefix=f"{stage.kind}-{stage.key}-"))
         inputs = {name: self.path(needed) for name, needed in stage.inputs.items()}
         anew = self.path(stage).exists()
         return Task(stage, folder, inputs, lambda task: self._publish(task, clock.lap()), anew)
@@ -104,7 +111,7 @@ class Cache:
     @staticmethod
     def _swap(folder: Path, target: Path) -> None:
         """Put ``folder`` in the place of ``target``, which is gone for no longer than two renames take."""
-        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix="replaced-"))
         try:
             while True:
                 with contextlib.suppress(FileNotFoundError):  # another run is swapping it too
@@ -127,13 +134,12 @@ class Cache:
         """Delete every output and what killed runs left, and return how many bytes that freed.
 
         Only folders that carry a manifest, or the hidden names of unfinished outputs, are touched: a folder
-        that was named by mistake keeps what is in it. Logs stay.
+        that was named by mistake keeps what is in it. Logs stay, and what a living run is building.
         """
-        unfinished = [folder for folder in self.root.glob("stages/*/.*") if folder.is_dir()]
         outputs = [manifest.parent for manifest in self.root.glob(f"stages/*/*/{MANIFEST}")]
         resume = [path for path in self.root.glob("scratch/resume/*.pt") if path.is_file()]
-        freed = 0
-        for folder in [*outputs, *unfinished]:
+        freed = self.sweep()
+        for folder in outputs:
             freed += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             shutil.rmtree(folder, ignore_errors=True)
         for path in resume:
@@ -142,8 +148,10 @@ class Cache:
         self._trusted.clear()
         return freed
 
-    def sweep(self) -> None:
-        """Remove what killed runs left half-built more than a week ago."""
-        for folder in self.root.glob("stages/*/.*"):
-            if time.time() - folder.stat().st_mtime > 7 * 86_400:
-                shutil.rmtree(folder, ignore_errors=True)
+    def sweep(self) -> int:
+        """Remove what killed runs left unfinished; returns the bytes that this freed.
+
+        What a living run is building stays.
+        """
+        left = ("stages/.*", "stages/*/.*", "scratch/ivis-*", "scratch/resume/.*")
+        return sum(sweep(self.root.glob(pattern)) for pattern in left)

@@ -8,7 +8,6 @@ parameter re-runs only what depends on it.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -109,17 +108,14 @@ def _batch_of(ready: list[Stage], waiting: list[Stage]) -> list[Stage]:
 def _run_batch(batch: list[Stage], cache: Cache, context: Context, outcome: Outcome) -> set[str]:
     """Run one batch; returns the keys of what failed."""
     clock = Clock()
-    tasks = [cache.open_task(stage, clock) for stage in batch]
-    try:
-        batch[0].function(tasks, context)
-    except KdpipeError as error:
-        for task in tasks:
-            if not task.finished and task.failure is None:
-                task.fail(str(error))
-    finally:
-        for task in tasks:
-            if not task.finished:
-                shutil.rmtree(task.folder, ignore_errors=True)
+    with cache.building() as building:
+        tasks = [cache.open_task(stage, building, clock) for stage in batch]
+        try:
+            batch[0].function(tasks, context)
+        except KdpipeError as error:
+            for task in tasks:
+                if not task.finished and task.failure is None:
+                    task.fail(str(error))
     kind = batch[0].kind
     outcome.seconds[kind] = outcome.seconds.get(kind, 0.0) + clock.total()
     failed: set[str] = set()

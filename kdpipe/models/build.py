@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from kdpipe.errors import NetworkError
+from kdpipe.models.limits import TooLargeError, limited, refuse_arguments, refuse_size
 from kdpipe.models.network import Architecture, Network
 from kdpipe.models.weights import load_weights, read_header
 
@@ -37,13 +39,16 @@ def build(
         weights: False skips ``pretrained`` and ``checkpoint``, for those who want shapes alone.
 
     Raises:
-        NetworkError: an unknown name, unfit arguments, no taps, unreadable weights.
+        NetworkError: an unknown name, unfit arguments, too large, no taps, unreadable weights.
     """
-    with _seeded(seed):
-        model = _create(spec, image_shape, classes, weights)
-        if spec.stem == "small":
-            _small_stem(model, spec)
-    indices, names = _choose_taps(model, spec)
+    _refuse_unknown(spec.arch)
+    refuse_arguments(spec.arguments)
+    with _words_for(spec, "arguments" if spec.arguments else "arch"):
+        with _seeded(0):
+            refuse_size(lambda: _create(spec, image_shape, classes, weights=False), image_shape)
+        with _seeded(seed), limited():
+            model = _create(spec, image_shape, classes, weights)
+        indices, names = _choose_taps(model, spec)
     config = getattr(model, "pretrained_cfg", {}) if spec.pretrained else {}
     if _as_it_comes(spec) and config.get("num_classes", classes) != classes:
         raise NetworkError(
@@ -61,10 +66,9 @@ def build(
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(2, *image_shape))
-    except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # timm's models fail in any way at images or arguments that do not fit them
         raise NetworkError(
-            f"arch: {spec.arch!r} cannot take images of shape {image_shape}: {reason}. Transformers want "
+            f"arch: {spec.arch!r} cannot take images of shape {image_shape}: {reason(error)}. Transformers want "
             "arguments such as img_size and patch_size."
         ) from None
     return network
@@ -77,26 +81,48 @@ def _seeded(seed: int) -> Any:
         yield
 
 
-def _create(spec: Architecture, image_shape: tuple[int, int, int], classes: int, weights: bool) -> nn.Module:
-    if not timm.is_model(spec.arch):
-        near = difflib.get_close_matches(spec.arch, timm.list_models(), n=1)
+def _refuse_unknown(arch: str) -> None:
+    if not timm.is_model(arch):
+        near = difflib.get_close_matches(arch, timm.list_models(), n=1)
         hint = f", did you mean {near[0]!r}?" if near else ""
-        raise NetworkError(f"arch: timm {timm.__version__} has no model {spec.arch!r}{hint}")
+        raise NetworkError(f"arch: timm {timm.__version__} has no model {arch!r}{hint}")
+
+
+@contextmanager
+def _words_for(spec: Architecture, field: str) -> Iterator[None]:
+    """Turn whatever timm raises at arguments that do not fit a model into a NetworkError that names the field."""
     try:
-        return timm.create_model(
-            spec.arch,
-            pretrained=spec.pretrained and weights,
-            num_classes=classes,
-            in_chans=image_shape[0],
-            **spec.arguments,
-        )
-    except OSError as error:  # first, as the hub's "not in the cache" is a ValueError too
-        reason = str(error).split(". ")[0].splitlines()[0]
+        with warnings.catch_warnings(action="ignore"):  # torch's, about layers of no width and the like
+            yield
+    except TooLargeError as error:
+        raise NetworkError(f"{field}: {spec.arch!r} {error}") from None
+    except NetworkError:
+        raise
+    except OSError as error:
         raise NetworkError(
-            f"pretrained: the weights of {spec.arch!r} cannot be fetched ({reason}); name a file under checkpoint."
+            f"pretrained: the weights of {spec.arch!r} cannot be fetched ({reason(error).split('. ')[0]}); name a file "
+            "under checkpoint."
         ) from None
-    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
-        raise NetworkError(f"arguments: {spec.arch!r} cannot be built with {spec.arguments}: {error}") from None
+    except Exception as error:
+        raise NetworkError(f"{field}: {spec.arch!r} cannot be built with {spec.arguments}: {reason(error)}") from None
+
+
+def reason(error: Exception) -> str:
+    """The first line of what a library says."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _create(spec: Architecture, image_shape: tuple[int, int, int], classes: int, weights: bool) -> nn.Module:
+    model = timm.create_model(
+        spec.arch,
+        pretrained=spec.pretrained and weights,
+        num_classes=classes,
+        in_chans=image_shape[0],
+        **spec.arguments,
+    )
+    if spec.stem == "small":
+        _small_stem(model, spec)
+    return model
 
 
 _POOLS = ("maxpool", "stem.pool", "features.pool0")

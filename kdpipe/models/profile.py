@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdpipe.errors import NetworkError
+from kdpipe.models.build import reason
 from kdpipe.models.network import Network, Outputs
 from kdpipe.relative_depth import nearest_place
 
@@ -74,9 +75,8 @@ def profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
     """
     try:
         return _profile_of(network, image_shape)
-    except (RuntimeError, AttributeError, AssertionError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NetworkError(f"arch: this model's layers cannot be looked at: {reason}.") from None
+    except Exception as error:  # timm's models fail in any way where they are not arranged as usual
+        raise NetworkError(f"arch: this model's layers cannot be looked at: {reason(error)}.") from None
 
 
 def _profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from kdpipe.errors import NetworkError
 from kdpipe.models.build import build
+from kdpipe.models.limits import limited
 from kdpipe.models.network import Architecture, Network, ReusedHead
 from kdpipe.models.weights import give_head, load_weights, own_state, read_header
 
@@ -32,7 +33,11 @@ class SavedArchitecture:
 def write_network(
     path: Path, network: Network, spec: Architecture, image_shape: tuple[int, int, int], classes: int
 ) -> None:
-    """Write a network as safetensors; its header says how to build it, so that it loads from the file alone."""
+    """Write a network as safetensors; its header says how to build it, so that it loads from the file alone.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
     header = {
         "arch": spec.arch,
         "arguments": spec.arguments,
@@ -46,7 +51,10 @@ def write_network(
         **({} if network.head is None else {"head": network.head.config}),
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in own_state(network).items()}
-    save_file(state, path, {"kdpipe": json.dumps(header)})
+    try:
+        save_file(state, path, {"kdpipe": json.dumps(header)})
+    except SafetensorError as error:  # a full disk, in the library's own words
+        raise OSError(f"{path}: {error}") from None
 
 
 def read_network(path: str | Path) -> Network:
@@ -61,10 +69,22 @@ def read_network(path: str | Path) -> Network:
         mean, std = header.pop("mean"), header.pop("std")
         head = header.pop("head", None)
         spec = SavedArchitecture(**header)
+        _refuse_shape(shape, classes)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise NetworkError(f"{path}: not a network that kdpipe wrote ({error}).") from None
     network = build(spec, image_shape=shape, classes=classes, mean=mean, std=std, seed=0, weights=False)
     if head is not None:
-        give_head(network, ReusedHead(head["channels"], tuple(head["size"]), head["width"], head["classes"]))
+        try:
+            with limited():
+                reused = ReusedHead(head["channels"], tuple(head["size"]), head["width"], head["classes"])
+        except (KeyError, TypeError, ValueError, RuntimeError, NetworkError) as error:
+            raise NetworkError(f"{path}: no head can be built from its header ({error}).") from None
+        give_head(network, reused)
     load_weights(network, Path(path), head=True)
     return network.eval()
+
+
+def _refuse_shape(image_shape: tuple[Any, ...], classes: Any) -> None:
+    counts = (*image_shape, classes)
+    if len(image_shape) != 3 or not all(type(count) is int and count > 0 for count in counts):
+        raise ValueError(f"images of shape {image_shape} in {classes} classes")

@@ -24,7 +24,11 @@ def read_header(path: str | Path) -> dict[str, Any]:
         ValueError: a header that makes no sense.
     """
     with safe_open(path, framework="pt") as file:
-        header = json.loads((file.metadata() or {})["kdpipe"])
+        text = (file.metadata() or {})["kdpipe"]
+    try:
+        header = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(header, dict):
         raise ValueError("its header is no table")
     for field, kind in {"arch": str, "arguments": dict, "mean": list, "std": list}.items():

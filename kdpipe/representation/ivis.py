@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kdpipe.errors import MapError
+from kdpipe.files import scratch_folder
 from kdpipe.measures import nearest_neighbours
 from kdpipe.representation.ivis_worker import IvisOptions, read_answers, write_jobs
 from kdpipe.representation.map_jobs import EXTRA, Array, Layouts, MapJob, OnDone, map_failed
@@ -41,15 +41,15 @@ def ivis_layouts(jobs: Mapping[str, MapJob], workdir: Path, on_done: OnDone | No
         if on_done is not None:
             on_done(name, result)
 
-    with tempfile.TemporaryDirectory(prefix="ivis-", dir=workdir) as folder:
+    with scratch_folder(workdir, "ivis-") as folder:
         ready: dict[str, tuple[Array, Array, IvisOptions]] = {}
         for name, job in jobs.items():
             try:
                 ready[name] = _ivis_input(job)
             except (ValueError, TypeError) as error:
                 finish(name, map_failed("ivis", name, error))
-        write_jobs(Path(folder), ready)
-        ending = _run_worker(Path(folder), finish) if ready else ""
+        write_jobs(folder, ready)
+        ending = _run_worker(folder, finish) if ready else ""
     for name in jobs:
         if name not in done:
             finish(name, MapError(f"The ivis map {name!r} was not drawn: {ending}."))

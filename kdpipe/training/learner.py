@@ -164,15 +164,36 @@ class Learner:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go on from what :meth:`checkpoint` gave."""
-        self.network.load_state_dict(saved["network"], strict=False)
+        """Go on from what :meth:`checkpoint` gave.
+
+        Raises:
+            ValueError: something is missing or does not fit; the learner is as :meth:`set_up` left it.
+        """
+        assert self.recipe is not None and self.clock is not None
+        initial = self.checkpoint(0)
+        try:
+            self._take(saved)
+        except Exception as error:  # torch raises many types at a state that does not fit
+            self.set_up(self.recipe, self.clock.device)
+            self._take({**initial, "optimizer": self.optimizer.state_dict()})
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+
+    def _take(self, saved: dict[str, Any]) -> None:
+        assert self.recipe is not None
+        if not 0 <= saved["step"] < max(self.recipe.steps, 1):
+            raise ValueError(f"step {saved['step']} of {self.recipe.steps}")
+        self.network.load_state_dict(saved["network"])
         if self.extras is not None:
             self.extras.load_state_dict(saved["extras"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.history = [(int(step), str(name), float(value)) for step, name, value in saved["history"]]
-        self.best = Best(*saved["best"])
+        best_step, best_accuracy, best_state = saved["best"]
+        self.best = Best(best_step, best_accuracy, best_state)
         self.val_accuracy = saved["val_accuracy"]
-        self.kept = saved["kept"]
+        self.kept = dict(saved["kept"])
+        names = self.network.state_dict().keys()
+        if any(state and state.keys() != names for state in (self.best.state, *self.kept.values())):
+            raise ValueError("weights of another network")
 
 
 class Resume:
@@ -185,18 +206,21 @@ class Resume:
         return self.folder / f"{self.names[learner]}.pt"
 
     def load(self, learner: str) -> dict[str, Any] | None:
-        """The last checkpoint, or None; an unreadable one counts as none."""
+        """The last checkpoint, or None; an unreadable one is empty."""
         try:
             return torch.load(self._path(learner), map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
-        except Exception:  # torch raises many types for a damaged file, and training from step 0 mends all
-            return None
+        except Exception:  # torch raises many types for a damaged file
+            return {}
 
     def save(self, learner: str, state: dict[str, Any]) -> None:
         """Keep a :meth:`Learner.checkpoint`, in the place of the last one."""
         with new_file(self._path(learner)) as temporary:  # another run on the same cache may train the same learner
-            torch.save(state, temporary)
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # a full disk, in the library's own words
+                raise OSError(f"{temporary}: {str(error).partition(chr(10))[0]}") from None
 
     def clear(self, learner: str) -> None:
         """Forget the checkpoint of a learner that has finished."""

@@ -55,10 +55,8 @@ def train(
     starts: dict[int, list[Learner]] = {}
     for learner in learners:
         learner.set_up(recipe, device)
-        saved = resume.load(learner.name) if resume else None
-        if saved is not None:
-            learner.restore(saved)
-        starts.setdefault(saved["step"] if saved else 0, []).append(learner)
+        start = _resumed(learner, resume, advance) if resume else 0
+        starts.setdefault(start, []).append(learner)
     half, clock = use_half(recipe, device), StepClock(device)
     cache = None
     if teacher is not None:
@@ -75,6 +73,20 @@ def train(
         advance(start * len(group), "resumed" if start else "")
         _train_from(start, group, teacher_batches, validation, recipe, resume, advance)
     return clock.a_step
+
+
+def _resumed(learner: Learner, resume: Resume, advance: Callable[[int, str], None]) -> int:
+    """The step that a learner goes on from: 0 where nothing was saved, or nothing that it can go on from."""
+    saved = resume.load(learner.name)
+    if saved is None:
+        return 0
+    try:
+        learner.restore(saved)
+    except ValueError:
+        resume.clear(learner.name)
+        advance(0, f"{learner.name} from the start, as its resume file is damaged")
+        return 0
+    return int(saved["step"])
 
 
 def _train_from(

@@ -86,6 +86,8 @@ def caveats(study: Study, verdict: Mapping[str, Any]) -> list[str]:
 def _rounded(value: float, unit: tuple[int, str, str]) -> str:
     """A stored 32-bit number in its unit; halves are rounded up, as the verdict's own sentence shows them."""
     scale, _, step = unit
+    if not abs(value) < 1e15:  # no area, but a damaged table may say so, and quantize refuses more digits than it keeps
+        return f"{value:+.3g}"
     exact = Decimal(f"{value:.6g}") * scale
     return f"{exact.quantize(Decimal(step), ROUND_HALF_UP):+}"
 
