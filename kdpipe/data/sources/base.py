@@ -23,6 +23,11 @@ def no_tick(images: int) -> None:
     """For those who do not watch the decoding."""
 
 
+def shown(value: object) -> str:
+    """A path, a name or a reason on one line that any screen can print."""
+    return " ".join(str(value).encode("utf-8", "replace").decode().split())
+
+
 class Request(Protocol):
     """What a source needs to know of a study's data section."""
 
@@ -96,7 +101,8 @@ def fingerprint(source: Source, request: Request, root: Path) -> str:
     files = source.files(request, root)
     base = Path(os.path.commonpath([str(path.parent) for path in files])) if files else root
     for path in files:
-        digest.update(f"{path.relative_to(base)}:{sha256_of(path)};".encode())
+        entry = f"{path.relative_to(base)}:{sha256_of(path)};"
+        digest.update(entry.encode("utf-8", "surrogateescape"))  # names of files need not be UTF-8
     return digest.hexdigest()
 
 
