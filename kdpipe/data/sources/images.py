@@ -16,53 +16,10 @@ from PIL import ExifTags, Image
 from kdpipe.data.sources.base import Request, Split, Tick, no_tick, shown
 from kdpipe.errors import DataError
 
-IMAGE_SUFFIXES = frozenset(
-    [
-        ".apng",
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
-UNREAD_SUFFIXES = frozenset(
-    [
-        ".arw",
-        ".cr2",
-        ".dcm",
-        ".dng",
-        ".eps",
-        ".exr",
-        ".hdr",
-        ".heic",
-        ".heif",
-        ".jp2",
-        ".mat",
-        ".nef",
-        ".nii",
-        ".npy",
-        ".npz",
-        ".pdf",
-        ".psd",
-        ".svg",
-        ".xcf",
-        ".zip",
-    ]
-)
-"""Files that may hold images and are not read: a class that has some would be smaller than people think."""
+IMAGE_SUFFIXES = frozenset({".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"})
+IMAGE_SUFFIXES |= {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+# A class that holds images of these kinds would be smaller than people think if they were left out without a word.
+UNREAD_SUFFIXES = frozenset({".arw", ".cr2", ".dcm", ".dng", ".exr", ".heic", ".heif", ".jp2", ".nef", ".psd", ".svg"})
 
 _MODES = {1: "L", 3: "RGB"}
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
