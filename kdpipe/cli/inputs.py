@@ -21,11 +21,13 @@ KINDS = TRAINING_KINDS + ANALYSIS_KINDS
 console = Console()
 
 
-def checked_study(study: Path, overrides: Sequence[str], root: Path | None) -> tuple[StudySpec, Path, Preflight]:
+def checked_study(
+    study: Path, overrides: Sequence[str], root: Path | None, *, every_image: bool = False
+) -> tuple[StudySpec, Path, Preflight]:
     """The study as it would run, the folder of its data, and what a look at data and networks found."""
     file = read_study(study, list(overrides))
     place = data_root(root)
-    return file.spec, place, run_preflight(file, place)
+    return file.spec, place, run_preflight(file, place, every_image=every_image)
 
 
 def chosen_kinds(option: str, given: Sequence[str], or_all: bool = False) -> list[str]:

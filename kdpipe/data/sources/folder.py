@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdpipe.data.sources.base import Peek, RawData, Request, Source, Split, Tick, folder_of, shown
 from kdpipe.data.sources.images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, checked, decode, stack
@@ -125,17 +126,20 @@ def _load_folder(request: Request, root: Path, tick: Tick) -> RawData:
 
     def split(entries: Entries) -> Split:
         images = stack([(path, shown(path)) for path, _ in entries], request, tick)
-        return checked(images, np.array([label for _, label in entries]), len(names), str(entries[0][0]))
+        return checked(images, _labels(entries), len(names), str(entries[0][0]))
 
     return RawData(split(train), None if test is None else split(test), names)
 
 
 def _peek_folder(request: Request, root: Path) -> Peek:
     names, train, test = _listed(request, root)
-    first = decode(train[0][0], shown(train[0][0]), request)
-    return Peek(
-        (first.shape[0], first.shape[1], first.shape[2]), names, len(train), None if test is None else len(test)
-    )
+    shape = decode(train[0][0], shown(train[0][0]), request).shape
+    tests = None if test is None else _labels(test)
+    return Peek((shape[0], shape[1], shape[2]), names, _labels(train), tests)
+
+
+def _labels(entries: Entries) -> NDArray[np.int64]:
+    return np.array([label for _, label in entries], np.int64)
 
 
 SOURCES = (

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kdpipe.data.sources.base import Request, Split, Tick, no_tick, shown
 from kdpipe.errors import DataError
@@ -69,7 +69,7 @@ def _opened(data: bytes | Path, place: str) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's readers raise of every kind on damaged bytes
-        reason = "no format that is known" if isinstance(error, Image.UnidentifiedImageError) else shown(error)
+        reason = "no format that is known" if isinstance(error, UnidentifiedImageError) else shown(error)
         if _is_pointer(data):
             reason = "a Git LFS pointer, fetch the image itself with git lfs pull"
         raise DataError(f"{place}: not a readable image ({reason}); replace or remove it.") from None

@@ -113,8 +113,7 @@ def _peek_tables(suffix: str, request: Request, root: Path) -> Peek:
     tables = _tables(suffix, request, root)
     first = next(images[0] for path in tables.train if (images := images_of(path, request, rows=1)))
     shape = decode(*first, request).shape
-    tests = None if tables.test_labels is None else len(tables.test_labels)
-    return Peek((shape[0], shape[1], shape[2]), tables.class_names, len(tables.train_labels), tests)
+    return Peek((shape[0], shape[1], shape[2]), tables.class_names, tables.train_labels, tables.test_labels)
 
 
 def _source(name: str, title: str, suffix: str) -> Source:

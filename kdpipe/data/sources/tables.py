@@ -74,7 +74,7 @@ def images_of(path: Path, request: Request, rows: int | None = None) -> list[tup
     with _readable(path):
         if rows is not None and path.suffix == ".parquet":
             batches = pq.ParquetFile(path).iter_batches(batch_size=rows, columns=[column])
-            entries = next((batch.column(0).to_pylist() for batch in batches), [])
+            entries: list[Any] = next((batch.column(0).to_pylist() for batch in batches), [])
         else:
             entries = _table(path, [column])[column].slice(0, rows).to_pylist()
     return [
