@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import timm
 from conftest import TINY
 from PIL import Image
+from safetensors.torch import save_file
 
 from kdpipe.config.preflight import run_preflight
 from kdpipe.config.study_file import read_study
@@ -87,6 +89,19 @@ def test_a_test_split_without_a_class_is_found_in_a_table(tmp_path):
         content = pa.table({"image": [buffer.getvalue()] * len(labels), "label": labels})
         pq.write_table(content, tmp_path / "data" / f"{name}.parquet")
     refused(study(tmp_path, "parquet"), tmp_path, ": data: class 'emu' has no image in the test split")
+
+
+def test_a_checkpoint_that_holds_nan_is_named_with_the_weight(tmp_path):
+    network = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
+    state = timm.create_model("resnet18", num_classes=10, in_chans=1, **network).state_dict()
+    state["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    with pytest.raises(KdpipeError, match=r"nan.safetensors holds NaN or infinity in layer1.0.conv1.weight"):
+        run_preflight(
+            read_study(path, [f"teacher.checkpoint={tmp_path}/nan.safetensors", "teacher.stem=default"]), tmp_path
+        )
 
 
 def test_columns_are_in_the_key_of_a_study_that_names_them_and_of_no_other(tmp_path):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from kdpipe.config.diagnostics import Where
@@ -90,12 +91,24 @@ def _shape(architecture: ArchSpec, seen: Peek) -> Profile:
         seed=0,
         weights=architecture.checkpoint is not None,  # a local file is read now, a hub asked when it is needed
     )
+    if broken := _not_finite(network):
+        raise NetworkError(
+            f"checkpoint: {architecture.checkpoint} holds NaN or infinity in {broken}; take other weights."
+        )
     if narrow := _dangerous_convolution(network):
         raise NetworkError(
             f"arguments: {narrow} is a strided 1x1 convolution of fewer than 8 channels, whose backward pass corrupts "
             "memory on some CPUs (seen with torch 2.14.1); use 8 channels or more."
         )
     return profile_of(network, seen.image_shape)
+
+
+def _not_finite(network: Network) -> str | None:
+    """Name of a weight that no answer could come out of."""
+    for name, weight in network.model.state_dict().items():
+        if not torch.isfinite(weight).all():
+            return str(name)
+    return None
 
 
 def _dangerous_convolution(network: Network) -> str | None:
