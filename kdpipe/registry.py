@@ -49,9 +49,14 @@ class Registry(Mapping[str, T], Generic[T]):
     >>> MEASURES.register(my_measure)   # doctest: +SKIP
     """
 
-    def __init__(self, kind: str, records: Iterable[T] = ()) -> None:
-        """``kind`` is what one record is called in a sentence, such as ``measure``."""
-        self.kind = kind
+    def __init__(self, kind: str, records: Iterable[T] = (), reserved: Iterable[str] = ()) -> None:
+        """An empty registry, or one with records.
+
+        Args:
+            kind: what one record is called in a sentence, such as ``measure``.
+            reserved: names that stand for something else where records' names are stored.
+        """
+        self.kind, self.reserved = kind, frozenset(reserved)
         self._records: dict[str, T] = {}
         self._plugins: dict[str, Plugin] = {}
         for record in records:
@@ -72,6 +77,8 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"{record.name!r} cannot be the name of a {self.kind}: take at most 64 lower-case letters, digits, "
                 "'_', '-' and '.', the first and the last a letter or digit."
             )
+        if record.name in self.reserved:
+            raise ValueError(f"{record.name!r} stands for something else in tables; give the {self.kind} another name.")
         if record.name in self._records:
             raise ValueError(f"There is a {self.kind} {record.name!r} already; give the new one another name.")
         if not isinstance(record.version, int) or record.version < 1:

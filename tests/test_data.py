@@ -34,7 +34,10 @@ CPU = torch.device("cpu")
 
 
 def request(path: Path | None = None, **more):
-    return SimpleNamespace(path=str(path) if path else None, **{"image_size": None, "channels": None, **more})
+    return SimpleNamespace(
+        path=str(path) if path else None,
+        **{**dict.fromkeys(("image_size", "channels", "image_column", "label_column")), **more},
+    )
 
 
 def load(name: str, path: Path | None = None, **more) -> RawData:

@@ -12,7 +12,7 @@ from synthetic import Recipe, write_toy_study
 from kdpipe.artifacts.schema import SCHEMA_VERSION, TABLES
 from kdpipe.artifacts.store import open_study, sealed
 from kdpipe.cli.migrate import migrate_named
-from kdpipe.errors import ArtifactError
+from kdpipe.errors import ArtifactError, StudyError
 from kdpipe.files import sha256_of
 from kdpipe.pipeline.migrate import migrate_study
 
@@ -127,3 +127,12 @@ def test_the_command_takes_a_name_or_a_folder(old, tmp_path):
     assert f"artifact schema {SCHEMA_VERSION}; none of" in migrate_named("toy", tmp_path)
     as_schema_4(old)
     assert "verdicts changed" in migrate_named(str(old), tmp_path / "elsewhere")
+
+
+def test_a_path_is_the_folder_that_it_names_and_a_study_of_today_is_left_alone(tmp_path):
+    for place in ("here", "there"):
+        write_toy_study(tmp_path / place, Recipe(samples=20, seeds=(0, 1), fractions=(0.1,)))
+    said = migrate_named(str(tmp_path / "there" / "toy"), tmp_path / "here")
+    assert said == f"{tmp_path / 'there' / 'toy'} has artifact schema {SCHEMA_VERSION} already."
+    with pytest.raises(StudyError, match=r"'toyy': no study of that name lies in .*did you mean 'toy'"):
+        migrate_named("toyy", tmp_path / "here")

@@ -373,3 +373,25 @@ def test_an_unknown_name_in_a_study_file_is_answered_with_the_closest_registered
     path.write_text(TINY + '\nnames = ["outside_layr"]\n')
     with registered(measure("layer")), pytest.raises(Exception, match="did you mean 'outside_layer'"):
         read_study(path)
+
+
+@pytest.mark.parametrize(
+    ("registry", "name"), [(FACTORS, "all"), (FACTORS, "class_name"), (MEASURES, "fixed"), (MEASURES, "kept")]
+)
+def test_a_name_that_stands_for_something_else_in_tables_is_refused(registry, name):
+    record = replace(next(iter(registry.values())), name=name)
+    with pytest.raises(ValueError, match=f"'{name}' stands for something else in tables"):
+        registry.register(record)
+
+
+def test_a_measure_counts_in_a_study_that_names_none_whenever_it_was_registered(tmp_path):
+    """The defaults of a study without a section of measures are made when it is read, not when kdpipe is imported."""
+    text = TINY[: TINY.index("[measures]")] if "[measures]" in TINY else TINY
+    (tmp_path / "study.toml").write_text(text)
+    late = replace(MEASURES["fisher"], name="late-measure")
+    assert "late-measure" not in read_study(tmp_path / "study.toml").spec.measures.names
+    MEASURES.register(late)
+    try:
+        assert "late-measure" in read_study(tmp_path / "study.toml").spec.measures.names
+    finally:
+        MEASURES.unregister("late-measure")

@@ -22,12 +22,17 @@ console = Console()
 
 
 def checked_study(
-    study: Path, overrides: Sequence[str], root: Path | None, plugins: Sequence[Path]
+    study: Path,
+    overrides: Sequence[str],
+    root: Path | None,
+    plugins: Sequence[Path],
+    *,
+    every_image: bool = False,
 ) -> tuple[StudySpec, Path, Preflight]:
     """The study as it would run, the folder of its data, and what a look at data and networks found."""
     file = read_study(study, overrides, plugins)
     place = data_root(root)
-    return file.spec, place, run_preflight(file, place)
+    return file.spec, place, run_preflight(file, place, every_image=every_image)
 
 
 def chosen_kinds(option: str, given: Sequence[str], or_all: bool = False) -> list[str]:

@@ -92,7 +92,7 @@ def main() -> None:
         _fail(str(error), 2)
     except KdpipeError as error:
         _fail(str(error), 1)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, pl.exceptions.ComputeError) as error:  # polars says so of files; its other errors are bugs
         _fail(f"a file cannot be read or written ({error}): free space or choose another folder.", 1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "kdpipe":

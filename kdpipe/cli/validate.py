@@ -19,7 +19,7 @@ from kdpipe.cli.inputs import checked_study, console
 @options.data_folder
 def validate(study: Path, overrides: Sequence[str], plugins: Sequence[Path], data_folder: Path | None) -> None:
     """Check a study against its data, timm and the registries. Writes nothing."""
-    spec, _, preflight = checked_study(study, overrides, data_folder, plugins)
+    spec, _, preflight = checked_study(study, overrides, data_folder, plugins, every_image=True)
     table = Table(title=f"{study}: valid")
     for column in ("network", "parameters", "MACs", "layers"):
         table.add_column(column, justify="left" if column in {"network", "layers"} else "right")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from kdpipe.config.diagnostics import Where
@@ -19,9 +20,10 @@ from kdpipe.config.sections import ArchSpec, StudentSpec, TrainingSpec
 from kdpipe.config.study import StudySpec
 from kdpipe.config.study_file import StudyFile
 from kdpipe.data.augmentation import AUGMENTATIONS
+from kdpipe.data.dataset import plan_splits
 from kdpipe.data.sources import SOURCES
-from kdpipe.data.sources.base import Peek, peek
-from kdpipe.errors import NetworkError, StudyError
+from kdpipe.data.sources.base import Peek, inspect, peek
+from kdpipe.errors import DataError, NetworkError, StudyError
 from kdpipe.methods import METHODS, Pair
 from kdpipe.models.build import build
 from kdpipe.models.network import Network
@@ -47,8 +49,11 @@ class Preflight:
         return [tap.layer for tap in self.shape(student).taps]
 
 
-def run_preflight(study: StudyFile, root: Path) -> Preflight:
+def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) -> Preflight:
     """Look at the data and build every architecture once.
+
+    Args:
+        every_image: decode all of them, which a run does anyhow, and not the first alone.
 
     Raises:
         StudyError: all that is impossible, one line each.
@@ -58,7 +63,7 @@ def run_preflight(study: StudyFile, root: Path) -> Preflight:
     source = SOURCES[spec.data.dataset]
     if source.needs_path and not spec.data.path:
         raise StudyError(f"{study.place('data', 'path')}: dataset {source.name!r} needs the folder that holds it.")
-    seen = peek(source, spec.data, root)
+    seen = (inspect if every_image else peek)(source, spec.data, root)
     problems = list(_data_problems(spec, seen))
     shapes: dict[str, Profile] = {}
     sections: list[tuple[Where, str, ArchSpec]] = [(("teacher",), "teacher", spec.teacher)]
@@ -86,12 +91,24 @@ def _shape(architecture: ArchSpec, seen: Peek) -> Profile:
         seed=0,
         weights=architecture.checkpoint is not None,  # a local file is read now, a hub asked when it is needed
     )
+    if broken := _not_finite(network):
+        raise NetworkError(
+            f"checkpoint: {architecture.checkpoint} holds NaN or infinity in {broken}; take other weights."
+        )
     if narrow := _dangerous_convolution(network):
         raise NetworkError(
             f"arguments: {narrow} is a strided 1x1 convolution of fewer than 8 channels, whose backward pass corrupts "
             "memory on some CPUs (seen with torch 2.14.1); use 8 channels or more."
         )
     return profile_of(network, seen.image_shape)
+
+
+def _not_finite(network: Network) -> str | None:
+    """Name of a weight that no answer could come out of."""
+    for name, weight in network.model.state_dict().items():
+        if not torch.isfinite(weight).all():
+            return str(name)
+    return None
 
 
 def _dangerous_convolution(network: Network) -> str | None:
@@ -109,6 +126,7 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
     rest = seen.train if seen.test is not None else seen.train - test
     train = rest - max(round(spec.data.validation_fraction * rest), 1)
     classes = len(seen.class_names)
+    yield from _split_problems(spec, seen)
     if spec.data.probe_size > test:
         yield (
             ("data", "probe_size"),
@@ -144,6 +162,15 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
         )
     if spec.maps.projectors and spec.data.probe_size < 50:
         yield ("data", "probe_size"), f"maps need at least 50 probe images, not {spec.data.probe_size}."
+
+
+def _split_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
+    """Classes too small for three splits."""
+    fractions = {"validation_fraction": spec.data.validation_fraction, "test_fraction": spec.data.test_fraction}
+    try:
+        plan_splits(seen.train_labels, seen.test_labels, seen.class_names, **fractions, split_seed=spec.data.split_seed)
+    except DataError as error:
+        yield ("data",), str(error)
 
 
 def _cache_problems(spec: StudySpec, train: int) -> Iterator[Problem]:

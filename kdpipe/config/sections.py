@@ -49,10 +49,13 @@ class Spec(BaseModel):
 class DataSpec(Spec):
     """What is learned and on which images it is looked at."""
 
+    later = frozenset({"image_column", "label_column"})
     dataset: str = "digits"
     path: str | None = Field(default=None, exclude=True, description="folder, relative to the data root")
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
     channels: Literal[1, 3] | None = None
+    image_column: str | None = Field(default=None, description="of a table with several columns of images")
+    label_column: str | None = Field(default=None, description="of a table whose label is not called label")
     augmentation: str | None = None
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.3

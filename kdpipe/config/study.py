@@ -43,7 +43,7 @@ class StudySpec(Spec):
     title: Annotated[str, Field(min_length=1)]
     description: str = ""
     plugins: list[str] = Field(default=[], exclude=True, description="plug-in files, relative to the study file")
-    data: DataSpec = DataSpec()
+    data: DataSpec = Field(default_factory=DataSpec)
     teacher: TeacherSpec
     students: Annotated[list[StudentSpec], Field(min_length=1)]
     methods: Annotated[list[MethodSpec], Field(min_length=1)]
@@ -53,17 +53,18 @@ class StudySpec(Spec):
         default=True,
         description="with one seed, train plain from other initial weights too: what chance alone would change",
     )
-    training: TrainingSpec = TrainingSpec()
+    training: TrainingSpec = Field(default_factory=TrainingSpec)
     checkpoints: list[Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
         default=[],
         description="shares of the steps after which plain students, and those of the headline's method, are looked at "
         "too: what is compared at the same accuracy",
     )
     views: list[Literal["gap", "projection"]] = Field(default=["gap", "projection"], min_length=1)
-    maps: MapsSpec = MapsSpec()
-    measures: MeasuresSpec = MeasuresSpec()
+    maps: MapsSpec = Field(default_factory=MapsSpec)
+    # Made when a study is read: a measure that was registered meanwhile counts.
+    measures: MeasuresSpec = Field(default_factory=MeasuresSpec)
     headline: HeadlineSpec | None = None
-    evidence: EvidenceSpec = EvidenceSpec()
+    evidence: EvidenceSpec = Field(default_factory=EvidenceSpec)
 
     @model_validator(mode="before")
     @classmethod

@@ -62,6 +62,47 @@ class Dataset:
         write_atomic(folder / "dataset.json", json.dumps(meta))
 
 
+@dataclass(frozen=True)
+class SplitPlan:
+    """Positions of each split among the source's training images; ``test`` is None where it has its own."""
+
+    train: Indices
+    validation: Indices
+    test: Indices | None
+
+
+def plan_splits(
+    labels: NDArray[np.int64],
+    test_labels: NDArray[np.int64] | None,
+    class_names: list[str],
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+) -> SplitPlan:
+    """Choose the splits from labels (N,) alone, and those (M,) of a test split of the source's own.
+
+    Such a split is kept; without one, ``test_fraction`` is set aside. Validation comes out of the training images. All
+    splits are stratified and disjoint.
+
+    Raises:
+        DataError: a class too small for three splits.
+    """
+    rest, test = np.arange(len(labels)), None
+    _no_empty_class(labels, class_names, "training")
+    if test_labels is None:
+        order = stratified_order(labels, derive_seed("test", split_seed))
+        cut = round(test_fraction * len(order))
+        rest, test = np.sort(order[cut:]), np.sort(order[:cut])
+    order = stratified_order(labels[rest], derive_seed("validation", split_seed))
+    cut = max(round(validation_fraction * len(order)), 1)
+    plan = SplitPlan(rest[np.sort(order[cut:])], rest[np.sort(order[:cut])], test)
+    _no_empty_class(labels[plan.train], class_names, "training")
+    _no_empty_class(labels[plan.validation], class_names, "validation")
+    _no_empty_class(labels[test] if test_labels is None else test_labels, class_names, "test")
+    return plan
+
+
 def split_dataset(
     raw: RawData,
     *,
@@ -69,25 +110,17 @@ def split_dataset(
     test_fraction: float,
     split_seed: int,
 ) -> Dataset:
-    """Split decoded data into train, validation and test.
-
-    A source's own test split is kept; without one, ``test_fraction`` is set aside. Validation comes
-    out of the training images. All splits are stratified and disjoint.
+    """Split decoded data into train, validation and test, as :func:`plan_splits` says.
 
     Raises:
         DataError: a class too small for three splits.
     """
-    train, test = raw.train, raw.test
-    _no_empty_class(train.labels, raw.class_names, "training")
-    if test is None:
-        order = stratified_order(train.labels, derive_seed("test", split_seed))
-        cut = round(test_fraction * len(order))
-        train, test = _take(train, order[cut:]), _take(train, order[:cut])
-    order = stratified_order(train.labels, derive_seed("validation", split_seed))
-    cut = max(round(validation_fraction * len(order)), 1)
-    train, validation = _take(train, order[cut:]), _take(train, order[:cut])
-    for split, name in ((train, "training"), (validation, "validation"), (test, "test")):
-        _no_empty_class(split.labels, raw.class_names, name)
+    fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    tests = None if raw.test is None else raw.test.labels
+    plan = plan_splits(raw.train.labels, tests, raw.class_names, **fractions, split_seed=split_seed)
+    train, validation = _take(raw.train, plan.train), _take(raw.train, plan.validation)
+    test = raw.test if plan.test is None else _take(raw.train, plan.test)
+    assert test is not None
     mean, std = _channel_statistics(train.images)
     return Dataset(train, validation, test, raw.class_names, mean, std, _content_hash(raw))
 
@@ -113,8 +146,7 @@ def reference_set(dataset: Dataset, size: int, seed: int) -> Indices:
 
 
 def _take(split: Split, indices: Indices) -> Split:
-    chosen = np.sort(indices)
-    return Split(split.images[chosen], split.labels[chosen])
+    return Split(split.images[indices], split.labels[indices])
 
 
 def _no_empty_class(labels: NDArray[np.int64], names: list[str], split: str) -> None:

@@ -4,6 +4,8 @@
 one for each known factor of images. ``register`` adds a record of your own to either.
 """
 
+from dataclasses import fields
+
 from kdpipe.measures.answers import Flips, churn, ece, flips, kappa, margins, mcnemar
 from kdpipe.measures.class_structure import (
     LayerPass,
@@ -79,7 +81,11 @@ from kdpipe.measures.spectrum import (
 )
 from kdpipe.registry import Registry
 
-MEASURES: Registry[Measure] = Registry("measure", collect(__name__, __path__))
+MEASURES: Registry[Measure] = Registry(
+    "measure",
+    collect(__name__, __path__),
+    reserved=[field.name for field in fields(Flips)],  # rows of answers.parquet that are no measures
+)
 
 __all__ = [
     "FACTORS",

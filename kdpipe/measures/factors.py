@@ -176,6 +176,14 @@ FACTORS = Registry(
             takes="logits",
         ),
     ),
+    reserved=(
+        "all",
+        "sample_id",
+        "label",
+        "class_name",
+        "display_rank",
+        "image",
+    ),  # columns of samples, and all together
 )
 
 

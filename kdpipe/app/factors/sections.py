@@ -8,6 +8,7 @@ import streamlit as st
 from kdpipe.app.shared import charts, curves, tables
 from kdpipe.app.shell import page, pick
 from kdpipe.artifacts.store import Study
+from kdpipe.vocabulary import ALL_FACTORS
 
 HALF = 380  # pixels of a legend in one of two columns
 PARTS = {"knn_whole": "the whole", "knn_explained": "the explained part", "knn_residual": "the rest"}
@@ -45,7 +46,7 @@ def show_rest(study: Study, rows: pl.DataFrame, scope: pl.DataFrame, colours: di
     part = pick.one(
         "kNN accuracy on", list(PARTS), "part", first="knn_residual", words=lambda name: PARTS[name], look="segments"
     )
-    found = tables.factor_curves(rows.filter(factor="all"), scope, study.layers, part)
+    found = tables.factor_curves(rows.filter(factor=ALL_FACTORS), scope, study.layers, part)
     if found["value"].drop_nulls().is_empty():
         st.info("This study has no kNN accuracy with all factors together.")
         return
@@ -56,7 +57,7 @@ def show_rest(study: Study, rows: pl.DataFrame, scope: pl.DataFrame, colours: di
         "part_chart",
         curves.takeaway(found, colours, f"kNN accuracy on {PARTS[part]}"),
     )
-    shares = rows.filter(factor="all")["share_of_layer"].drop_nulls().to_list()
+    shares = rows.filter(factor=ALL_FACTORS)["share_of_layer"].drop_nulls().to_list()
     told = f" The factors explain {min(shares):.0%} to {max(shares):.0%} of a layer's variance." if shares else ""
     st.caption(
         "Line: mean over seeds; band: lowest to highest seed. If the curves part on the rest as on the whole, what "

@@ -23,6 +23,11 @@ def no_tick(images: int) -> None:
     """For those who do not watch the decoding."""
 
 
+def shown(value: object) -> str:
+    """A path, a name or a reason on one line that any screen can print."""
+    return " ".join(str(value).encode("utf-8", "replace").decode().split())
+
+
 class Request(Protocol):
     """What a source needs to know of a study's data section."""
 
@@ -32,6 +37,10 @@ class Request(Protocol):
     def image_size(self) -> int | None: ...
     @property
     def channels(self) -> int | None: ...
+    @property
+    def image_column(self) -> str | None: ...
+    @property
+    def label_column(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -44,21 +53,50 @@ class Split:
 
 @dataclass(frozen=True)
 class RawData:
-    """A decoded dataset; ``test`` is None where the source has no split of its own."""
+    """A decoded dataset; ``test`` is None where the source has no split of its own.
+
+    Raises:
+        DataError: test images of another shape.
+    """
 
     train: Split
     test: Split | None
     class_names: list[str]
 
+    def __post_init__(self) -> None:
+        if self.test is None or self.test.images.shape[1:] == self.train.images.shape[1:]:
+            return
+        test, train = ("x".join(map(str, split.images.shape[1:])) for split in (self.test, self.train))
+        raise DataError(
+            f"test images are {test} (channels, height, width), and training images {train}; set data.channels or "
+            "data.image_size to bring all to one shape."
+        )
+
 
 @dataclass(frozen=True)
 class Peek:
-    """What a dataset looks like, read without decoding it all: enough to check a study against it."""
+    """What a dataset looks like, read without decoding it all: enough to check a study against it.
+
+    Attributes:
+        image_shape: (C, H, W).
+        train_labels: (N,) of all images that are no test images of the source's own.
+        test_labels: (M,); None where the source has no test split of its own.
+    """
 
     image_shape: tuple[int, int, int]
     class_names: list[str]
-    train: int
-    test: int | None
+    train_labels: NDArray[np.int64]
+    test_labels: NDArray[np.int64] | None
+
+    @property
+    def train(self) -> int:
+        """Number of images that are no test images of the source's own."""
+        return len(self.train_labels)
+
+    @property
+    def test(self) -> int | None:
+        """Number of test images of the source's own."""
+        return None if self.test_labels is None else len(self.test_labels)
 
 
 @dataclass(frozen=True)
@@ -96,18 +134,26 @@ def fingerprint(source: Source, request: Request, root: Path) -> str:
     files = source.files(request, root)
     base = Path(os.path.commonpath([str(path.parent) for path in files])) if files else root
     for path in files:
-        digest.update(f"{path.relative_to(base)}:{sha256_of(path)};".encode())
+        entry = f"{path.relative_to(base)}:{sha256_of(path)};"
+        digest.update(entry.encode("utf-8", "surrogateescape"))  # names of files need not be UTF-8
     return digest.hexdigest()
 
 
 def peek(source: Source, request: Request, root: Path) -> Peek:
-    """Shape, classes and sizes of a dataset, as quickly as the source allows."""
-    if source.peek is not None:
-        return source.peek(request, root)
+    """Shape, classes and labels of a dataset, as quickly as the source allows."""
+    return inspect(source, request, root) if source.peek is None else source.peek(request, root)
+
+
+def inspect(source: Source, request: Request, root: Path) -> Peek:
+    """As :func:`peek`, with every image decoded: what this does not refuse, a run can read.
+
+    Raises:
+        DataError: an image that cannot be read or fits no other.
+    """
     raw = source.load(request, root, no_tick)
     shape = raw.train.images.shape
-    test = None if raw.test is None else len(raw.test.labels)
-    return Peek((shape[1], shape[2], shape[3]), raw.class_names, len(raw.train.labels), test)
+    tests = None if raw.test is None else raw.test.labels
+    return Peek((shape[1], shape[2], shape[3]), raw.class_names, raw.train.labels, tests)
 
 
 def folder_of(request: Request, root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -10,34 +11,122 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from kdpipe.data.sources.base import Request, Split, Tick, no_tick
+from kdpipe.data.sources.base import Request, Split, Tick, no_tick, shown
 from kdpipe.errors import DataError
 
+IMAGE_SUFFIXES = frozenset({".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"})
+IMAGE_SUFFIXES |= {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+# A class that holds images of these kinds would be smaller than people think if they were left out without a word.
+UNREAD_SUFFIXES = frozenset({".arw", ".cr2", ".dcm", ".dng", ".exr", ".heic", ".heif", ".jp2", ".nef", ".psd", ".svg"})
+
 _MODES = {1: "L", 3: "RGB"}
+_SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
+_LFS = b"version https://git-lfs"
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode(data: bytes | Path, place: str, request: Request) -> NDArray[np.uint8]:
-    """One image as (C, H, W) uint8, in the channels and size that the request asks for, if any.
+    """One image as (C, H, W) uint8, as a viewer shows it, in the channels and size that the request asks for, if any.
+
+    Turned as EXIF says; transparent parts lie on white; 16-bit grey keeps its upper eight bits; an animation gives
+    its first frame.
 
     Raises:
-        DataError: no image can be read from ``data``; ``place`` says where it lies.
+        DataError: no image can be read from ``data``, or none whose black and white are known; ``place`` says where
+            it lies.
     """
+    image = _opened(data, place)
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as file:
-            file.load()
-            image: Image.Image = file
-            if request.channels is not None:
-                image = image.convert(_MODES[request.channels])
-            elif image.mode not in _MODES.values():
-                image = image.convert("RGB")
-            if request.image_size is not None:
-                image = resize(image, request.image_size)
-            pixels = np.asarray(image, dtype=np.uint8)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{place}: not a readable image ({error}); replace or remove it.") from None
+        image = _opaque(_eight_bits(_upright(image)))
+        if request.channels is not None:
+            image = image.convert(_MODES[request.channels])
+        elif image.mode not in _MODES.values():
+            image = image.convert("RGB")
+    except ValueError as error:
+        raise DataError(f"{place}: {error}; save it as 8-bit grey or RGB.") from None
+    if request.image_size is not None:
+        image = resize(image, request.image_size)
+    pixels = np.asarray(image, dtype=np.uint8)
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+
+
+def _opened(data: bytes | Path, place: str) -> Image.Image:
+    try:
+        content = data if isinstance(data, bytes) else data.read_bytes()
+        with Image.open(io.BytesIO(content)) as file:
+            file.load()
+            pages = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise of every kind on damaged bytes
+        reason = "no format that is known" if isinstance(error, UnidentifiedImageError) else shown(error)
+        if _is_pointer(data):
+            reason = "a Git LFS pointer, fetch the image itself with git lfs pull"
+        raise DataError(f"{place}: not a readable image ({reason}); replace or remove it.") from None
+    if pages > 1:
+        raise DataError(f"{place}: a TIFF of {pages} pages; save each page as a file of its own.")
+    return file
+
+
+def _is_pointer(data: bytes | Path) -> bool:
+    """Whether only Git LFS's note of where the file lies is there."""
+    if isinstance(data, bytes):
+        return data.startswith(_LFS)
+    with contextlib.suppress(OSError), data.open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
+    return False
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says; Pillow has turned a TIFF by itself and then says nothing."""
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF beside a whole picture: viewers show it as it lies
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits by its upper eight, as Pillow itself reads RGB of 16 bits.
+
+    Raises:
+        ValueError: numbers whose black and white nobody has said.
+    """
+    if image.mode == "F" or (image.mode == "I" and image.format not in {"PPM", "PNG"}):
+        kind = "floating-point numbers" if image.mode == "F" else "32-bit integers"
+        raise ValueError(f"its pixels are {kind}, and no file says which is black and which white")
+    if image.mode != "I" and image.mode not in _SIXTEEN_BITS:
+        return image
+    deep = np.asarray(image).astype(np.uint16)
+    flat = Image.fromarray((deep >> 8).astype(np.uint8))
+    if isinstance(clear := image.info.get("transparency"), int):
+        flat.putalpha(Image.fromarray(np.where(deep == clear, 0, 255).astype(np.uint8)))
+        return _on_white(flat).convert("L")
+    return flat
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """On white where it is transparent, whatever colours are hidden there."""
+    if image.mode in {"La", "RGBa"}:  # colours multiplied by alpha
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if not image.has_transparency_data:
+        return image
+    return _on_white(image).convert("L" if image.mode == "L" else "RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
 def resize(image: Image.Image, size: int) -> Image.Image:

@@ -1,125 +1,135 @@
-"""Hugging-Face-style Parquet: an image column (a struct with ``bytes``) and an integer label column."""
+"""Images in tables: Parquet as on the Hugging Face Hub, and Arrow as Hugging Face saves a dataset to disk."""
 
 from __future__ import annotations
 
-import json
+import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from kdpipe.data.sources.base import Peek, RawData, Request, Source, Split, Tick, folder_of
 from kdpipe.data.sources.images import checked, decode, stack
+from kdpipe.data.sources.labels import FileLabels, one_numbering
+from kdpipe.data.sources.layout import Role, by_role, files_below, role_within, test_candidates
+from kdpipe.data.sources.tables import images_of, labels_of
 from kdpipe.errors import DataError
 
 
-def _parquet_files(request: Request, root: Path) -> list[Path]:
-    place = folder_of(request, root)
-    if not (train := sorted(place.rglob("train*.parquet"))):
-        raise DataError(f"{place}: no train*.parquet there; Hugging Face names files train-00000-of-00001.parquet.")
-    return train + _parquet_test(place)
+@dataclass(frozen=True)
+class _Tables:
+    """The files of both splits, and one numbering of their classes."""
+
+    train: list[Path]
+    test: list[Path]
+    class_names: list[str]
+    train_labels: NDArray[np.int64]
+    test_labels: NDArray[np.int64] | None
 
 
-def _parquet_test(place: Path) -> list[Path]:
-    for pattern in ("test*.parquet", "validation*.parquet", "valid*.parquet"):
-        if found := sorted(place.rglob(pattern)):
-            return found
-    return []
+def _configuration(path: Path, place: Path) -> str:
+    """What a file's place says beside its split and the number of its shard: the name of a configuration."""
+    above = [part for part in path.relative_to(place).parent.parts if part != "data" and role_within(part) is None]
+    words = re.split(r"[^A-Za-z0-9]+", path.stem)
+    prefix = words[: next((i for i, word in enumerate(words) if role_within(word)), 0)]
+    return "/".join([*above, *prefix])
 
 
-def _load_parquet(request: Request, root: Path, tick: Tick) -> RawData:
-    place = folder_of(request, root)
-    files = _parquet_files(request, root)
-    test_files = _parquet_test(place)
-    names = _parquet_names(files)
-
-    def split(paths: list[Path]) -> Split:
-        items: list[tuple[bytes | Path, str]] = []
-        labels: list[int] = []
-        for path in paths:
-            rows, numbers = _parquet_rows(path)
-            items += [(data, f"{path}, row {row}") for row, data in enumerate(rows)]
-            labels += numbers
-        if not items:
-            raise DataError(f"{paths[0]}: it holds no images.")
-        return checked(stack(items, request, tick), np.array(labels), len(names), str(paths[0]))
-
-    train = split([path for path in files if path not in test_files])
-    return RawData(train, split(test_files) if test_files else None, names)
+def _role(path: Path, place: Path) -> Role | None:
+    """By the file's name, else by the folders above it, the nearest first."""
+    names = [path.stem, *reversed(path.relative_to(place).parent.parts)]
+    return next((role for name in names if (role := role_within(name))), None)
 
 
-def _peek_parquet(request: Request, root: Path) -> Peek:
-    files = _parquet_files(request, root)
-    tests = _parquet_test(folder_of(request, root))
-    # All files are looked at, so that all are known to be readable.
-    columns = {path: _parquet_columns(path) for path in files}
-    counts = {path: pq.read_metadata(path).num_rows for path in files}
-    try:
-        row = next(pq.ParquetFile(files[0]).iter_batches(batch_size=1, columns=[columns[files[0]][0]]), None)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{files[0]}: damaged Parquet file ({error}); fetch it again.") from None
-    entry = row.column(0)[0].as_py() if row is not None and row.num_rows else None
-    if not entry or entry["bytes"] is None:
-        raise DataError(f"{files[0]}: its first row has no image.")
-    first = decode(entry["bytes"], f"{files[0]}, row 0", request)
-    shape = (first.shape[0], first.shape[1], first.shape[2])
-    train = sum(rows for path, rows in counts.items() if path not in tests)
-    return Peek(shape, _parquet_names(files), train, sum(counts[path] for path in tests) if tests else None)
+def _files_by_role(suffix: str, place: Path) -> dict[Role, list[Path]]:
+    """All files of the splits; files that name no split at all are training images.
 
-
-def _parquet_columns(path: Path) -> tuple[str, str, dict[bytes, bytes]]:
-    """Names of the image and label column, and the schema's metadata."""
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); fetch it again.") from None
-    images = [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
-    labels = [f.name for f in schema if pa.types.is_integer(f.type)]
-    preferred = [name for name in ("label", "labels", "fine_label") if name in labels]
-    preferred = preferred or (labels if len(labels) == 1 else [])
-    if not images or not preferred:
+    Raises:
+        DataError: none to train on, or files of several configurations.
+    """
+    found = [path for path in files_below(place) if path.suffix == suffix and not path.name.startswith("cache-")]
+    roles = by_role((_role(path, place), path) for path in found) or ({"train": found} if found else {})
+    if "train" not in roles:
         raise DataError(
-            f"{path}: needs an image column (a struct with 'bytes') and an integer column called label; "
-            f"it has {', '.join(schema.names)}."
+            f"{place}: no train*{suffix} there; Hugging Face names files train-00000-of-00001{suffix}, "
+            "or puts them into a folder train."
         )
-    return images[0], preferred[0], schema.metadata or {}
+    configurations = sorted({_configuration(path, place) for paths in roles.values() for path in paths})
+    if len(configurations) > 1:
+        names = " and ".join(name or "one without a name" for name in configurations[:2])
+        raise DataError(f"{place}: files of several configurations ({names}); set data.path to the folder of one.")
+    return roles
 
 
-def _parquet_rows(path: Path) -> tuple[list[bytes], list[int]]:
-    image, label, _ = _parquet_columns(path)
-    try:
-        table = pq.read_table(path, columns=[image, label])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: damaged Parquet file ({error}); fetch it again.") from None
-    rows = [entry["bytes"] if entry else None for entry in table[image].to_pylist()]
-    labels = table[label].to_pylist()
-    for row, (data, number) in enumerate(zip(rows, labels, strict=True)):
-        if data is None or number is None:
-            raise DataError(f"{path}, row {row}: the {'image' if data is None else 'label'} is empty; remove the row.")
-    return [bytes(data) for data in rows if data is not None], labels
+def _tables(suffix: str, request: Request, root: Path) -> _Tables:
+    """Find the splits; a test split without labels is passed over for one for validation.
+
+    Raises:
+        DataError: as :func:`_files_by_role`, :func:`labels_of` and :func:`one_numbering`.
+    """
+    place = folder_of(request, root)
+    roles = _files_by_role(suffix, place)
+    train = [_labelled(path, request) for path in roles["train"]]
+    test: list[FileLabels] = []
+    for _, paths in test_candidates(roles):
+        test = [labels_of(path, request) for path in paths]
+        if not all(file.withheld for file in test):
+            break
+        test = []
+    if not any(file.values for file in train):
+        raise DataError(f"{train[0].path}: it holds no images.")
+    names, train_labels, test_labels = one_numbering(train, test)
+    return _Tables([file.path for file in train], [file.path for file in test], names, train_labels, test_labels)
 
 
-def _parquet_names(files: list[Path]) -> list[str]:
-    """Class names from the schema's metadata, or the labels themselves as names."""
-    _, label, metadata = _parquet_columns(files[0])
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        return [str(name) for name in features[label]["names"]]
-    except (KeyError, TypeError, ValueError):
-        highest = max(max(_parquet_rows(path)[1], default=0) for path in files)
-        return [str(number) for number in range(highest + 1)]
+def _labelled(path: Path, request: Request) -> FileLabels:
+    labels = labels_of(path, request)
+    if labels.column is None:
+        raise DataError(
+            f"{path}: needs a label: an integer or text column called label, or the one that data.label_column names."
+        )
+    return labels
 
 
-SOURCES = (
-    Source(
-        "parquet",
-        "Hugging-Face-style Parquet",
-        _parquet_files,
-        _load_parquet,
+def _table_files(suffix: str, request: Request, root: Path) -> list[Path]:
+    tables = _tables(suffix, request, root)
+    return [*tables.train, *tables.test]
+
+
+def _load_tables(suffix: str, request: Request, root: Path, tick: Tick) -> RawData:
+    tables = _tables(suffix, request, root)
+
+    def split(paths: list[Path], labels: NDArray[np.int64]) -> Split:
+        items: list[tuple[bytes | Path, str]] = [item for path in paths for item in images_of(path, request)]
+        return checked(stack(items, request, tick), labels, len(tables.class_names), str(paths[0]))
+
+    test = None if tables.test_labels is None else split(tables.test, tables.test_labels)
+    return RawData(split(tables.train, tables.train_labels), test, tables.class_names)
+
+
+def _peek_tables(suffix: str, request: Request, root: Path) -> Peek:
+    tables = _tables(suffix, request, root)
+    first = next(images[0] for path in tables.train if (images := images_of(path, request, rows=1)))
+    shape = decode(*first, request).shape
+    return Peek((shape[0], shape[1], shape[2]), tables.class_names, tables.train_labels, tables.test_labels)
+
+
+def _source(name: str, title: str, suffix: str) -> Source:
+    return Source(
+        name,
+        title,
+        partial(_table_files, suffix),
+        partial(_load_tables, suffix),
         "flip-shift4",
         "that of the images",
         needs_path=True,
-        peek=_peek_parquet,
-    ),
+        peek=partial(_peek_tables, suffix),
+    )
+
+
+SOURCES = (
+    _source("parquet", "Hugging-Face-style Parquet", ".parquet"),
+    _source("arrow", "Arrow files of a dataset that Hugging Face saved to disk", ".arrow"),
 )

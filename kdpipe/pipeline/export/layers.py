@@ -11,11 +11,12 @@ from kdpipe.engine.cache import Cache
 from kdpipe.pipeline.analysis_plan import Analysis
 from kdpipe.pipeline.export.collect import collected, done
 from kdpipe.pipeline.stages.embeddings import LAYERS
-from kdpipe.pipeline.stages.factors import ALL, EXPLAINED, TOGETHER
+from kdpipe.pipeline.stages.factors import EXPLAINED, TOGETHER
 from kdpipe.pipeline.stages.layer_measures import CLASSES_FILE, VALUES_FILE
 from kdpipe.pipeline.stages.neighbours import NEIGHBOURS, PUBLISHED_NEIGHBOURS
 from kdpipe.pipeline.stages.similarity import SIMILARITY
 from kdpipe.pipeline.training_plan import Planned
+from kdpipe.vocabulary import ALL_FACTORS
 
 
 def layers_table(analysis: Analysis, cache: Cache) -> pl.DataFrame:
@@ -67,7 +68,7 @@ def factors_table(analysis: Analysis, layers: pl.DataFrame, cache: Cache) -> pl.
     of_all = collected(TOGETHER, analysis.residuals, cache)
     if not of_one.width or not of_all.width:
         return pl.DataFrame()
-    whole = of_all.filter(factor=ALL).rename({"explained_of_all": "explained", "chance_of_all": "chance"})
+    whole = of_all.filter(factor=ALL_FACTORS).rename({"explained_of_all": "explained", "chance_of_all": "chance"})
     left = of_all.select(*keys, "residual")
     frame = pl.concat([of_one.join(left, on=keys, how="left", maintain_order="left"), whole], how="diagonal")
     return _by_layer(frame, layers)

@@ -17,9 +17,9 @@ from kdpipe.pipeline.stages.embeddings import LAYERS, Labels, read_vectors
 from kdpipe.pipeline.stages.outputs import by_input
 from kdpipe.representation.embed import Floats
 from kdpipe.seeds import derive_seed
+from kdpipe.vocabulary import ALL_FACTORS
 
 FACTOR, EXPLAINED, TOGETHER = "values.npy", "explained.parquet", "together.parquet"
-ALL = "all"
 _PLACE = {"layer": pl.String, "view": pl.String, "factor": pl.String}
 _EXPLAINED = {**_PLACE, "explained": pl.Float32, "chance": pl.Float32}
 _OF_ALL = ("share_of_layer", "knn_explained", "knn_residual", "knn_whole")
@@ -115,7 +115,7 @@ def _take_out(vectors: Floats, labels: Labels, factors: Mapping[str, NDArray[Any
     """A row a factor, and one for all of them."""
     together = np.hstack(list(factors.values()))
     explained, residual = split(vectors, together)
-    left = explained_shares(residual, {**factors, ALL: together})
+    left = explained_shares(residual, {**factors, ALL_FACTORS: together})
     shares = explained_shares(vectors, {"here": together, "moved": together[_shuffle(len(labels))]})
     centred = vectors - vectors.mean(axis=0)
     scatter = float(np.square(centred, dtype=np.float64).sum())
@@ -128,4 +128,4 @@ def _take_out(vectors: Floats, labels: Labels, factors: Mapping[str, NDArray[Any
         "knn_whole": knn_accuracy(vectors, labels, k),
     }
     for name in left:
-        yield {"factor": name, "residual": left[name], **(whole if name == ALL else {})}
+        yield {"factor": name, "residual": left[name], **(whole if name == ALL_FACTORS else {})}
