@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,7 +93,7 @@ def test_a_test_split_without_a_class_is_found_in_a_table(tmp_path):
 
 
 def test_a_checkpoint_that_holds_nan_is_named_with_the_weight(tmp_path):
-    network = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
+    network: dict[str, Any] = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
     state = timm.create_model("resnet18", num_classes=10, in_chans=1, **network).state_dict()
     state["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
     save_file(state, tmp_path / "nan.safetensors")
