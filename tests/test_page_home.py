@@ -195,4 +195,4 @@ def test_three_ways_lead_to_their_pages(visitor: Visitor) -> None:
     [(0.0125, "+0.013"), (-0.0125, "-0.013"), (-1e38, "-1e+38"), (float("inf"), "+inf"), (1e15, "+1e+15")],
 )
 def test_any_number_of_a_table_can_be_shown(value: float, shown: str) -> None:
-    assert home._rounded(value, (1, "", "0.001")) == shown
+    assert home.rounded(value, (1, "", "0.001")) == shown

@@ -215,7 +215,11 @@ class Resume:
             return {}
 
     def save(self, learner: str, state: dict[str, Any]) -> None:
-        """Keep a :meth:`Learner.checkpoint`, in the place of the last one."""
+        """Keep a :meth:`Learner.checkpoint`, in the place of the last one.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
         with new_file(self._path(learner)) as temporary:  # another run on the same cache may train the same learner
             try:
                 torch.save(state, temporary)

@@ -47,9 +47,9 @@ def effect_in_words(verdict: Mapping[str, Any], controls: pl.DataFrame, caveats:
     said = []
     if verdict["estimate"] is not None:
         unit = _UNITS.get(verdict["claim"], _SILHOUETTE)
-        number = f"{_rounded(verdict['estimate'], unit)} {unit[1]}"
+        number = f"{rounded(verdict['estimate'], unit)} {unit[1]}"
         if verdict["low"] is not None:
-            number += f" ({_rounded(verdict['low'], unit)} to {_rounded(verdict['high'], unit)})"
+            number += f" ({rounded(verdict['low'], unit)} to {rounded(verdict['high'], unit)})"
         said.append(f"{number}, {verdict['seeds']} paired seeds.")
     if held := verdicts.remains_in_words(controls, "other explanations"):
         said.append(f"{held}.")
@@ -73,7 +73,7 @@ def caveats(study: Study, verdict: Mapping[str, Any]) -> list[str]:
     leading = next(iter(ENDPOINTS))
     left = verdicts.controls_of(study, verdict).filter(measure=leading).drop_nulls("estimate").sort("estimate")
     if left.height:
-        said.append(f"Least is left with {left['control'][0]}: {_rounded(left['estimate'][0], _SILHOUETTE)}.")
+        said.append(f"Least is left with {left['control'][0]}: {rounded(left['estimate'][0], _SILHOUETTE)}.")
     epsilon = verdicts.epsilon_of(study, leading)
     if epsilon and verdict["low"] is not None and -epsilon < verdict["low"] <= verdict["high"] < epsilon:
         said.append(f"All of it lies within ±{epsilon:g}, the study's margin.")
@@ -83,7 +83,7 @@ def caveats(study: Study, verdict: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _rounded(value: float, unit: tuple[int, str, str]) -> str:
+def rounded(value: float, unit: tuple[int, str, str]) -> str:
     """A stored 32-bit number in its unit; halves are rounded up, as the verdict's own sentence shows them."""
     scale, _, step = unit
     if not abs(value) < 1e15:  # no area, but a damaged table may say so, and quantize refuses more digits than it keeps
