@@ -89,6 +89,8 @@ def run(
     open_log(log)
     store = Cache(cache)
     store.sweep()
+    recover_folder(artifacts / spec.name)
+    recover_folder(weights / spec.name)
     started = time.perf_counter()
     result = run_study(spec, preflight, store, context, seeds=chosen, only=kinds, force=forced)
     whole = plan_training(spec, preflight, root).students
@@ -118,8 +120,6 @@ def _finish(
             "above; no artifacts were written, and those of an earlier run are as they were."
         )
     artifacts, weights = folders.artifacts / spec.name, folders.weights / spec.name
-    recover_folder(artifacts)
-    recover_folder(weights)
     frames = publish(spec, preflight, result, store, artifacts, dict(context.hardware))
     lacking = export_weights(result.training, store, weights)
     _show_results(frames)
