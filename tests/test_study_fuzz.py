@@ -101,7 +101,7 @@ def test_a_mutated_study_is_valid_or_explained(part: int, tmp_path: Path, one_th
         path.write_text(content, encoding="utf-8")
         more, started = overrides(draw), time.monotonic()
         try:
-            checked_study(path, more, None)
+            checked_study(path, more, None, ())
         except KdpipeError as error:
             explained += 1
             lines = str(error).splitlines()
