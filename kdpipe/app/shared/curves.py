@@ -36,7 +36,7 @@ NO_PARTNER = "No network here has a plain student of its own seed, so there is n
 def shown(
     found: pl.DataFrame, start: pl.DataFrame, scope: pl.DataFrame, difference: bool
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]:
-    """What a chart of curves draws: rows, networks nobody trained, and what another start moves.
+    """What a chart of curves draws: rows, networks nobody trained, and what other initial weights move.
 
     As differences to plain there are no untrained networks, as they have no plain one; as values no null.
     """

@@ -87,7 +87,7 @@ def details(study: Study, verdict: Mapping[str, Any]) -> None:
         missing = verdict["controls_not_asked"]
         said.append(f"{held}." + (f" {missing} more could not be asked." if missing else ""))
     if verdict["null_ratio"] is not None:
-        said.append(f"{verdict['null_ratio']:.1f} times what another start alone moves.")
+        said.append(f"{verdict['null_ratio']:.1f} times what other initial weights alone change.")
     if said:
         st.caption(" ".join(said))
 
