@@ -62,7 +62,9 @@ TABLES = (
             **_KIND,
             "measure": Column(TEXT, "what is ranked by: test_accuracy, silhouette or knn_accuracy"),
             "quantity": Column(TEXT, "level of the accuracy, or early_abc over plain (plain's own is 0)"),
-            "with_controls": Column(BOOL, "whether controls were ranked too; plain again from another start always is"),
+            "with_controls": Column(
+                BOOL, "whether controls were ranked too; plain from other initial weights always is"
+            ),
             "rank": Column(
                 REAL,
                 "mean over seeds, 1 is the highest value; empty where it lacks seeds that others have",
