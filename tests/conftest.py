@@ -11,6 +11,7 @@ import io
 import random
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -102,6 +103,12 @@ def same_numbers():
     torch.manual_seed(0)
     np.random.seed(0)  # the stream of libraries that take no other
     random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_way_out(monkeypatch):
+    """A proxy that one test sets stays with it: urllib keeps the first opener that it builds for the whole process."""
+    monkeypatch.setattr(urllib.request, "_opener", None)
 
 
 class CommandLine:

@@ -6,12 +6,9 @@ import importlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import tomllib
-import urllib.request
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -19,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 from synthetic import Recipe, write_toy_study
+from visits import free_port, healthy
 
 import kdpipe
 from kdpipe import source
@@ -128,14 +126,11 @@ def test_an_installed_package_keeps_its_files_in_the_current_folder(built: Simpl
 
 def test_the_installed_app_serves_its_own_pages(built: SimpleNamespace, tmp_path: Path) -> None:
     write_toy_study(tmp_path / "studies", Recipe(samples=40, seeds=(0, 1), fractions=(0.1,)))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = ["app", "--artifacts", "studies", "--port", str(port), "--no-browser"]
     process = installed_kdpipe(built, tmp_path, *words)
     try:
-        address = f"http://localhost:{port}/_stcore/health"
-        assert _read(address, process) == "ok"
+        assert healthy(process, f"http://localhost:{port}") == "ok"
     finally:
         process.terminate()
         process.communicate(timeout=30)
@@ -151,18 +146,6 @@ def test_the_installed_app_serves_its_own_pages(built: SimpleNamespace, tmp_path
             cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0 and done.stdout.strip(), done.stderr[-2000:]
-
-
-def _read(address: str, process: subprocess.Popen[str]) -> str:
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(address, timeout=5) as reply:
-                return str(reply.read().decode())
-        except OSError:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.25)
-    process.terminate()
-    raise AssertionError(f"the server does not answer: {process.communicate(timeout=30)}")
 
 
 # ------------------------------------------------------------------------------- commits

@@ -83,7 +83,7 @@ DOTS = (
 SERVERS: dict[str, int] = {}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -92,7 +92,7 @@ def _free_port() -> int:
 @contextmanager
 def served(artifacts: Path, script: Path = ROOT / "Home.py") -> Iterator[tuple[str, int]]:
     """A Streamlit server of its own over ``artifacts``: its address and process id."""
-    port = _free_port()
+    port = free_port()
     python = os.environ.get("KDPIPE_APP_PYTHON", sys.executable)
     command = [python, "-m", "streamlit", "run", str(script), "--server.headless=true"]
     command += ["--server.fileWatcherType=none", f"--server.port={port}", "--server.address=127.0.0.1"]
@@ -109,20 +109,28 @@ def served(artifacts: Path, script: Path = ROOT / "Home.py") -> Iterator[tuple[s
             server.wait(timeout=20)
 
 
-def _wait(server: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
+def healthy(server: subprocess.Popen[Any], url: str) -> str:
+    """What the server's health check answers, once it does; RuntimeError with the last failure after a minute."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # to this machine no proxy leads
     last: OSError | None = None
     for _ in range(240):
         try:
-            direct.open(f"{url}/_stcore/health", timeout=1)
-            return
+            with direct.open(f"{url}/_stcore/health", timeout=1) as reply:
+                return str(reply.read().decode())
         except OSError as error:
             last = error
             if server.poll() is not None:
                 break
             time.sleep(0.25)
-    log.seek(0)
-    raise RuntimeError(f"the server did not start within a minute ({last!r}):\n{log.read()}")
+    raise RuntimeError(f"the server did not start within a minute ({last!r})")
+
+
+def _wait(server: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
+    try:
+        healthy(server, url)
+    except RuntimeError as error:
+        log.seek(0)
+        raise RuntimeError(f"{error}:\n{log.read()}") from None
 
 
 def resident_megabytes(pid: int) -> float | None:
