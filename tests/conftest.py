@@ -106,9 +106,10 @@ def same_numbers():
 
 
 @pytest.fixture(autouse=True)
-def same_way_out(monkeypatch):
+def same_way_out():
     """A proxy that one test sets stays with it: urllib keeps the first opener that it builds for the whole process."""
-    monkeypatch.setattr(urllib.request, "_opener", None)
+    yield
+    urllib.request.install_opener(None)  # the next call builds one from the proxies of its own time
 
 
 class CommandLine:
