@@ -18,6 +18,8 @@ from kdpipe.pipeline.stages.outputs import HISTORY, HISTORY_SCHEMA, LAST, RESULT
 from kdpipe.training.evaluation import accuracy
 from kdpipe.vocabulary import TEACHER
 
+NEAR_CHANCE = 1.5  # times what guessing gives
+
 
 @stage("network", takes=("data",), title="reading finished networks")
 def make_finished(task: Task, context: Context) -> None:
@@ -39,6 +41,12 @@ def make_finished(task: Task, context: Context) -> None:
         "val_accuracy": accuracy(network, dataset.validation),
         "test_accuracy": accuracy(network, dataset.test),
     }
+    if result["test_accuracy"] < NEAR_CHANCE / classes:
+        context.reporter.warn(
+            f"{task.stage.name} answers {result['test_accuracy']:.1%} of the test images rightly, which is near chance "
+            f"({1 / classes:.1%}): are classes in the order of its training ({', '.join(dataset.class_names[:3])}, …), and "
+            "images normalised as there (mean, std)?"
+        )
     write_network(task.folder / LAST, network, spec, shape, classes)
     pl.DataFrame(schema=HISTORY_SCHEMA).write_parquet(task.folder / HISTORY)
     write_atomic(task.folder / "speed.json", "{}")
