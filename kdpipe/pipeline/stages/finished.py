@@ -31,6 +31,7 @@ def make_finished(task: Task, context: Context) -> None:
     network = build(spec, image_shape=shape, classes=classes, mean=dataset.mean, std=dataset.std, seed=0)
     network.to(torch.device(context.device))
     profile = profile_of(network, shape)
+    right = accuracy(network, dataset.test)
     result = {
         "status": "trained",
         "diverged_step": None,
@@ -39,13 +40,13 @@ def make_finished(task: Task, context: Context) -> None:
         "labelled_images": round(spec.label_fraction * len(dataset.train.labels)),
         "taps": [tap.__dict__ for tap in profile.taps],
         "val_accuracy": accuracy(network, dataset.validation),
-        "test_accuracy": accuracy(network, dataset.test),
+        "test_accuracy": right,
     }
-    if result["test_accuracy"] < NEAR_CHANCE / classes:
+    if right < NEAR_CHANCE / classes:
+        order = ", ".join(dataset.class_names[:3])
         context.reporter.warn(
-            f"{task.stage.name} answers {result['test_accuracy']:.1%} of the test images rightly, which is near chance "
-            f"({1 / classes:.1%}): are classes in the order of its training ({', '.join(dataset.class_names[:3])}, …), and "
-            "images normalised as there (mean, std)?"
+            f"{task.stage.name} answers {right:.1%} of the test images rightly, which is near chance ({1 / classes:.1%}): "
+            f"are classes in the order of its training ({order}, …), and images normalised as there (mean, std)?"
         )
     write_network(task.folder / LAST, network, spec, shape, classes)
     pl.DataFrame(schema=HISTORY_SCHEMA).write_parquet(task.folder / HISTORY)
