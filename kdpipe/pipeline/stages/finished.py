@@ -45,7 +45,7 @@ def make_finished(task: Task, context: Context) -> None:
     if right < NEAR_CHANCE / classes:
         order = ", ".join(dataset.class_names[:3])
         context.reporter.warn(
-            f"{task.stage.name} answers {right:.1%} of the test images rightly, which is near chance ({1 / classes:.1%}): "
+            f"{task.stage.name} answers {right:.1%} of the test images rightly, near the {1 / classes:.1%} of chance: "
             f"are classes in the order of its training ({order}, …), and images normalised as there (mean, std)?"
         )
     write_network(task.folder / LAST, network, spec, shape, classes)
