@@ -65,7 +65,7 @@ def read_study(path: Path, overrides: Iterable[str] = (), plugins: Iterable[Path
         _apply(raw, override)
         _spell_out_methods(raw)
     load_plugins([*_named_plugins(raw, path.parent), *plugins])
-    if problems := _complete_architectures(raw):
+    if problems := _complete_architectures(raw, path.parent):
         raise StudyError("\n".join(f"{place_of(path, text, chosen, where)}: {said}" for where, said in problems))
     try:
         return StudyFile(path, text, chosen, StudySpec.model_validate(raw))
@@ -87,13 +87,13 @@ def _spell_out_methods(raw: dict[str, Any]) -> None:
         raw["methods"] = [{"method": entry} if isinstance(entry, str) else entry for entry in raw["methods"]]
 
 
-def _complete_architectures(raw: dict[str, Any]) -> list[tuple[Where, str]]:
+def _complete_architectures(raw: dict[str, Any], folder: Path) -> list[tuple[Where, str]]:
     """A checkpoint that kdpipe wrote is short for its whole architecture; what contradicts it is returned."""
     students = raw.get("students")
     places: list[tuple[Where, Any]] = [(("teacher",), raw.get("teacher"))]
     places += [(("students", i), student) for i, student in enumerate(students if isinstance(students, list) else ())]
     sections = [(where, section) for where, section in places if isinstance(section, dict)]
-    return [((*where, field), said) for where, section in sections for field, said in complete(section)]
+    return [((*where, field), said) for where, section in sections for field, said in complete(section, folder)]
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdpipe.errors import NetworkError
-from kdpipe.models.build import reason
 from kdpipe.models.network import Network, Outputs
+from kdpipe.models.timm_models import reason
 from kdpipe.relative_depth import nearest_place
 
 
@@ -27,7 +27,7 @@ class Tap:
     """A layer that is looked at.
 
     Attributes:
-        layer: timm's module name.
+        layer: its module's name.
         order: position among the taps, from 0.
         relative_depth: order / (taps - 1), in [0, 1].
         mac_share: share of the network's MACs spent up to and including it; None where unknown.
@@ -76,7 +76,7 @@ def profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
     try:
         return _profile_of(network, image_shape)
     except Exception as error:  # timm's models fail in any way where they are not arranged as usual
-        raise NetworkError(f"arch: this model's layers cannot be looked at: {reason(error)}.") from None
+        raise NetworkError(f"{network.origin}: this model's layers cannot be looked at: {reason(error)}.") from None
 
 
 def _profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
@@ -120,7 +120,7 @@ def _reaches_logits(network: Network, outputs: Outputs) -> bool:
         return True
     with torch.enable_grad():
         final = outputs.final.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(network.classify(final)[0].square().sum(), final)
+        (gradient,) = torch.autograd.grad(network.classify(final, outputs.shown)[0].square().sum(), final)
     positions = network.as_map(gradient, outputs.maps[-1]).abs().sum(1)
     return bool((positions > 0).all())
 

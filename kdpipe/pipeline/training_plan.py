@@ -17,9 +17,10 @@ from kdpipe.config.study import StudySpec
 from kdpipe.data.sources import SOURCES
 from kdpipe.data.sources.base import fingerprint
 from kdpipe.engine.stage import Stage
-from kdpipe.errors import NetworkError, StudyError
-from kdpipe.files import canonical_json, sha256_of
+from kdpipe.errors import StudyError
+from kdpipe.files import canonical_json
 from kdpipe.methods import METHODS
+from kdpipe.models.origins import PLACES, contents, places
 from kdpipe.pipeline.stages.data import make_data, make_probe
 from kdpipe.pipeline.stages.embeddings import make_pixels
 from kdpipe.pipeline.stages.networks import make_students, make_teacher
@@ -142,14 +143,18 @@ def _probe_stage(spec: StudySpec, data: Stage) -> Stage:
 
 
 def _architecture(spec: ArchSpec, extra: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Key parameters and runtime of a network: a checkpoint counts by content, not by path."""
-    described = spec.keyed({"checkpoint", *extra})
-    if spec.checkpoint is None:
-        return {"network": described}, {}
-    path = Path(spec.checkpoint).expanduser()
-    if not path.is_file():
-        raise NetworkError(f"checkpoint: there is no file {path}.")
-    return {"network": described, "checkpoint": sha256_of(path)}, {"checkpoint": str(path)}
+    """Key parameters and runtime of a network: files that it comes from count by content, not by path."""
+    return {"network": spec.keyed({*PLACES, *extra}), **contents(spec)}, places(spec)
+
+
+def _new_weights(section: TeacherSpec) -> dict[str, Any]:
+    """What changes in a section whose network is to start from new weights."""
+    if section.folder is not None or (section.factory or "").startswith("module:"):
+        raise StudyError(
+            "teacher: a control needs this network with new weights, and it comes with its own; leave such controls "
+            "out, or name a factory."
+        )
+    return {"checkpoint": None, "pretrained": False}
 
 
 class _TrainingPlanner:
@@ -174,7 +179,8 @@ class _TrainingPlanner:
                 runtime={**runtime, "stand_in": role != TEACHER},
                 cost=recipe.steps * recipe.batch_size,
             )
-            blank = recipe.steps == 0 and section.checkpoint is None and not section.pretrained
+            brought = section.pretrained or any(getattr(section, field) is not None for field in PLACES)
+            blank = recipe.steps == 0 and (role != TEACHER or not brought)
             fraction = 0.0 if blank else section.label_fraction
             self.teachers[name] = Planned(
                 network_id=name,
@@ -201,15 +207,14 @@ class _TrainingPlanner:
     def _untrained(self) -> Planned:
         section = self.spec.teacher
         recipe = section.training.model_copy(update={"steps": 0})
-        blank = {"training": recipe, "checkpoint": None, "pretrained": False}
+        blank = {"training": recipe, **_new_weights(section)}
         return self._teacher("teacher-untrained", section.model_copy(update=blank), CONTROL_TEACHER)
 
     def _own_budget(self, method: MethodSpec, fraction: float, seed: int) -> Planned:
         """Everything the student has and no more: its labelled images (chosen by its seed) and its training."""
         recipe = method.recipe(self.spec.training).model_copy(update={"teacher_cache": False})
         budget = {"label_fraction": fraction, "seed": seed, "training": recipe}
-        blank = {"checkpoint": None, "pretrained": False}
-        section = self.spec.teacher.model_copy(update=budget | blank)
+        section = self.spec.teacher.model_copy(update=budget | _new_weights(self.spec.teacher))
         own = f"-for-{method.name}" if method.training else ""
         return self._teacher(f"teacher-l{fraction:g}-s{seed}{own}", section, CONTROL_TEACHER)
 

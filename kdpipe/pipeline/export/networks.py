@@ -12,6 +12,7 @@ from kdpipe.config.study import StudySpec
 from kdpipe.engine.cache import Cache
 from kdpipe.files import canonical_json
 from kdpipe.methods import METHODS
+from kdpipe.models.origins import origin_of
 from kdpipe.pipeline.stages.outputs import HISTORY, RESULT
 from kdpipe.pipeline.training_plan import Planned, Training
 from kdpipe.vocabulary import PIXELS, SUPERVISED_TEACHER, TEACHER_ARCHITECTURE, UNTRAINED_NETWORK, budget_id
@@ -44,7 +45,7 @@ def _identity(spec: StudySpec, planned: Planned) -> dict[str, Any]:
         "network_id": planned.network_id,
         "role": planned.role,
         "student": planned.student.name if planned.student else TEACHER_ARCHITECTURE,
-        "arch": architecture.arch,
+        "arch": origin_of(architecture),
         "arch_arguments": canonical_json(
             {"arguments": architecture.arguments, "stem": architecture.stem, "stem_stride": architecture.stem_stride}
         ),
