@@ -16,7 +16,6 @@ from kdpipe.errors import NetworkError
 from kdpipe.models.factories import is_identity
 from kdpipe.models.network import HEAD, Network, ReusedHead
 
-
 _KINDS = {
     "arch": str,
     "factory": str,
