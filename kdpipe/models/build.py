@@ -44,7 +44,6 @@ def build(
     Raises:
         NetworkError: an unknown name, unfit arguments, too large, no taps, unreadable weights.
     """
-    finished = as_it_comes(spec)
     folder = None if spec.folder is None else huggingface.read_folder(Path(spec.folder).expanduser())
     brought: Mapping[str, Any] = {} if folder is None else folder.input
     if weights and spec.checkpoint is not None:
@@ -53,26 +52,20 @@ def build(
     side = spec.image_size or brought.get("image_size")
     shape = image_shape if side is None else (image_shape[0], side, side)
     if spec.arch is not None:
-        model, indices, names = timm_model(spec, shape, classes, seed, weights=weights, as_it_comes=finished)
+        model, indices, names = timm_model(spec, shape, classes, seed, weights=weights)
         if spec.pretrained and spec.checkpoint is None:
             brought = getattr(model, "pretrained_cfg", {})
         network = Network(model, indices, names, *_scaling(spec, brought, image_shape[0], mean, std), side)
     else:
         kind = "factory" if spec.factory is not None else "folder"
         with seeded(seed), limited():
-            made = _module(spec, folder if weights else None, shape, classes, head=finished)
+            made = _module(spec, folder if weights else None, shape, classes, head=spec.as_it_comes)
             arrangement = _arranged(made, spec, shape, classes, kind)
         network = HookedNetwork(made, arrangement, *_scaling(spec, brought, image_shape[0], mean, std), side, kind)
     if weights and spec.checkpoint is not None:
-        load_weights(network, Path(spec.checkpoint).expanduser(), head=finished)
+        load_weights(network, Path(spec.checkpoint).expanduser(), head=spec.as_it_comes)
     _try(network.eval(), spec, image_shape)
     return network
-
-
-def as_it_comes(spec: Architecture) -> bool:
-    """Whether a network is used without training of its own: one that is finished, or a teacher with no steps."""
-    steps = getattr(getattr(spec, "training", None), "steps", None)
-    return bool(getattr(spec, "finished", False)) or steps == 0
 
 
 def _module(

@@ -43,6 +43,7 @@ class SavedArchitecture:
     folder: None = None
     mean: None = None  # what images are scaled by is asked of whoever builds
     std: None = None
+    as_it_comes: bool = False
 
     def __post_init__(self) -> None:
         if sum(origin is not None for origin in (self.arch, self.factory, self.config)) != 1:

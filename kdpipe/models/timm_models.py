@@ -17,14 +17,13 @@ from kdpipe.models.network import Architecture
 
 
 def timm_model(
-    spec: Architecture, shape: tuple[int, int, int], classes: int, seed: int, *, weights: bool, as_it_comes: bool
+    spec: Architecture, shape: tuple[int, int, int], classes: int, seed: int, *, weights: bool
 ) -> tuple[nn.Module, list[int], list[str]]:
     """A model of timm, the indices of its taps for ``forward_intermediates``, and their modules' names.
 
     Args:
         shape: (C, H, W) of the images that it takes.
         weights: whether pretrained weights are asked for.
-        as_it_comes: whether it is used without training, so that pretrained weights must fit the classes.
 
     Raises:
         NetworkError: an unknown name, unfit arguments, too large, no taps, weights that cannot be fetched.
@@ -39,7 +38,7 @@ def timm_model(
             model = _create(spec, shape, classes, weights)
         indices, names = _choose_taps(model, spec)
     config = getattr(model, "pretrained_cfg", {}) if spec.pretrained else {}
-    if as_it_comes and config.get("num_classes", classes) != classes:
+    if spec.as_it_comes and config.get("num_classes", classes) != classes:
         raise NetworkError(
             f"pretrained: the weights of {spec.arch!r} tell {config['num_classes']} classes apart, the data has "
             f"{classes}, so the classifier would be new and untrained; give it steps (training.steps)."
