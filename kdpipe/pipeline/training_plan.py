@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kdpipe.config.preflight import Preflight
 from kdpipe.config.sections import MethodSpec, StudentSpec, TeacherSpec, TrainingSpec
 from kdpipe.config.study import StudySpec
 from kdpipe.data.sources import SOURCES
 from kdpipe.engine.stage import Stage
+from kdpipe.errors import StudyError
 from kdpipe.files import canonical_json
 from kdpipe.methods import METHODS
 from kdpipe.models.origins import PLACES
