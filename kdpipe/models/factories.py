@@ -11,7 +11,8 @@ import copy
 import hashlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,10 +178,9 @@ def _called(
     if not callable(build) or isinstance(build, nn.Module):
         offered = [name for name, value in namespace.items() if callable(value) and not name.startswith("_")]
         raise NetworkError(f"factory: {path.name} has no function {function!r}{closest(function, offered)}.")
-    try:
+    takes: Collection[str] = ()
+    with suppress(TypeError, ValueError):  # a callable that does not tell
         takes = inspect.signature(build).parameters
-    except (TypeError, ValueError):  # a callable that does not tell
-        takes = {}
     given = {"num_classes": classes} | dict(arguments) if "num_classes" in takes else dict(arguments)
     try:
         model = build(**given)
