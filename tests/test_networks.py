@@ -8,14 +8,13 @@ import json
 import pickle
 import resource
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdpipe.config.sections import TeacherSpec, TrainingSpec
+from kdpipe.config.sections import ArchSpec, TeacherSpec, TrainingSpec
 from kdpipe.errors import NetworkError
 from kdpipe.models.build import build
 from kdpipe.models.network import Network
@@ -27,8 +26,7 @@ TINY = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 
 
 def spec(arch="resnet18", **more):
-    defaults = {"arguments": {}, "stem": "default", "stem_stride": 2, "pretrained": False, "checkpoint": None}
-    return SimpleNamespace(**{"arch": arch, **defaults, "layers": "stages", **more})
+    return ArchSpec(arch=arch, **more)
 
 
 def make(arch="resnet18", side=32, seed=0, channels=3, classes=10, **more) -> Network:

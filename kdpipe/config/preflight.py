@@ -101,12 +101,13 @@ def _shape(architecture: ArchSpec, seen: Peek) -> Profile:
         mean=[0.5] * channels,
         std=[0.5] * channels,
         seed=0,
-        weights=architecture.checkpoint is not None,  # a local file is read now, a hub asked when it is needed
+        # A local file is read now, a hub asked when it is needed.
+        weights=architecture.checkpoint is not None or architecture.folder is not None,
     )
     if broken := _not_finite(network):
-        raise NetworkError(
-            f"checkpoint: {architecture.checkpoint} holds NaN or infinity in {broken}; take other weights."
-        )
+        brought = "folder" if architecture.folder is not None else "checkpoint"
+        place = getattr(architecture, brought) or architecture.factory
+        raise NetworkError(f"{brought}: {place} holds NaN or infinity in {broken}; take other weights.")
     if narrow := _dangerous_convolution(network):
         raise NetworkError(
             f"arguments: {narrow} is a strided 1x1 convolution of fewer than 8 channels, whose backward pass corrupts "

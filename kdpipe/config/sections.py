@@ -80,20 +80,49 @@ class DataSpec(Spec):
 
 
 class ArchSpec(Spec):
-    """A timm model, its stem for small images, where its weights come from, which layers are tapped."""
+    """What a network is, where its weights come from, how it takes images, which layers are tapped."""
 
-    arch: str
+    later = frozenset({"factory", "folder", "image_size", "mean", "std"})
+    arch: str | None = Field(default=None, description="a timm model; not needed where a checkpoint of kdpipe says it")
+    factory: str | None = Field(
+        default=None, description="file.py:function that returns a torch.nn.Module; the file relative to the study file"
+    )
+    folder: str | None = Field(default=None, description="of an image classifier of transformers, with its weights")
     arguments: dict[str, Any] = {}
     stem: Literal["default", "small"] = "default"
     stem_stride: Literal[1, 2] = 2
     pretrained: bool = False
     checkpoint: str | None = None
     layers: Literal["stages", "all"] | Annotated[list[str], Field(min_length=2)] = "stages"
+    image_size: Annotated[int, Field(ge=4, le=2048)] | None = Field(
+        default=None, description="side that the network takes; images are resized to it"
+    )
+    mean: list[float] | None = Field(default=None, description="of each channel, of images in [0, 1]")
+    std: list[Annotated[float, Field(gt=0.0)]] | None = Field(default=None, description="of each channel")
 
     @model_validator(mode="after")
     def _one_origin(self) -> ArchSpec:
+        named = [name for name in ("arch", "factory", "folder") if getattr(self, name) is not None]
+        if not named:
+            raise ValueError(
+                "arch: this field is required, unless factory, folder or a checkpoint of kdpipe says what it is"
+            )
+        if len(named) > 1:
+            raise ValueError(f"a network is one of arch, factory and folder, not {' and '.join(named)}")
+        if self.arch is None and (self.pretrained or self.stem != "default"):
+            field = "pretrained" if self.pretrained else "stem"
+            raise ValueError(f"{field}: only a timm model (arch) has that; leave it out")
+        if self.folder is not None and (self.arguments or self.checkpoint is not None):
+            field = "arguments" if self.arguments else "checkpoint"
+            raise ValueError(f"{field}: a folder of transformers brings its own; leave it out")
         if self.pretrained and self.checkpoint is not None:
             raise ValueError("weights come from pretrained or from checkpoint, not from both")
+        return self
+
+    @model_validator(mode="after")
+    def _scaled(self) -> ArchSpec:
+        if (self.mean is None) != (self.std is None) or len(self.mean or []) != len(self.std or []):
+            raise ValueError("mean and std go together, a number for each channel")
         return self
 
     @property

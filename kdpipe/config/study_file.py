@@ -76,7 +76,7 @@ def read_study(path: Path, overrides: Iterable[str] = (), plugins: Iterable[Path
         _apply(raw, override)
         _spell_out_methods(raw)
     load_plugins([*_named_plugins(raw, path.parent), *plugins])
-    if problems := _complete_architectures(raw):
+    if problems := _complete_architectures(raw, path.parent):
         raise StudyError("\n".join(f"{place_of(path, text, chosen, where)}: {said}" for where, said in problems))
     kind: type[BaseStudy] = FinishedStudy if "networks" in raw else StudySpec
     try:
@@ -99,14 +99,14 @@ def _spell_out_methods(raw: dict[str, Any]) -> None:
         raw["methods"] = [{"method": entry} if isinstance(entry, str) else entry for entry in raw["methods"]]
 
 
-def _complete_architectures(raw: dict[str, Any]) -> list[tuple[Where, str]]:
+def _complete_architectures(raw: dict[str, Any], folder: Path) -> list[tuple[Where, str]]:
     """A checkpoint that kdpipe wrote is short for its whole architecture; what contradicts it is returned."""
     places: list[tuple[Where, Any]] = [(("teacher",), raw.get("teacher"))]
     for several in ("students", "networks"):
         listed = raw.get(several)
         places += [((several, i), entry) for i, entry in enumerate(listed if isinstance(listed, list) else ())]
     sections = [(where, section) for where, section in places if isinstance(section, dict)]
-    return [((*where, field), said) for where, section in sections for field, said in complete(section)]
+    return [((*where, field), said) for where, section in sections for field, said in complete(section, folder)]
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

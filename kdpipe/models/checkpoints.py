@@ -18,16 +18,19 @@ from torch import Tensor
 from kdpipe.errors import NetworkError
 from kdpipe.files import new_file, sha256_of
 from kdpipe.models.build import build
+from kdpipe.models.factories import identity, name_factory
 from kdpipe.models.saved import SavedArchitecture, write_network
 from kdpipe.models.weights import read_header
 
 # ---------------------------------------------------------------------------- what a file knows of itself
 
-_FIELDS = ("arch", "arguments", "stem", "stem_stride", "layers")
+_FIELDS = ("arch", "factory", "arguments", "stem", "stem_stride", "layers")
 
 
-def complete(section: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def complete(section: dict[str, Any], folder: Path = Path()) -> Iterator[tuple[str, str]]:
     """Fill in, from its checkpoint, what a raw teacher or student section leaves out of its architecture.
+
+    A factory that the section names may be used from now on; its path, from ``folder`` on, is made whole.
 
     What the section says stays. ``layers`` may differ from the file's, as it only says where to look, and
     so may arguments of regularisation (timm's ``drop_rate``, ``drop_path_rate``, ...).
@@ -35,10 +38,16 @@ def complete(section: dict[str, Any]) -> Iterator[tuple[str, str]]:
     Yields:
         (field, problem): what stands in the way, or contradicts the file.
     """
-    checkpoint = section.get("checkpoint")
+    factory, checkpoint = section.get("factory"), section.get("checkpoint")
+    if isinstance(factory, str):
+        try:
+            section["factory"] = name_factory(factory, folder)
+        except NetworkError as error:
+            yield "factory", str(error).removeprefix("factory: ")
+            return
     if not isinstance(checkpoint, str):
         return  # nothing to read, or a mistake that validation names
-    alone = "arch" not in section
+    alone = not {"arch", "factory", "folder"} & section.keys()
     try:
         path = Path(checkpoint).expanduser()
     except RuntimeError:
@@ -64,19 +73,27 @@ def complete(section: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "head" in header:
         yield "checkpoint", f"{path} ends in another network's classifier (SimKD) and cannot start one; name another."
         return
-    if alone and "arch" not in header:
+    if "config" in header:
+        yield "checkpoint", f"{path} holds a network of transformers, which starts no other; name its folder instead."
+        return
+    if alone and not {"arch", "factory"} & header.keys():
         yield "arch", f"the header of {path} does not name its architecture; write arch yourself."
         return
     problems = list(_contradictions(section, header, path))
     if not problems:
         written = section.get("arguments", {})
-        section.update({field: header[field] for field in _FIELDS if field in header and field not in section})
+        own = _FIELDS if alone else set(_FIELDS) - {"arch", "factory"}
+        section.update({field: header[field] for field in own if field in header and field not in section})
         if isinstance(written, dict):
             section["arguments"] = header.get("arguments", {}) | written
     yield from problems
 
 
 def _contradictions(section: Mapping[str, Any], header: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
+    factory = section.get("factory")
+    if isinstance(factory, str) and header.get("factory") not in {None, identity(factory)}:
+        yield "factory", f"it is another than that of {path}, or its file has changed; leave it out or train anew."
+        return
     arch = section.get("arch")
     if isinstance(arch, str) and "arch" in header and arch.partition(".")[0] != header["arch"].partition(".")[0]:
         yield "arch", f"{arch!r} contradicts {path}, which holds a {header['arch']!r}; leave arch out."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kdpipe.errors import NetworkError
+from kdpipe.models.factories import is_identity
 from kdpipe.models.network import HEAD, Network, ReusedHead
+
+_KINDS = {
+    "arch": str,
+    "factory": str,
+    "config": dict,
+    "arguments": dict,
+    "image_size": int,
+    "mean": list,
+    "std": list,
+}
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -31,9 +43,11 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(header, dict):
         raise ValueError("its header is no table")
-    for field, kind in {"arch": str, "arguments": dict, "mean": list, "std": list}.items():
+    for field, kind in _KINDS.items():
         if not isinstance(header.get(field, kind()), kind):
             raise ValueError(f"its header's {field} is {header[field]!r}")
+    if "factory" in header and not is_identity(header["factory"]):  # a file's place, which a header may not choose
+        raise ValueError(f"its header's factory is {header['factory']!r}")
     mean, std = header.get("mean", []), header.get("std", [])
     numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in [*mean, *std])
     if len(mean) != len(std) or not numbers or any(value <= 0 for value in std):
@@ -43,7 +57,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 def give_head(network: Network, head: ReusedHead) -> None:
     """Let a network end in another's classifier; its own is removed."""
-    network.model.reset_classifier(0)  # type: ignore[operator]
+    network.drop_classifier()
     network.head = head
 
 
@@ -54,7 +68,7 @@ def own_state(network: Network) -> dict[str, Tensor]:
 
 
 def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
-    """Load a timm state dict from a local safetensors file.
+    """Load a state dict from a local safetensors file.
 
     Args:
         head: whether the classifier must be there and fit, as in a network that is not trained any more;
@@ -65,8 +79,8 @@ def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
     """
     if path.suffix != ".safetensors":
         raise NetworkError(
-            f"checkpoint: {path} is not a .safetensors file; pickled checkpoints can run code when loaded, "
-            "convert it first (safetensors.torch.save_file(model.state_dict(), ...))."
+            f"checkpoint: {path} is not a .safetensors file; pickled checkpoints can run code when loaded, so convert "
+            "it first: kdpipe convert."
         )
     try:
         state = load_file(path)
@@ -76,8 +90,7 @@ def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
         raise NetworkError(f"checkpoint: {path} is damaged or no safetensors file ({error}).") from None
     own = own_state(network)
     _refuse_other_channels(network, own, state, path)
-    named = getattr(network.model, "pretrained_cfg", {}).get("classifier") or ()
-    classifiers = tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))
+    classifiers = tuple(f"{name}." for name in network.classifier_names)
     remedy = "use the architecture and arguments it was saved with."
     untrained = "so the classifier would be new and untrained; train it (training.steps) or name another checkpoint."
     for name in list(state):
@@ -93,7 +106,8 @@ def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
     missing = [name for name in own if name not in state and (head or not name.startswith(classifiers))]
     if missing:
         why = f", {untrained}" if missing[0].startswith(classifiers) else f"; {remedy}"
-        raise NetworkError(f"checkpoint: {path} lacks {missing[0]}{why}")
+        near = difflib.get_close_matches(missing[0], [name for name in state if name not in own], n=1)
+        raise NetworkError(f"checkpoint: {path} lacks {missing[0]}{f' and has {near[0]}' if near else ''}{why}")
     if unknown := [name for name in state if name not in own]:
         raise NetworkError(f"checkpoint: {path} has {unknown[0]}, which the network has not; {remedy}")
     network.model.load_state_dict({n: t for n, t in state.items() if not n.startswith(HEAD)}, strict=False)

@@ -12,6 +12,7 @@ from kdpipe.data.dataset import Dataset
 from kdpipe.engine.stage import Context, Task, stage
 from kdpipe.files import write_atomic
 from kdpipe.models.build import build
+from kdpipe.models.origins import restored
 from kdpipe.models.profile import profile_of
 from kdpipe.models.saved import write_network
 from kdpipe.pipeline.stages.outputs import HISTORY, HISTORY_SCHEMA, LAST, RESULT
@@ -24,7 +25,7 @@ NEAR_CHANCE = 1.5  # times what guessing gives
 @stage("network", takes=("data",), title="reading finished networks")
 def make_finished(task: Task, context: Context) -> None:
     """Build a finished network, ask it the validation and test images, and keep it with its weights."""
-    given = {**task.stage.params["network"], "role": TEACHER, **task.stage.runtime}
+    given = {**task.stage.params["network"], "role": TEACHER, **restored(task.stage.params, task.stage.runtime)}
     spec = NetworkSpec.model_validate(given)
     dataset = Dataset.read(task.inputs["data"])
     shape, classes = dataset.image_shape, len(dataset.class_names)

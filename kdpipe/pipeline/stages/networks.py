@@ -24,6 +24,7 @@ from kdpipe.files import write_atomic
 from kdpipe.methods import METHODS, Pair
 from kdpipe.models.build import build
 from kdpipe.models.network import Network
+from kdpipe.models.origins import restored
 from kdpipe.models.profile import Profile, profile_of
 from kdpipe.models.saved import read_network, write_network
 from kdpipe.pipeline.stages.outputs import HISTORY, HISTORY_SCHEMA, LAST, RESULT, SELECTED, kept_weights
@@ -37,7 +38,7 @@ def make_teacher(tasks: Sequence[Task], context: Context) -> None:
     """Train a teacher on its labels, or take it as it comes where it has no steps."""
     for task in tasks:
         params = task.stage.params
-        spec = TeacherSpec.model_validate({**params["network"], "checkpoint": task.stage.runtime.get("checkpoint")})
+        spec = TeacherSpec.model_validate({**params["network"], **restored(params, task.stage.runtime)})
         dataset = Dataset.read(task.inputs["data"])
         network = _new(spec, dataset, spec.seed)
         profile = profile_of(network, dataset.image_shape)
@@ -129,8 +130,8 @@ def _learner(
 
 
 def _student(task: Task) -> StudentSpec:
-    runtime = {"name": "student", "checkpoint": task.stage.runtime.get("checkpoint")}
-    return StudentSpec.model_validate({**task.stage.params["network"], **runtime})
+    own = {"name": "student", **restored(task.stage.params, task.stage.runtime)}
+    return StudentSpec.model_validate({**task.stage.params["network"], **own})
 
 
 def _new(spec: TeacherSpec | StudentSpec, dataset: Dataset, seed: int) -> Network:
