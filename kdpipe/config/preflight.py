@@ -20,9 +20,11 @@ from kdpipe.config.sections import ArchSpec, StudentSpec, TrainingSpec
 from kdpipe.config.study import StudySpec
 from kdpipe.config.study_file import StudyFile
 from kdpipe.data.augmentation import AUGMENTATIONS
-from kdpipe.data.dataset import plan_splits
-from kdpipe.data.sources import SOURCES
+from kdpipe.data.copies import copies_in_words
+from kdpipe.data.dataset import SplitPlan, plan_splits
+from kdpipe.data.sources import SOURCES, Source
 from kdpipe.data.sources.base import Peek, inspect, peek
+from kdpipe.engine.stage import Reporter
 from kdpipe.errors import DataError, NetworkError, StudyError
 from kdpipe.methods import METHODS, Pair
 from kdpipe.models.build import build
@@ -34,11 +36,18 @@ Problem = tuple[Where, str]
 
 @dataclass(frozen=True)
 class Preflight:
-    """The data and the networks of a study, seen from outside."""
+    """The data and the networks of a study, seen from outside.
+
+    Attributes:
+        splits: how the images would be split.
+        warnings: what makes numbers of the study say less than they seem to; known where every image was decoded.
+    """
 
     data: Peek
+    splits: SplitPlan
     teacher: Profile
     students: dict[str, Profile]
+    warnings: tuple[str, ...] = ()
 
     def shape(self, student: StudentSpec | None) -> Profile:
         """Of a student, or of the teacher for None."""
@@ -49,11 +58,14 @@ class Preflight:
         return [tap.layer for tap in self.shape(student).taps]
 
 
-def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) -> Preflight:
+def run_preflight(
+    study: StudyFile, root: Path, *, every_image: bool = False, reporter: Reporter | None = None
+) -> Preflight:
     """Look at the data and build every architecture once.
 
     Args:
         every_image: decode all of them, which a run does anyhow, and not the first alone.
+        reporter: shows how far the decoding is.
 
     Raises:
         StudyError: all that is impossible, one line each.
@@ -63,8 +75,9 @@ def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) ->
     source = SOURCES[spec.data.dataset]
     if source.needs_path and not spec.data.path:
         raise StudyError(f"{study.place('data', 'path')}: dataset {source.name!r} needs the folder that holds it.")
-    seen = (inspect if every_image else peek)(source, spec.data, root)
-    problems = list(_data_problems(spec, seen))
+    seen = _look(source, spec, root, every_image, reporter)
+    splits, unsplit = _planned_splits(spec, seen)
+    problems = [*unsplit, *_data_problems(spec, seen)]
     shapes: dict[str, Profile] = {}
     sections: list[tuple[Where, str, ArchSpec]] = [(("teacher",), "teacher", spec.teacher)]
     sections += [(("students", i), f"student {s.name}", s) for i, s in enumerate(spec.students)]
@@ -75,9 +88,30 @@ def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) ->
             field, _, reason = str(error).partition(": ")
             problems.append(((*place, field), reason))
     problems += _refusals(spec, shapes, len(seen.class_names))
-    if problems:
+    if problems or splits is None:
         raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
-    return Preflight(seen, shapes["teacher"], {s.name: shapes[f"student {s.name}"] for s in spec.students})
+    students = {s.name: shapes[f"student {s.name}"] for s in spec.students}
+    return Preflight(seen, splits, shapes["teacher"], students, tuple(_copies(seen, splits)))
+
+
+def _look(source: Source, spec: StudySpec, root: Path, every_image: bool, reporter: Reporter | None) -> Peek:
+    if not every_image:
+        return peek(source, spec.data, root)
+    if reporter is None or source.peek is None:  # a look would cost as much as the reading
+        return inspect(source, spec.data, root)
+    seen = source.peek(spec.data, root)
+    with reporter.track(f"decoding {source.title}", seen.train + (seen.test or 0)) as bar:
+        return inspect(source, spec.data, root, bar.advance)
+
+
+def _copies(seen: Peek, splits: SplitPlan) -> Iterator[str]:
+    """What is said of images that stand there twice, if all were decoded."""
+    train, test = seen.train_digests, seen.test_digests
+    if train is not None:
+        test = test if splits.test is None else train[splits.test]
+        assert test is not None
+        others = {"test": test, "validation": train[splits.validation]}
+        yield from copies_in_words(train[splits.train], seen.train_labels[splits.train], others)
 
 
 def _shape(architecture: ArchSpec, seen: Peek) -> Profile:
@@ -126,7 +160,6 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
     rest = seen.train if seen.test is not None else seen.train - test
     train = rest - max(round(spec.data.validation_fraction * rest), 1)
     classes = len(seen.class_names)
-    yield from _split_problems(spec, seen)
     if spec.data.probe_size > test:
         yield (
             ("data", "probe_size"),
@@ -164,13 +197,14 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
         yield ("data", "probe_size"), f"maps need at least 50 probe images, not {spec.data.probe_size}."
 
 
-def _split_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
-    """Classes too small for three splits."""
+def _planned_splits(spec: StudySpec, seen: Peek) -> tuple[SplitPlan | None, list[Problem]]:
+    """The splits, or why there are none: classes too small for three of them."""
     fractions = {"validation_fraction": spec.data.validation_fraction, "test_fraction": spec.data.test_fraction}
+    train, test, seed = seen.train_labels, seen.test_labels, spec.data.split_seed
     try:
-        plan_splits(seen.train_labels, seen.test_labels, seen.class_names, **fractions, split_seed=spec.data.split_seed)
+        return plan_splits(train, test, seen.class_names, **fractions, split_seed=seed), []
     except DataError as error:
-        yield ("data",), str(error)
+        return None, [(("data",), str(error))]
 
 
 def _cache_problems(spec: StudySpec, train: int) -> Iterator[Problem]:

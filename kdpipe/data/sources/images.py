@@ -80,7 +80,9 @@ def _opened(data: Encoded, place: str) -> Image.Image:
         raise
     except Exception as error:  # Pillow's readers raise of every kind on damaged bytes
         reason = "no format that is known" if isinstance(error, UnidentifiedImageError) else shown(error)
-        if _is_pointer(data):
+        if isinstance(data, Path) and not data.exists():
+            reason = "a link to a file that is not there, as git-annex leaves them; fetch it with git annex get"
+        elif _is_pointer(data):
             reason = "a Git LFS pointer, fetch the image itself with git lfs pull"
         raise DataError(f"{place}: not a readable image ({reason}); replace or remove it.") from None
     if pages > 1:

@@ -132,6 +132,8 @@ def one_numbering(
 
 def _refuse_no_classes(train: Sequence[FileLabels], used: set[Key]) -> None:
     rows, file = sum(len(of_file.values) for of_file in train), train[0]
+    if not rows:
+        raise DataError(f"{file.path}: it holds no images.")
     if len(used) < 2:
         raise DataError(f"{file.path}: column {file.column!r} has {len(used)} class; there must be two at least.")
     if file.names is None and 2 * len(used) > rows:
