@@ -66,6 +66,8 @@ def build(
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(2, *image_shape))
+    except NetworkError:
+        raise
     except Exception as error:  # timm's models fail in any way at images or arguments that do not fit them
         raise NetworkError(
             f"arch: {spec.arch!r} cannot take images of shape {image_shape}: {reason(error)}. Transformers want "
