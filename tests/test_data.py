@@ -449,10 +449,10 @@ def test_a_neighbour_in_the_data_root_does_not_change_svhn(tmp_path, monkeypatch
 # ------------------------------------------------------------------------------------------ errors
 
 
-def refused(name: str, path: Path, *said: str, **more) -> None:
+def refused(name: str, path: Path, *said: str, lines: int = 1, **more) -> None:
     with pytest.raises(DataError) as error:
         load(name, path, **more)
-    assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value).splitlines()) == lines
     for part in said:
         assert part in str(error.value)
 
@@ -515,9 +515,9 @@ def test_parquet_with_a_bad_image_or_label_names_the_row(tmp_path):
     parquet_file(path, labels=[0, 1, None, 1, 0, 1])
     refused("parquet", tmp_path, "row 2: the label is empty")
     parquet_file(path, rows=2, images=[{"bytes": b"junk", "path": ""}, {"bytes": b"junk", "path": ""}])
-    refused("parquet", tmp_path, "row 0", "not a readable image")
+    refused("parquet", tmp_path, "row 0", "row 1", "not a readable image", lines=2)
     parquet_file(path, rows=2, images=[None, {"bytes": None, "path": "x.png"}])
-    refused("parquet", tmp_path, "row 0: the image is empty")
+    refused("parquet", tmp_path, "row 0: the image is empty", "row 1: it has the path 'x.png' and no image", lines=2)
     pq.write_table(pa.table({"x": [1.0]}), path)
     refused("parquet", tmp_path, "needs an image column", "it has x")
     (tmp_path / "train.parquet").unlink()

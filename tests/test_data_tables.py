@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -192,8 +194,13 @@ def test_the_one_column_with_names_is_the_label(tmp_path):
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        (pa.array([0.0, 1.0, 2.0] * 2), "column 'label' is double"),
-        (pa.array([[0], [1], [2]] * 2), "column 'label' is list"),
+        (pa.array([0.0, 1.5, 2.0] * 2), "row 1: the label is 1.5"),
+        (pa.array([0.0, math.nan, 2.0] * 2), "row 1: the label is empty"),
+        (pa.array([0.0, math.inf, 2.0] * 2), "row 1: the label is inf"),
+        (pa.array([[0], [1], [2]] * 2), "column 'label' is list<"),
+        (pa.array([[0, 1], [1, 0]] * 3, pa.list_(pa.int8(), 2)), "column 'label' is fixed_size_list"),
+        (pa.array([{"fine": 1}, {"fine": 2}] * 3), "make a column of the field that is meant"),
+        (pa.array([datetime.date(2026, 1, day) for day in (1, 2, 3)] * 2), "column 'label' is date32"),
         (pa.array([0, 1, -1] * 2), "labels run from -1 to 1"),
         (pa.array([0, 1, 3] * 2), "labels run from 0 to 3, but there are 3 classes"),
         (pa.array([0, None, 1] * 2), "row 1: the label is empty"),
@@ -232,7 +239,8 @@ def test_text_is_never_opened_as_a_path_of_this_machine(tmp_path, column):
     there.write_bytes(png(0))
     entry = pa.array([{"bytes": str(there)}] * 6 if column == "struct" else [str(there)] * 6)
     write(tmp_path / "train.parquet", table({"image": entry, "label": TRUTH}))
-    refused(tmp_path, "needs an image column", "string")
+    said = "column 'image' holds paths of images and not images" if column == "string" else "needs an image column"
+    refused(tmp_path, "train.parquet", said)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +254,8 @@ def test_text_is_never_opened_as_a_path_of_this_machine(tmp_path, column):
     ],
 )
 def test_bad_images(tmp_path, entry, said):
-    write(tmp_path / "train.parquet", table({"image": pa.array([entry] * 6, STRUCT), "label": TRUTH}))
+    rows = [entry, *images(TRUTH[1:]).to_pylist()]
+    write(tmp_path / "train.parquet", table({"image": pa.array(rows, STRUCT), "label": TRUTH}))
     refused(tmp_path, "train.parquet", said)
 
 

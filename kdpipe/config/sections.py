@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kdpipe.config.diagnostics import explain
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.sources import SOURCES
+from kdpipe.data.sources.base import ChannelAxis
 from kdpipe.measures import MEASURES
 from kdpipe.methods import METHODS
 from kdpipe.names import unknown_name
@@ -49,13 +50,14 @@ class Spec(BaseModel):
 class DataSpec(Spec):
     """What is learned and on which images it is looked at."""
 
-    later = frozenset({"image_column", "label_column"})
+    later = frozenset({"image_column", "label_column", "channel_axis"})
     dataset: str = "digits"
     path: str | None = Field(default=None, exclude=True, description="folder, relative to the data root")
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
     channels: Literal[1, 3] | None = None
     image_column: str | None = Field(default=None, description="of a table with several columns of images")
     label_column: str | None = Field(default=None, description="of a table whose label is not called label")
+    channel_axis: ChannelAxis | None = Field(default=None, description="of arrays whose shape could be read both ways")
     augmentation: str | None = None
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.3

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdpipe.errors import NetworkError
+
 HEAD = "reused_head."
 
 
@@ -152,6 +154,7 @@ class Network(nn.Module):
         """Logits, tapped maps and what the head takes, for images (B, C, H, W) in [0, 1]."""
         shown = self.shown(images)
         final, maps = self.model.forward_intermediates(shown, indices=self.indices)  # type: ignore[operator]
+        _refuse_lists(final, maps)
         maps = [part.float() for part in maps]
         if self.head is not None:
             final = self.head.project(self._as_map(final, maps[-1]))
@@ -182,6 +185,15 @@ class Network(nn.Module):
             return final.permute(0, 3, 1, 2) if nhwc else final
         tokens = final[:, getattr(self.model, "num_prefix_tokens", 0) :]
         return tokens.transpose(1, 2).unflatten(2, last.shape[2:])
+
+
+def _refuse_lists(final: Any, maps: Sequence[Any]) -> None:
+    """Refuse models of several branches, each with a map of its own."""
+    if not all(isinstance(part, Tensor) for part in (final, *maps)):
+        raise NetworkError(
+            "arch: its layers come as lists of several maps or token sequences, which kdpipe does not read; choose "
+            "another model."
+        )
 
 
 Forward = Callable[[Network, Tensor], Outputs]

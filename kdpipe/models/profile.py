@@ -21,7 +21,6 @@ from kdpipe.models.network import Network, Outputs
 from kdpipe.models.timm_models import reason
 from kdpipe.relative_depth import nearest_place
 
-
 MORE_IMAGES = 16
 
 
