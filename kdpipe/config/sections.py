@@ -21,6 +21,9 @@ from kdpipe.representation.projectors import PROJECTORS
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -96,18 +99,33 @@ class ArchSpec(Spec):
             raise ValueError("weights come from pretrained or from checkpoint, not from both")
         return self
 
+    @property
+    def as_it_comes(self) -> bool:
+        """Whether the network is used without training of its own."""
+        return False
+
 
 class TrainingSpec(Spec):
-    """SGD with Nesterov momentum for a fixed number of steps."""
+    """SGD with momentum for a fixed number of steps."""
 
-    later = frozenset({"teacher_cache", "compile"})
+    later = frozenset({"teacher_cache", "compile", "nesterov", "decay_norms", "milestones", "decay"})
     steps: Annotated[int, Field(ge=0)] = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
     lr: Annotated[float, Field(gt=0.0)] = 0.1
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0.0)] = 5e-4
-    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    decay_norms: bool = Field(default=False, description="weight decay for norms and biases too")
+    schedule: Literal["onecycle", "cosine", "step"] = "onecycle"
     warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    milestones: list[Share] = Field(
+        default=[150 / 240, 180 / 240, 210 / 240],
+        min_length=1,
+        description="of schedule step: shares of the training after which the rate drops",
+    )
+    decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.1, description="of schedule step: what the rate is multiplied by at a milestone"
+    )
     evaluations: Positive = 10
     unlabelled_batch_size: Positive = 128
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -118,8 +136,16 @@ class TrainingSpec(Spec):
     @property
     def shared(self) -> dict[str, Any]:
         """What students that train together must have in common."""
-        own = {"lr", "momentum", "weight_decay", "schedule", "warmup", "teacher_cache"}
+        own = {"lr", "momentum", "nesterov", "weight_decay", "decay_norms"}
+        own |= {"schedule", "warmup", "milestones", "decay", "teacher_cache"}
         return self.model_dump(mode="json", exclude=own)
+
+    @field_validator("milestones")
+    @classmethod
+    def _in_order(cls, value: list[float]) -> list[float]:
+        if value != sorted(set(value)):
+            raise ValueError("milestones come in order, each once, such as [0.5, 0.75]")
+        return value
 
 
 class TeacherSpec(ArchSpec):
@@ -129,11 +155,63 @@ class TeacherSpec(ArchSpec):
     seed: Seed = 0
     training: TrainingSpec = TrainingSpec()
 
+    @property
+    def as_it_comes(self) -> bool:
+        """Whether the network is used without training of its own."""
+        return self.training.steps == 0
+
 
 class StudentSpec(ArchSpec):
     """An architecture that is distilled into; ``name`` stands in every network_id."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class NetworkSpec(ArchSpec):
+    """A finished network: what it is in the study, and where it comes from."""
+
+    role: Literal["teacher", "plain", "distilled", "control"]
+    student: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] = Field(
+        default="student", description="name of its architecture; students of one name are compared"
+    )
+    method: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")] | None = Field(
+        default=None,
+        description="how it was trained: a method of kdpipe, or a name of your own; 'plain' or 'distillation' by "
+        "default",
+    )
+    explains: Literal["instead", "without"] | None = Field(
+        default=None,
+        description="of a control with a name of your own: whether it does something in the place of distillation, or "
+        "withholds something from it",
+    )
+    seed: Seed = 0
+    label_fraction: Fraction = Field(default=1.0, description="share of the training labels that it had")
+    step: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="training step; with several of one network, all but the last are its checkpoints"
+    )
+
+    @property
+    def label(self) -> str:
+        """How its method is called."""
+        return self.method or ("distillation" if self.role == "distilled" else self.role)
+
+    @property
+    def run(self) -> tuple[str, str, str, float, int]:
+        """What the states of one network on its way have in common."""
+        return self.role, self.student, self.label, self.label_fraction, self.seed
+
+    @property
+    def as_it_comes(self) -> bool:
+        """Whether the network is used without training of its own."""
+        return True
+
+    @model_validator(mode="after")
+    def _control_says_how(self) -> NetworkSpec:
+        if self.role == "control" and self.method is None:
+            raise ValueError("method: a control says how it was trained, such as 'label-smoothing'")
+        if self.explains and (self.role != "control" or self.label in METHODS):
+            raise ValueError("explains: it is for a control with a name of your own; leave it out")
+        return self
 
 
 class MethodSpec(Spec):
