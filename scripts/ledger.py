@@ -28,9 +28,10 @@ INTRODUCTION = """# Ledger
 
 Written by `scripts/ledger.py` from `studies/cifar100/published.csv` and finished studies; nothing here was typed in.
 
-Test accuracy on CIFAR-100 in per cent. *Paper* is what the paper reports, *ours* the mean over seeds at the last epoch
-and *interval* its 95 % interval (Student's t over seeds, so it needs two). *Best epoch* is the mean test accuracy at
-the epoch with the best accuracy on held-out training images, never on test images. A dash is what was not run.
+Test accuracy on CIFAR-100 in per cent. *Paper* is what the paper in the last column reports (Tian et al. at the last
+epoch; others do not all say), read at the link. *Ours* is the mean over seeds at the last epoch, *interval* its 95 %
+interval (Student's t over seeds, so it needs two). *Best epoch* is the mean test accuracy at the epoch with the best
+accuracy on held-out training images, never on test images. A dash is what was not run.
 """
 # Fields of a study that do not change what its networks learn.
 _ASIDE = ("title", "description", "maps", "measures", "headline", "evidence", "views", "seeds", "checkpoints")

@@ -3,6 +3,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -90,7 +91,8 @@ def row(network: LiteratureNetwork) -> str:
         model(torch.zeros(1, 3, 32, 32, device="meta"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     macs = counter.get_total_flops() // 2
-    stages = ", ".join(f"`{entry['module']}`" for entry in model.feature_info[1:])
+    taps: Any = model.feature_info
+    stages = ", ".join(f"`{tap['module']}`" for tap in taps[1:])
     counts = f"{parameters:,} | {macs / 1e6:.1f} M"
     return f"| `{network.name}` | {network.title} | `{network.published}` | {counts} | {stages} |"
 

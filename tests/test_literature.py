@@ -19,6 +19,7 @@ from kdpipe.errors import NetworkError
 from kdpipe.models import LITERATURE
 from kdpipe.models.build import build
 from kdpipe.models.profile import profile_of
+from kdpipe.models.saved import read_network, write_network
 
 # Of RepDistiller's networks for 100 classes: number of tensors and parameters, a digest of all names and shapes, and
 # what their maps and logits are under the weights and images that this file makes (mean size; the first five).
@@ -297,6 +298,15 @@ def test_a_seed_is_a_network():
     first, again, other = (network("cifar_vgg8", seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["model.block1.0.weight"], other["model.block1.0.weight"])
+
+
+def test_a_network_comes_back_from_its_file_alone(tmp_path):
+    spec = StudentSpec(name="x", arch="cifar_mobilenetv2")
+    built = network("cifar_mobilenetv2", classes=7)
+    write_network(tmp_path / "n.safetensors", built, spec, SHAPE, 7)
+    back = read_network(tmp_path / "n.safetensors")
+    with torch.no_grad():
+        assert torch.equal(back(IMAGES).logits, built(IMAGES).logits)
 
 
 def test_compiled_passes_are_whole():
