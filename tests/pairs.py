@@ -23,10 +23,15 @@ ARCHITECTURES = {
     "wide-cnn": {"arch": "resnet18", "arguments": {"channels": [16, 24, 32, 40], "layers": [1] * 4}, "stem": "small"},
     "mobile": {"arch": "mobilenetv3_small_050", "stem": "small"},
     "vit": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 24}},
+    "resnet8": {"arch": "cifar_resnet8"},
+    "wrn": {"arch": "cifar_wrn16_1"},
     "vit-mean": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 32, "global_pool": "avg"}},
 }
 # (student, teacher): other widths, other depths, other kinds.
-PAIRS = [("cnn", "wide-cnn"), ("cnn", "vit"), ("vit", "wide-cnn"), ("mobile", "wide-cnn"), ("vit-mean", "wide-cnn")]
+PAIRS = [
+    ("cnn", "wide-cnn"), ("cnn", "vit"), ("vit", "wide-cnn"), ("mobile", "wide-cnn"), ("vit-mean", "wide-cnn"),
+    ("resnet8", "wrn"),
+]  # fmt: skip
 
 
 def network(kind: str, seed: int = 0) -> Network:

@@ -204,6 +204,16 @@ def test_a_view_is_known_by_its_number():
     assert len(every.flatten(1).unique(dim=0)) == policy.views
 
 
+def test_outside_of_a_cropped_image_is_black_and_of_a_shifted_one_its_reflection():
+    split = Split(np.full((4, 3, 8, 8), 9, np.uint8), np.arange(4))
+    corner = {  # the first view: shifted by the whole margin, down and to the right
+        name: batches(split, AUGMENTATIONS[name]).render(torch.tensor([0]), 0)[0] * 255
+        for name in ("flip-crop4", "flip-shift4")
+    }
+    assert (corner["flip-shift4"] == 9).all()
+    assert (corner["flip-crop4"][:, 4:, 4:] == 9).all() and corner["flip-crop4"].sum() == 9 * 3 * 4 * 4
+
+
 @given(st.integers(3, 60), st.integers(1, 70))
 @settings(max_examples=30)
 def test_each_epoch_shows_every_image_once(count, batch_size):

@@ -72,6 +72,7 @@ def test_every_method_serves_a_pair_or_says_why_not(student, teacher):
 
 def test_convolutional_pairs_are_served_by_every_method():
     assert served("cnn", "wide-cnn") == list(METHODS)
+    assert served("resnet8", "wrn") == list(METHODS)
 
 
 def test_only_methods_on_what_a_transformer_lacks_refuse_it():

@@ -22,6 +22,9 @@ from kdpipe.representation.projectors import PROJECTORS
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -134,16 +137,26 @@ class ArchSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """SGD with Nesterov momentum for a fixed number of steps."""
+    """SGD with momentum for a fixed number of steps."""
 
-    later = frozenset({"teacher_cache", "compile"})
+    later = frozenset({"teacher_cache", "compile", "nesterov", "decay_norms", "milestones", "decay"})
     steps: Annotated[int, Field(ge=0)] = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
     lr: Annotated[float, Field(gt=0.0)] = 0.1
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0.0)] = 5e-4
-    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    decay_norms: bool = Field(default=False, description="weight decay for norms and biases too")
+    schedule: Literal["onecycle", "cosine", "step"] = "onecycle"
     warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    milestones: list[Share] = Field(
+        default=[150 / 240, 180 / 240, 210 / 240],
+        min_length=1,
+        description="of schedule step: shares of the training after which the rate drops",
+    )
+    decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.1, description="of schedule step: what the rate is multiplied by at a milestone"
+    )
     evaluations: Positive = 10
     unlabelled_batch_size: Positive = 128
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -154,8 +167,16 @@ class TrainingSpec(Spec):
     @property
     def shared(self) -> dict[str, Any]:
         """What students that train together must have in common."""
-        own = {"lr", "momentum", "weight_decay", "schedule", "warmup", "teacher_cache"}
+        own = {"lr", "momentum", "nesterov", "weight_decay", "decay_norms"}
+        own |= {"schedule", "warmup", "milestones", "decay", "teacher_cache"}
         return self.model_dump(mode="json", exclude=own)
+
+    @field_validator("milestones")
+    @classmethod
+    def _in_order(cls, value: list[float]) -> list[float]:
+        if value != sorted(set(value)):
+            raise ValueError("milestones come in order, each once, such as [0.5, 0.75]")
+        return value
 
 
 class TeacherSpec(ArchSpec):

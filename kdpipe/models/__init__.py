@@ -4,6 +4,7 @@
 >>> network = read_network("weights/digits/teacher.safetensors")   # doctest: +SKIP
 """
 
+from kdpipe.models.literature import LITERATURE
 from kdpipe.models.saved import read_network
 
-__all__ = ["read_network"]
+__all__ = ["LITERATURE", "read_network"]

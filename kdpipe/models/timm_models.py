@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from kdpipe.errors import NetworkError
+from kdpipe.models.literature import published_as
 from kdpipe.models.limits import TooLargeError, limited, refuse_arguments, refuse_size
 from kdpipe.models.network import Architecture
 
@@ -56,7 +57,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def _refuse_unknown(arch: str) -> None:
     if not timm.is_model(arch):
-        near = difflib.get_close_matches(arch, timm.list_models(), n=1)
+        near = published_as(arch) or difflib.get_close_matches(arch, timm.list_models(), n=1)
         hint = f", did you mean {near[0]!r}?" if near else ""
         raise NetworkError(f"arch: timm {timm.__version__} has no model {arch!r}{hint}")
 
@@ -150,4 +151,4 @@ def _choose_taps(model: nn.Module, spec: Architecture) -> tuple[list[int], list[
 
 
 def _is_stem(name: str) -> bool:
-    return name in {"act1", "bn1", "conv1", "conv_stem", "features.norm0"} or name.startswith("stem")
+    return name in {"act1", "block0", "bn1", "conv1", "conv_stem", "features.norm0"} or name.startswith("stem")
