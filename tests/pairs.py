@@ -23,10 +23,19 @@ ARCHITECTURES = {
     "wide-cnn": {"arch": "resnet18", "arguments": {"channels": [16, 24, 32, 40], "layers": [1] * 4}, "stem": "small"},
     "mobile": {"arch": "mobilenetv3_small_050", "stem": "small"},
     "vit": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 24}},
+    "distilled": {"arch": "deit_tiny_distilled_patch16_224", "arguments": {**VIT, "embed_dim": 24}},
     "vit-mean": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 32, "global_pool": "avg"}},
 }
 # (student, teacher): other widths, other depths, other kinds.
-PAIRS = [("cnn", "wide-cnn"), ("cnn", "vit"), ("vit", "wide-cnn"), ("mobile", "wide-cnn"), ("vit-mean", "wide-cnn")]
+PAIRS = [
+    ("cnn", "wide-cnn"),
+    ("cnn", "vit"),
+    ("vit", "wide-cnn"),
+    ("mobile", "wide-cnn"),
+    ("vit-mean", "wide-cnn"),
+    ("vit", "vit-mean"),
+    ("distilled", "wide-cnn"),
+]
 
 
 def network(kind: str, seed: int = 0) -> Network:
@@ -40,7 +49,19 @@ def profile(kind: str) -> Profile:
 
 
 def pair(student: str, teacher: str, images: int = 64) -> Pair:
-    return Pair(profile(student), profile(teacher), CLASSES, tuple(i % CLASSES for i in range(images)))
+    labels = tuple(i % CLASSES for i in range(images))
+    return Pair(profile(student), profile(teacher), CLASSES, labels, batch_size=16)
+
+
+def refusal(name: str, student: str, teacher: str) -> str | None:
+    """Why a method, as it is published, does not serve a pair."""
+    method: Method = METHODS[name]
+    return method.refuse(pair(student, teacher), method.resolved({})) if method.needs_teacher else None
+
+
+def pair_for(name: str) -> tuple[str, str]:
+    """The first pair that a method serves."""
+    return next(kinds for kinds in PAIRS if refusal(name, *kinds) is None)
 
 
 def setting(name: str, student: str, teacher: str, **parameters: Any) -> SimpleNamespace:

@@ -121,6 +121,10 @@ class TrainingSpec(Spec):
         own = {"lr", "momentum", "weight_decay", "schedule", "warmup", "teacher_cache"}
         return self.model_dump(mode="json", exclude=own)
 
+    def images_a_step(self, unlabelled: bool) -> int:
+        """How many images a step shows, with or without the unlabelled ones."""
+        return self.batch_size + (self.unlabelled_batch_size if unlabelled else 0)
+
 
 class TeacherSpec(ArchSpec):
     """The network that is distilled from."""
