@@ -43,8 +43,8 @@ class DeitParameters(Parameters):
 def _deit_refuse(pair: Pair, parameters: DeitParameters) -> str | None:
     if not pair.student.two_heads:
         return (
-            "the student has no second head, on a distillation token or beside the first, for the teacher to speak to; "
-            "use an arch that has one, such as 'deit_tiny_distilled_patch16_224'"
+            "the student has no second head, on a distillation token, to learn the teacher's answers with; use an arch "
+            "that has one, such as 'deit_tiny_distilled_patch16_224'"
         )
     return None
 
