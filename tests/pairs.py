@@ -25,12 +25,13 @@ ARCHITECTURES = {
     "vit": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 24}},
     "resnet8": {"arch": "cifar_resnet8"},
     "wrn": {"arch": "cifar_wrn16_1"},
+    "distilled": {"arch": "deit_tiny_distilled_patch16_224", "arguments": {**VIT, "embed_dim": 24}},
     "vit-mean": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 32, "global_pool": "avg"}},
 }
 # (student, teacher): other widths, other depths, other kinds.
 PAIRS = [
     ("cnn", "wide-cnn"), ("cnn", "vit"), ("vit", "wide-cnn"), ("mobile", "wide-cnn"), ("vit-mean", "wide-cnn"),
-    ("resnet8", "wrn"),
+    ("resnet8", "wrn"), ("vit", "vit-mean"), ("distilled", "wide-cnn"),
 ]  # fmt: skip
 
 
@@ -45,7 +46,19 @@ def profile(kind: str) -> Profile:
 
 
 def pair(student: str, teacher: str, images: int = 64) -> Pair:
-    return Pair(profile(student), profile(teacher), CLASSES, tuple(i % CLASSES for i in range(images)))
+    labels = tuple(i % CLASSES for i in range(images))
+    return Pair(profile(student), profile(teacher), CLASSES, labels, batch_size=16)
+
+
+def refusal(name: str, student: str, teacher: str) -> str | None:
+    """Why a method, as it is published, does not serve a pair."""
+    method: Method = METHODS[name]
+    return method.refuse(pair(student, teacher), method.resolved({})) if method.needs_teacher else None
+
+
+def pair_for(name: str) -> tuple[str, str]:
+    """The first pair that a method serves."""
+    return next(kinds for kinds in PAIRS if refusal(name, *kinds) is None)
 
 
 def setting(name: str, student: str, teacher: str, **parameters: Any) -> SimpleNamespace:

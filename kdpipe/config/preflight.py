@@ -253,5 +253,7 @@ def _refusals(spec: StudySpec, shapes: dict[str, Profile], classes: int) -> Iter
             teacher = shape if method.teacher_kind == "self" else shapes.get(TEACHER)
             if shape is None or teacher is None:
                 continue
-            if reason := record.refuse(Pair(shape, teacher, classes), record.resolved(method.parameters)):
+            shown = method.recipe(spec.training).images_a_step(method.unlabelled)
+            pair = Pair(shape, teacher, classes, batch_size=shown)
+            if reason := record.refuse(pair, record.resolved(method.parameters)):
                 yield ("methods", i), f"{method.method!r} cannot distil into {student.name!r}: {reason}."

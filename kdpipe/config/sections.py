@@ -178,6 +178,10 @@ class TrainingSpec(Spec):
             raise ValueError("milestones come in order, each once, such as [0.5, 0.75]")
         return value
 
+    def images_a_step(self, unlabelled: bool) -> int:
+        """How many images a step shows, with or without the unlabelled ones."""
+        return self.batch_size + (self.unlabelled_batch_size if unlabelled else 0)
+
 
 class TeacherSpec(ArchSpec):
     """The network that is distilled from."""

@@ -11,30 +11,42 @@ from kdpipe.methods import (
     consistency,
     contrastive,
     controls,
+    cross_layer,
     explanation,
     features,
+    generation,
     logits,
+    projections,
     pyramids,
     relations,
     selectivity,
+    tokens,
 )
 from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
 from kdpipe.methods.classifiers import catkd_loss, ofa_loss, simkd_loss
 from kdpipe.methods.contrastive import ContrastiveMemory, crd_loss
+from kdpipe.methods.cross_layer import semckd_loss
 from kdpipe.methods.explanation import e2kd_loss, grad_cam
 from kdpipe.methods.features import at_loss, fitnet_loss, vid_loss
+from kdpipe.methods.generation import mgd_loss, vitkd_loss
 from kdpipe.methods.logits import dkd_loss, kd_loss, lskd_loss, nkd_loss, wttm_loss
 from kdpipe.methods.logits_relational import dist_loss, mlkd_loss
+from kdpipe.methods.projections import projected_loss, srd_loss, srrl_loss, vkd_loss
 from kdpipe.methods.pyramids import reviewkd_loss
 from kdpipe.methods.relations import cc_loss, pkt_loss, rkd_loss, sp_loss
 from kdpipe.methods.selectivity import nst_loss
+from kdpipe.methods.tokens import deit_loss
 from kdpipe.registry import Registry
 
 _FAMILIES = (
     controls,
     logits,
+    tokens,
     features,
     pyramids,
+    projections,
+    generation,
+    cross_layer,
     classifiers,
     relations,
     selectivity,
@@ -56,6 +68,7 @@ __all__ = [
     "catkd_loss",
     "cc_loss",
     "crd_loss",
+    "deit_loss",
     "dist_loss",
     "dkd_loss",
     "e2kd_loss",
@@ -63,15 +76,22 @@ __all__ = [
     "grad_cam",
     "kd_loss",
     "lskd_loss",
+    "mgd_loss",
     "mlkd_loss",
     "nkd_loss",
     "nst_loss",
     "ofa_loss",
     "pkt_loss",
+    "projected_loss",
     "reviewkd_loss",
     "rkd_loss",
+    "semckd_loss",
     "simkd_loss",
     "sp_loss",
+    "srd_loss",
+    "srrl_loss",
     "vid_loss",
+    "vitkd_loss",
+    "vkd_loss",
     "wttm_loss",
 ]

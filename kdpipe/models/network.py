@@ -141,6 +141,24 @@ class Network(nn.Module):
         """Remove the model's own classifier, as another's takes its place."""
         self.model.reset_classifier(0)  # type: ignore[operator]
 
+    @property
+    def two_heads(self) -> bool:
+        """Whether there is a second head, which a distilled transformer learns from its teacher."""
+        found = self.model.get_classifier()  # type: ignore[operator]
+        return isinstance(found, tuple) and all(isinstance(part, nn.Module) for part in found)
+
+    def heads_apart(self, final: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) of the first and of the second head, of which :meth:`forward` gives the mean.
+
+        Only in training mode, from what the head takes; for networks that have :attr:`two_heads`.
+        """
+        self.model.set_distilled_training(True)  # type: ignore[operator]
+        try:
+            first, second = self.model.forward_head(final)  # type: ignore[operator]
+        finally:
+            self.model.set_distilled_training(False)  # type: ignore[operator]
+        return first, second
+
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._seen_by_classifier.append(inputs[0])
 

@@ -55,6 +55,8 @@ class Profile:
         final: (C, H, W) of what the head takes before it pools.
         linear_head: the logits are one linear layer on the mean of ``final``, so class-activation maps exist.
         spatial_head: every position of ``final`` reaches the logits, so Grad-CAM exists.
+        linear_classifier: the logits are one linear layer on the pooled vector.
+        two_heads: a second head answers beside the first, as in distilled transformers; both can be had apart.
     """
 
     taps: list[Tap]
@@ -64,6 +66,8 @@ class Profile:
     final: tuple[int, int, int]
     linear_head: bool
     spatial_head: bool
+    linear_classifier: bool = False
+    two_heads: bool = False
 
 
 def profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
@@ -95,6 +99,8 @@ def _profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
         final=(final.shape[1], final.shape[2], final.shape[3]),
         linear_head=isinstance(network.classifier, nn.Linear) and _is_mean(outputs.pooled, final),
         spatial_head=_reaches_logits(network, outputs, image_shape),
+        linear_classifier=isinstance(network.classifier, nn.Linear),
+        two_heads=network.two_heads,
     )
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from kdpipe.errors import NetworkError
-from kdpipe.models.literature import published_as
 from kdpipe.models.limits import TooLargeError, limited, refuse_arguments, refuse_size
+from kdpipe.models.literature import published_as
 from kdpipe.models.network import Architecture
 
 

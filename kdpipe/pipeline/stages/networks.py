@@ -105,6 +105,7 @@ def _learner(
     network = _new(_student(task), dataset, params["init_seed"])
     method = METHODS[params["method"]]
     parameters = method.resolved(params["method_parameters"])
+    recipe = TrainingSpec.model_validate(params["training"])
     extras = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params["init_seed"])
@@ -113,7 +114,8 @@ def _learner(
             labels = dataset.train.labels[chosen].tolist()
             if params["unlabelled"]:
                 labels += [-1] * (len(dataset.train.labels) - len(chosen))
-            pair = Pair(profile_of(network, dataset.image_shape), master, len(dataset.class_names), tuple(labels))
+            shape, shown = profile_of(network, dataset.image_shape), recipe.images_a_step(params["unlabelled"])
+            pair = Pair(shape, master, len(dataset.class_names), tuple(labels), shown)
             extras = method.extras(pair, parameters)
             method.adapt(network, teacher, pair, parameters)
     return Learner(
@@ -124,7 +126,7 @@ def _learner(
         extras,
         task.stage.key,
         unlabelled=params["unlabelled"],
-        recipe=TrainingSpec.model_validate(params["training"]),
+        recipe=recipe,
         keep_at=tuple(params.get("keep_at", ())),
     )
 
