@@ -53,6 +53,7 @@ class Profile:
         final: (C, H, W) of what the head takes before it pools.
         linear_head: the logits are one linear layer on the mean of ``final``, so class-activation maps exist.
         spatial_head: every position of ``final`` reaches the logits, so Grad-CAM exists.
+        linear_classifier: the logits are one linear layer on ``pooled``, whose weights have a row for each class.
     """
 
     taps: list[Tap]
@@ -62,6 +63,7 @@ class Profile:
     final: tuple[int, int, int]
     linear_head: bool
     spatial_head: bool
+    linear_classifier: bool = False
 
 
 def profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
@@ -94,6 +96,7 @@ def _profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
         final=(final.shape[1], final.shape[2], final.shape[3]),
         linear_head=isinstance(network.classifier, nn.Linear) and _is_mean(outputs.pooled, final),
         spatial_head=_reaches_logits(network, outputs),
+        linear_classifier=isinstance(network.classifier, nn.Linear),
     )
 
 
