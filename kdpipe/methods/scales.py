@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
 from kdpipe.methods.decoupling import among_others, at_class, class_or_not, divergence
+from kdpipe.methods.layers import refuse_final_points
 from kdpipe.methods.numerics import full_precision, wide
 from kdpipe.models.network import Network, Outputs
 
+SCALES = (1, 2, 4)
+
 
 @full_precision
-def region_logits(final: Tensor, weight: Tensor, bias: Tensor | None, scales: Sequence[int] = (1, 2, 4)) -> Tensor:
+def region_logits(final: Tensor, weight: Tensor, bias: Tensor | None, scales: Sequence[int] = SCALES) -> Tensor:
     """A linear classifier on the mean of each region of the map whose mean it takes.
 
     Args:
@@ -68,8 +71,8 @@ def sdd_loss(
 class SddParameters(Parameters):
     """Parameters of scale decoupled distillation."""
 
-    scales: list[Annotated[int, Field(ge=1)]] = Field(
-        default=[1, 2, 4], min_length=1, description="regions a side, from 1, which is the whole image"
+    scales: list[Annotated[int, Field(ge=1)]] | None = Field(
+        default=None, min_length=1, description="regions a side, 1 first; by default 1, 2 and 4, as far as maps go"
     )
     complementary: float = Field(default=2.0, ge=0.0, description="weight of regions that disagree with the whole")
     alpha: float = Field(default=1.0, ge=0.0, description="weight of the target class (TCKD)")
@@ -81,34 +84,39 @@ class SddParameters(Parameters):
 
 
 def _sdd_refuse(pair: Pair, parameters: SddParameters) -> str | None:
-    if parameters.scales[0] != 1:
-        return f"parameters.scales is {parameters.scales}, but the whole image, 1, has to be the first"
     for profile, whose in ((pair.student, "student"), (pair.teacher, "teacher")):
         if not profile.linear_head:
             return (
                 f"the {whose}'s logits are not one linear layer on the mean of its last map, so its regions have none"
             )
-        side = min(profile.final[1:])
-        if max(parameters.scales) > side:
-            return (
-                f"parameters.scales asks for {max(parameters.scales)} regions a side, but the {whose}'s last map has "
-                f"{side} positions a side; use smaller scales, stem = 'small' or larger images"
-            )
+    if reason := refuse_final_points(pair):
+        return reason
+    scales, smallest = parameters.scales or [1], min(*pair.student.final[1:], *pair.teacher.final[1:])
+    if scales[0] != 1:
+        return f"parameters.scales is {scales}, but the whole image, 1, has to be the first"
+    if max(scales) > smallest:
+        return (
+            f"parameters.scales asks for {max(scales)} regions a side, but the smallest last map has {smallest} "
+            "positions a side"
+        )
     return None
 
 
-def _regions(network: Network | None, outputs: Outputs, labelled: int, scales: Sequence[int]) -> Tensor:
+def _last_map(network: Network | None, outputs: Outputs, labelled: int) -> tuple[Tensor, nn.Linear]:
+    """The map that the head takes, of the labelled images, and the classifier on its mean."""
     assert network is not None
     classifier = network.classifier
     assert isinstance(classifier, nn.Linear)
-    final = network.as_map(outputs.final, outputs.maps[-1])[:labelled]
-    return region_logits(final, classifier.weight, classifier.bias, scales)
+    return network.as_map(outputs.final, outputs.maps[-1])[:labelled], classifier
 
 
 def _sdd_terms(step: Step) -> Terms:
     chosen: SddParameters = step.parameters
     seen = (step.student_network, step.student), (step.teacher_network, step.of_teacher)
-    student, teacher = (_regions(*part, len(step.target), chosen.scales) for part in seen)
+    maps = [_last_map(*part, len(step.target)) for part in seen]
+    smallest = min(side for final, _ in maps for side in final.shape[2:])
+    scales = chosen.scales or [scale for scale in SCALES if scale <= smallest]
+    student, teacher = (region_logits(final, head.weight, head.bias, scales) for final, head in maps)
     loss = sdd_loss(student, teacher, step.target, chosen.alpha, chosen.beta, chosen.temperature, chosen.complementary)
     return {"ce": chosen.ce_weight * step.cross_entropy, "sdd": chosen.sdd_weight * step.ramp(chosen.warmup) * loss}
 
@@ -129,7 +137,8 @@ SDD = Method(
     citation="Wei, Luo & Luo, Scale Decoupled Distillation, 2024",
     differs="Published code tells agreement by right and wrong: two different wrong answers agree there, here they do "
     "not. It pools regions from a grid of 4x4, here each scale is pooled from the map itself: the same, where 4 "
-    "divides the map. Its 20 of 240 epochs of warm-up are a share of the steps.",
+    "divides the map. Scales finer than a last map are left out, where published code repeats its positions. Its 20 "
+    "of 240 epochs of warm-up are a share of the steps.",
 )
 
 METHODS = (SDD,)
