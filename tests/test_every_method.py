@@ -79,7 +79,10 @@ def test_convolutional_pairs_are_served_by_every_method_that_does_not_ask_for_to
 def test_only_methods_on_what_a_transformer_lacks_refuse_it():
     """Class-activation maps and Grad-CAM want a head on the mean of the last map; others, tokens on both sides."""
     asks_for_tokens = set(refused("cnn", "wide-cnn"))
-    for names, without in ((("vit", "wide-cnn"), {"catkd", "e2kd"}), (("cnn", "vit"), {"catkd", "e2kd", "simkd"})):
+    for names, without in (
+        (("vit", "wide-cnn"), {"catkd", "e2kd", "sdd"}),
+        (("cnn", "vit"), {"catkd", "e2kd", "sdd", "simkd"}),
+    ):
         found = refused(*names)
         assert set(found) - asks_for_tokens == without
         assert all("classifier" in METHODS[name].needs for name in without)
