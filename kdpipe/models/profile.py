@@ -21,7 +21,6 @@ from kdpipe.models.network import Network, Outputs
 from kdpipe.models.timm_models import reason
 from kdpipe.relative_depth import nearest_place
 
-
 MORE_IMAGES = 16
 
 
@@ -137,7 +136,7 @@ def _reached(network: Network, outputs: Outputs) -> torch.Tensor:
 
 
 def _images(network: Network, count: int, image_shape: tuple[int, int, int]) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(count)
+    generator = torch.Generator().manual_seed(0)
     return torch.rand(count, *image_shape, generator=generator).to(network.mean.device)
 
 
