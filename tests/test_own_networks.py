@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -98,16 +99,16 @@ def test_a_factory_is_its_content_and_not_its_place(file, tmp_path):
     [
         ("my_models.py:biuld", {}, "my_models.py has no function 'biuld', did you mean 'build'"),
         ("my_models.py:number", {}, "my_models.py has no function 'number'"),
-        ("my_models.py:broken", {}, r"my_models.py, line 26: ZeroDivisionError: division by zero"),
+        ("my_models.py:broken", {}, r"my_models.py, line 24: ZeroDivisionError: division by zero"),
         ("my_models.py:no_network", {}, "'no_network' of my_models.py returns a str, no nn.Module"),
         (
             "my_models.py:build",
             {"depth": 3},
-            "my_models.py: TypeError: build.. got an unexpected keyword argument 'depth'",
+            "my_models.py: TypeError: build.. got an unexpected keyword",
         ),
         ("nowhere.py:build", {}, "there is no file .*nowhere.py; relative paths start from the study file"),
         ("my_models.py", {}, "'.*my_models.py' names no function of a file; write it as my_models.py:build"),
-        ("my_models:build", {}, "names no function of a file"),
+        ("my_models:build", {}, "'.*my_models:build' names no function of a file"),
     ],
 )
 def test_a_factory_that_cannot_be_used_is_one_sentence(file, reference, arguments, said):
@@ -175,10 +176,8 @@ def test_a_factory_s_network_comes_back_bit_for_bit(file, tmp_path):
 @pytest.mark.parametrize("place", ["sha256", "path"])
 def test_no_code_runs_that_nobody_named(file, tmp_path, place):
     """Not even if a weights file says where it lies."""
-    import hashlib
-
-    digest = hashlib.sha256(file.read_bytes() + tmp_path.name.encode()).hexdigest()
-    file.write_bytes(file.read_bytes() + tmp_path.name.encode().join([b"#", b""]))
+    file.write_text(f"# {tmp_path}\n{CODE}")  # a file of which nobody spoke
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     factory = f"sha256:{digest}:build" if place == "sha256" else f"{file}:build"
     header = {"factory": factory, "arguments": {}, "stem": "default", "stem_stride": 2, "layers": ["first", "norm"]}
     header |= {"image_shape": [3, 16, 16], "classes": 5, "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -252,7 +251,7 @@ def test_a_study_names_factories_from_its_own_folder(file, tmp_path):
         ({}, "arch: this field is required, unless factory, folder or a checkpoint of kdpipe"),
         (
             {"arch": "resnet18", "factory": "a.py:b"},
-            "a network is one of arch, factory and folder, not arch and factory",
+            "a network is one of arch, factory and folder, not arch and",
         ),
         ({"factory": "a.py:b", "pretrained": True}, "pretrained: only a timm model"),
         ({"folder": "vit", "stem": "small"}, "stem: only a timm model"),
@@ -340,9 +339,9 @@ def test_a_folder_without_safetensors_or_without_a_classifier_is_refused(vit, tm
     with pytest.raises(NetworkError, match=r"the weights of .* lack classifier"):
         build(NetworkSpec(role="teacher", folder=str(folder)), **SHAPE, seed=0)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(NetworkError, match="holds no .safetensors file; pickled weights can run code"):
+    with pytest.raises(NetworkError, match=r"holds no .safetensors file; pickled weights can run code"):
         build(NetworkSpec(role="teacher", folder=str(folder)), **SHAPE, seed=0)
-    with pytest.raises(NetworkError, match="there is no folder .*; nothing is fetched"):
+    with pytest.raises(NetworkError, match=r"there is no folder .*; nothing is fetched"):
         build(NetworkSpec(role="teacher", folder=str(tmp_path / "none")), **SHAPE, seed=0)
 
 
