@@ -28,6 +28,5 @@ def small(num_classes: int, width: int = 8) -> Small:
 
 def perceptron(num_classes: int) -> nn.Sequential:
     """Layers are vectors here, and maps of one place."""
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 24), nn.ReLU(), nn.Linear(24, num_classes)
-    )
+    first, second = (nn.Linear(64, 48), nn.ReLU()), (nn.Linear(48, 24), nn.ReLU())
+    return nn.Sequential(nn.Flatten(), *first, *second, nn.Linear(24, num_classes))

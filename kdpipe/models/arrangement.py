@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor, nn
 
 from kdpipe.errors import NetworkError
 from kdpipe.models.hooked import Arrangement, HookedLayer, without_fast_path
 from kdpipe.models.layer_search import find_layers
-from kdpipe.models.layouts import Hints, layouts_of
+from kdpipe.models.layouts import Hints, Layout, layouts_of
 from kdpipe.models.passage import Passage, Visit, passage_of
 from kdpipe.models.structures import shapes
 from kdpipe.names import closest
 
+_CHANNELS_FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm, nn.InstanceNorm2d)  # torch says so
 PROBED = 2  # images that a module is tried with
 
 
@@ -40,9 +43,11 @@ def arrangement_of(
     chosen = _chosen(record, layers, origin)
     for visit in chosen:
         _refuse_unreadable(visit)
+    hints = _hints(model, record, shape)
     outputs = [(visit.shape, _channels(visit.module)) for visit in chosen]
     hooked = []
-    for visit, layout in zip(chosen, layouts_of(outputs, _hints(model, record, shape)), strict=True):
+    for visit, told in zip(chosen, layouts_of(outputs, hints), strict=True):
+        layout = Layout("BCHW") if isinstance(visit.module, _CHANNELS_FIRST) and len(visit.shape) == 4 else told
         if layout is None:
             raise NetworkError(
                 f"layers: nothing tells which axis of layer {visit.name!r}, which returns {visit.shape}, is that of "
@@ -144,14 +149,18 @@ def _classifier(record: Passage, classes: int) -> Visit | None:
 
 
 def _final(record: Passage, chosen: list[Visit], layers: list[HookedLayer], classifier: Visit | None) -> int:
-    """Which layer stands for what the head takes: the last one of several places, some of which reach the logits."""
+    """Which layer stands for what the head takes: the last map of which some places reach the logits.
+
+    A plain layer of one place is no map: what it takes was pooled.
+    """
     slopes = _slopes(record, chosen, classifier)
     for order in reversed(range(len(chosen))):
         slope = slopes[order]
         if slope is None:
             continue
         reached = layers[order].layout.as_map(slope).abs().sum((0, 1))
-        if reached.numel() > 1 and reached.any():
+        pooled = reached.numel() == 1 and not any(True for _ in chosen[order].module.children())
+        if layers[order].layout.kind != "BC" and not pooled and reached.any():
             return order
     return len(chosen) - 1
 
@@ -162,6 +171,8 @@ def _slopes(record: Passage, chosen: list[Visit], classifier: Visit | None) -> l
     outputs = [visit.output for visit in chosen if visit.output is not None and visit.output.requires_grad]
     if answer is None or not answer.requires_grad or not outputs:
         return [None] * len(chosen)
-    found = torch.autograd.grad(answer.square().sum(), outputs, allow_unused=True)
-    slopes = {id(output): slope for output, slope in zip(outputs, found, strict=True)}
+    slopes: dict[int, Tensor | None] = {}
+    with suppress(RuntimeError):  # a network that overwrites what its gradient needs; it still answers
+        found = torch.autograd.grad(answer.square().sum(), outputs, allow_unused=True)
+        slopes = {id(output): slope for output, slope in zip(outputs, found, strict=True)}
     return [slopes.get(id(visit.output)) for visit in chosen]

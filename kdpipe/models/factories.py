@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kdpipe.errors import NetworkError, StudyError
 from kdpipe.names import closest
@@ -206,6 +207,8 @@ def content_of(module: nn.Module) -> str:
             if not setting.startswith("_") and setting != "training" and _is_plain(value):
                 digest.update(f"{setting}={value!r}".encode())
     for name, tensor in _numbers(module):
+        if is_lazy(tensor):  # it has no numbers before its first images
+            continue
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

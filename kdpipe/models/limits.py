@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -105,7 +106,7 @@ def limited() -> Iterator[None]:
 
     def count_numbers(parent: nn.Module, name: str, tensor: Tensor | None) -> None:
         nonlocal numbers
-        numbers += 0 if tensor is None else tensor.numel()
+        numbers += 0 if tensor is None or is_lazy(tensor) else tensor.numel()
         if numbers > PARAMETERS:
             raise TooLargeError(f"{PARAMETERS:,} parameters")
 

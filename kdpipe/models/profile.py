@@ -142,7 +142,7 @@ def _reached(network: Network, outputs: Outputs) -> torch.Tensor:
 
 
 def _images(network: Network, count: int, image_shape: tuple[int, int, int]) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(count)
+    generator = torch.Generator().manual_seed(0)
     return torch.rand(count, *image_shape, generator=generator).to(network.mean.device)
 
 
