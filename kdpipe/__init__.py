@@ -6,6 +6,7 @@
 """
 
 from kdpipe.artifacts.store import Study, load_study
+from kdpipe.vectors.write import write_vectors
 
 __version__ = "0.2.0"  # the one place: the package's metadata are built from it
-__all__ = ["Study", "__version__", "load_study"]
+__all__ = ["Study", "__version__", "load_study", "write_vectors"]
