@@ -39,7 +39,8 @@ class NetworkRecord:
         student: its architecture's name; students of one name are compared with each other.
         method: how it was trained, as the pages call it; by default its role.
         label_fraction: share of the training labels it had.
-        step: the training step of its vectors, of a checkpoint; None for a network as it is in the end.
+        step: the training step of its vectors; None where nobody knows. Of networks that differ in it alone, the last
+            one, or the one without a step, is the network as it is in the end, and the others are its checkpoints.
         origin: where it comes from, for people.
 
     Raises:
@@ -129,9 +130,21 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class ReducedRows:
+    """A layer whose maps were made vectors already: every view of it, so that large maps need not be kept.
+
+    Attributes:
+        shape: (C, H, W) of the maps.
+    """
+
+    shape: tuple[int, ...]
+    views: Mapping[str, Rows]
+
+
+@dataclass(frozen=True)
 class NetworkVectors:
     """A network's layers from input to output, and its logits (N, K) if they are known."""
 
     record: NetworkRecord
-    layers: Mapping[str, Rows]
+    layers: Mapping[str, Rows | ReducedRows]
     logits: Rows | None = None

@@ -13,7 +13,7 @@ import pyarrow as pa
 from kdpipe.data.sources.images import stack
 from kdpipe.errors import DataError
 from kdpipe.vectors.checks import as_array, examples, rows_in_order
-from kdpipe.vectors.content import NetworkVectors, Samples
+from kdpipe.vectors.content import NetworkVectors, Rows, Samples
 from kdpipe.vectors.readers import CLASS_NAMES, IMAGE_NAMES, LABEL_NAMES, SPLIT_NAMES, TEXT_NAMES, Loader
 from kdpipe.vectors.samples import described_samples
 
@@ -38,10 +38,11 @@ def joined_samples(
     Raises:
         DataError: samples without a label, or with two.
     """
-    first = next((rows for network in networks for rows in network.layers.values()), None)
+    first = next((layer for network in networks for layer in network.layers.values()), None)
     if first is None:
         raise DataError("There are no vectors in these files.")
-    ids = list(first.ids)
+    rows = first if isinstance(first, Rows) else next(iter(first.views.values()))
+    ids = list(rows.ids)
     names = class_names or _agreed_names(facts)
     return described_samples(
         ids,

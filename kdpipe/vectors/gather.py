@@ -13,7 +13,7 @@ import numpy as np
 from kdpipe.errors import DataError
 from kdpipe.names import closest
 from kdpipe.vectors.checks import as_array
-from kdpipe.vectors.content import LOGITS, NetworkRecord, NetworkVectors, Rows, Samples
+from kdpipe.vectors.content import LOGITS, NetworkRecord, NetworkVectors, ReducedRows, Rows, Samples
 from kdpipe.vectors.facts import DISPLAYED, IMAGES, LABELS, SPLIT, TEXTS, Facts, joined_samples
 from kdpipe.vectors.readers import CLASS_NAMES, Loader, Part, files_of, read_csv, read_ids, read_parts
 from kdpipe.vectors.roles import record_of
@@ -29,11 +29,11 @@ _WITHOUT_IDS = (
 class Gathered:
     """What files hold so far: networks with their layers, and facts about samples."""
 
-    layers: dict[str, dict[str, Rows]] = field(default_factory=dict)
+    layers: dict[str, dict[str, Rows | ReducedRows]] = field(default_factory=dict)
     records: dict[str, NetworkRecord] = field(default_factory=dict)
     facts: list[Facts] = field(default_factory=list)
 
-    def add(self, network: str, layer: str, rows: Rows) -> None:
+    def add(self, network: str, layer: str, rows: Rows | ReducedRows, place: str) -> None:
         """One more layer, or the logits.
 
         Raises:
@@ -41,9 +41,7 @@ class Gathered:
         """
         layers = self.layers.setdefault(network, {})
         if layer in layers:
-            raise DataError(
-                f"{rows.place}: network {network!r} has a layer {layer!r} already, from {layers[layer].place}."
-            )
+            raise DataError(f"{place}: network {network!r} has a layer {layer!r} already, from a file before.")
         layers[layer] = rows
 
     def networks(self, said: Mapping[str, Mapping[str, Any]]) -> list[NetworkVectors]:
@@ -61,7 +59,8 @@ class Gathered:
             known = self.records.get(name)
             fields = said.get(name, {})
             record = record_of(name, fields) if known is None else replace(known, **fields)
-            found.append(NetworkVectors(record, layers, arrays.get(LOGITS)))
+            logits = arrays.get(LOGITS)
+            found.append(NetworkVectors(record, layers, logits if isinstance(logits, Rows) else None))
         return found
 
 
@@ -159,11 +158,16 @@ def add_store(gathered: Gathered, store: VectorStore) -> None:
             raise DataError(f"{store.folder}: another folder has a network {name!r} too; give each a name of its own.")
         gathered.records[name] = network.record
         for order, layer in enumerate(network.layers):
-            load = partial(store.vectors, network, order)
-            gathered.add(name, layer, Rows(ids, load, f"{store.folder}, {name!r}, {layer!r}"))
+            place = f"{store.folder}, {name!r}, {layer!r}"
+            views = {
+                view: Rows(ids, partial(store.vectors, network, order, view), place) for view in network.views[order]
+            }
+            whole = Rows(ids, partial(store.vectors, network, order), place)
+            gathered.add(name, layer, ReducedRows(network.shapes[order], views) if views else whole, place)
         if network.has_logits:
             load = partial(store.logits, network)
-            gathered.add(name, LOGITS, Rows(ids, load, f"{store.folder}, {name!r}, logits"))
+            place = f"{store.folder}, {name!r}, logits"
+            gathered.add(name, LOGITS, Rows(ids, load, place), place)
     fields: dict[str, Any] = {
         LABELS: np.array(names)[samples.labels],
         SPLIT: np.where(samples.reference, "reference", "probe"),
@@ -181,7 +185,8 @@ def _add_file(gathered: Gathered, path: Path, row_ids: RowIds) -> None:
         for name, load in part.arrays.items():
             network, slash, layer = name.partition("/")
             network, layer = (network, layer) if slash else (part.network, name)
-            gathered.add(network, layer, Rows(row_ids.of(part, load), load, f"{part.place}, {name!r}"))
+            place = f"{part.place}, {name!r}"
+            gathered.add(network, layer, Rows(row_ids.of(part, load), load, place), place)
         if part.sample_fields:
             gathered.facts.append(row_ids.facts(part))
 
@@ -201,7 +206,7 @@ def _add_source(gathered: Gathered, source: NetworkSource, row_ids: RowIds) -> N
             rows, facts = _arrays(path, row_ids)
             if len(rows) != 1:
                 raise DataError(f"{path}: network {source.name!r} wants one array of it, and it has {', '.join(rows)}.")
-            gathered.add(source.name, layer, next(iter(rows.values())))
+            gathered.add(source.name, layer, next(iter(rows.values())), str(path))
             gathered.facts += facts
         return
     rows, facts = _arrays(source.file, row_ids)
@@ -214,7 +219,7 @@ def _add_source(gathered: Gathered, source: NetworkSource, row_ids: RowIds) -> N
                 f"{source.file}: network {source.name!r} wants {key!r}, which is not in it{closest(key, rows)}; it has "
                 f"{', '.join(rows)}."
             )
-        gathered.add(source.name, layer, rows[key])
+        gathered.add(source.name, layer, rows[key], str(source.file))
 
 
 def _arrays(path: Path, row_ids: RowIds) -> tuple[dict[str, Rows], list[Facts]]:

@@ -2,7 +2,8 @@
 
 ``vectors.json`` says what there is, with the sha256 of every other file; ``samples.parquet`` has a row a sample, and
 ``images.npy`` their pixels, if there are any; ``<network>/<layer>.npy`` a layer's vectors or maps, both counted from
-0, their rows in the samples' order; ``<network>/logits.npy`` the logits.
+0, their rows in the samples' order, or ``<network>/<layer>.<view>.npy`` of maps that were made vectors already;
+``<network>/logits.npy`` the logits.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from numpy.typing import NDArray
 from kdpipe.errors import DataError
 from kdpipe.files import canonical_json, new_folder, sha256_of
 from kdpipe.vectors.checks import class_scores, rows_in_order, vectors
-from kdpipe.vectors.content import Array, NetworkRecord, NetworkVectors, Rows, Samples
+from kdpipe.vectors.content import Array, NetworkRecord, NetworkVectors, ReducedRows, Rows, Samples
 
 FORMAT, VERSION = "kdpipe-vectors", 1
 HEAD, SAMPLES, IMAGES = "vectors.json", "samples.parquet", "images.npy"
 SUFFIX = ".vectors"
 
 
-def layer_file(network: int, order: int) -> str:
-    return f"{network:03d}/{order:03d}.npy"
+def layer_file(network: int, order: int, view: str | None = None) -> str:
+    return f"{network:03d}/{order:03d}.npy" if view is None else f"{network:03d}/{order:03d}.{view}.npy"
 
 
 def logits_file(network: int) -> str:
@@ -46,6 +47,7 @@ class StoredNetwork:
         index: which of the folder's networks it is.
         layers: names, from input to output.
         shapes: of one sample at each layer: (d,) or (C, H, W).
+        views: of each layer, those that it is kept in; none where it is kept as it is.
         has_logits: whether its answers are known.
     """
 
@@ -53,7 +55,14 @@ class StoredNetwork:
     record: NetworkRecord
     layers: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    views: tuple[tuple[str, ...], ...]
     has_logits: bool
+
+    @property
+    def files(self) -> list[str]:
+        """All files of the network."""
+        layers = [layer_file(self.index, i, view) for i, views in enumerate(self.views) for view in views or (None,)]
+        return [*layers, *([logits_file(self.index)] if self.has_logits else [])]
 
 
 @dataclass(frozen=True)
@@ -91,9 +100,9 @@ class VectorStore:
         names = ", ".join(network.record.name for network in self.networks)
         raise DataError(f"{self.folder}: there is no network {name!r}; it has {names}.")
 
-    def vectors(self, network: StoredNetwork, order: int) -> Array:
-        """(N, d) or (N, C, H, W) of a layer, float16 or float32."""
-        return self._array(layer_file(network.index, order))
+    def vectors(self, network: StoredNetwork, order: int, view: str | None = None) -> Array:
+        """(N, d) or (N, C, H, W) of a layer, float16 or float32; (N, d) of one of its views, if it is kept in views."""
+        return self._array(layer_file(network.index, order, view))
 
     def logits(self, network: StoredNetwork) -> NDArray[np.float32]:
         """(N, K) of a network that has logits."""
@@ -105,9 +114,7 @@ class VectorStore:
 
     def network_key(self, network: StoredNetwork) -> str:
         """What a network's vectors are, as a hash: of which layers and which samples."""
-        files = [layer_file(network.index, order) for order in range(len(network.layers))]
-        files += [logits_file(network.index)] if network.has_logits else []
-        return _hash([self.samples_key(), list(network.layers), [self.sums[name] for name in files]])
+        return _hash([self.samples_key(), list(network.layers), [self.sums[name] for name in network.files]])
 
     def _array(self, name: str) -> Array:
         try:
@@ -158,6 +165,7 @@ def _stored(index: int, entry: Mapping[str, Any]) -> StoredNetwork:
         NetworkRecord(**entry["record"]),
         tuple(layer["layer"] for layer in layers),
         tuple(tuple(layer["shape"]) for layer in layers),
+        tuple(tuple(layer.get("views", ())) for layer in layers),
         entry["logits"],
     )
 
@@ -226,10 +234,17 @@ def _write_network(building: Path, index: int, network: NetworkVectors, samples:
         raise DataError(f"network {network.record.name!r}: it has no layer.")
     (building / layer_file(index, 0)).parent.mkdir()
     layers = []
-    for order, (layer, rows) in enumerate(network.layers.items()):
-        array = vectors(rows.load(), len(rows.ids), rows.place)
-        np.save(building / layer_file(index, order), _in_order(array, rows, samples), allow_pickle=False)
-        layers.append({"layer": layer, "shape": list(array.shape[1:])})
+    for order, (layer, given) in enumerate(network.layers.items()):
+        views: dict[str | None, Rows] = {None: given} if isinstance(given, Rows) else dict(given.views.items())
+        shape: tuple[int, ...] = ()
+        for view, rows in views.items():
+            array = vectors(rows.load(), len(rows.ids), rows.place)
+            np.save(building / layer_file(index, order, view), _in_order(array, rows, samples), allow_pickle=False)
+            shape = array.shape[1:]
+        entry = {"layer": layer, "shape": list(shape)}
+        if isinstance(given, ReducedRows):
+            entry |= {"shape": list(given.shape), "views": list(given.views)}
+        layers.append(entry)
     if network.logits is not None:
         rows = network.logits
         scores = class_scores(rows.load(), len(rows.ids), len(samples.class_names), rows.place)
