@@ -33,8 +33,9 @@ from kdpipe.config.study_file import StudyFile, read_study
 from kdpipe.engine.cache import Cache
 from kdpipe.measures import displacement, knn_recall, mutual_knn
 from kdpipe.pipeline.analysis_plan import plan_analysis
+from kdpipe.pipeline.networks_plan import plan_networks
+from kdpipe.pipeline.planned import Planned
 from kdpipe.pipeline.stages.embeddings import read_vectors
-from kdpipe.pipeline.training_plan import Planned, plan_training
 from kdpipe.representation.map_jobs import MapJob, TsneOptions, principal_components
 from kdpipe.representation.tsne import affinities, consensus, tsne
 from kdpipe.vocabulary import TEACHER
@@ -55,12 +56,12 @@ class Embeddings:
 
     def __init__(self, study: StudyFile, root: Path, cache: Cache) -> None:
         facts = run_preflight(study, root)
-        training = plan_training(study.spec, facts, root)
-        self.networks = training.networks
-        self.stages = plan_analysis(study.spec, facts, training, self.networks).embeddings
+        plan = plan_networks(study.spec, facts, root)
+        self.networks = plan.networks
+        self.stages = plan_analysis(study.spec, facts, plan, self.networks).embeddings
         if missing := [name for name, stage in self.stages.items() if not cache.has(stage)]:
             raise SystemExit(f"{missing[0]} is not in the cache: run {study.path} first.")
-        self.layers = facts.layers(None)
+        self.layers = facts.layers(TEACHER)
         self.spec, self.cache = study.spec, cache
 
     def of(self, network: Planned, order: int) -> Array:
@@ -70,11 +71,11 @@ class Embeddings:
         """The first distilled student of the headline beside networks that are less and less like it."""
         whole = [n for n in self.networks if n.checkpoint is None]
         headline = self.spec.headline
-        own = next(n for n in whole if headline and n.method and n.method.method == headline.method)
+        own = next(n for n in whole if headline and n.method and n.method == headline.method)
         later = [n for n in self.networks if n.checkpoint and n.stage is own.stage]
-        rivals = [n for n in whole if n.method and n is not own and n.student and n.seed == own.seed]
-        named = [(f"itself at step {n.checkpoint} of {own.recipe.steps}", n) for n in reversed(later)]
-        named += [(n.method.label or n.method.method, n) for n in rivals if n.method]
+        rivals = [n for n in whole if n.method and n is not own and n.seed == own.seed]
+        named = [(f"itself at step {n.checkpoint} of {own.steps}", n) for n in reversed(later)]
+        named += [(n.method, n) for n in rivals if n.method]
         named += [("its teacher", n) for n in whole if n.network_id == TEACHER]
         return [(name, own, other) for name, other in named]
 

@@ -102,19 +102,19 @@ def tuning_study(
     study: StudyFile, seed: int, steps: int, entries: list[dict[str, Any]] | None = None, lr: float | None = None
 ) -> StudySpec:
     """The study with every configuration (or those of ``entries``), one unreported seed and fewer steps."""
-    if seed in study.spec.seeds:
+    if seed in study.that_trains.seeds:
         sys.exit(f"--seed {seed} is one of the seeds that the study reports; choose another.")
-    lr = study.spec.training.lr if lr is None else lr
+    lr = study.that_trains.training.lr if lr is None else lr
     if entries is None:
         entries = [entry for name in METHODS if name not in FOLLOWS for entry in configurations(name, lr)]
     changed = {
         "name": f"{study.spec.name}-tuning",
         "seeds": [seed],
         "methods": [MethodSpec.model_validate(entry) for entry in entries],
-        "training": study.spec.training.model_copy(update={"steps": steps, "evaluations": 2, "lr": lr}),
+        "training": study.that_trains.training.model_copy(update={"steps": steps, "evaluations": 2, "lr": lr}),
         "headline": None,
     }
-    return study.spec.model_copy(update=changed)
+    return study.that_trains.model_copy(update=changed)
 
 
 def train_all(study: StudyFile, spec: StudySpec, root: Path, cache: Cache, device: str) -> pl.DataFrame:
@@ -124,18 +124,20 @@ def train_all(study: StudyFile, spec: StudySpec, root: Path, cache: Cache, devic
     context = Context(device, root, reporter, cache.root / "scratch", describe_hardware(device))
     result = run_study(spec, preflight, cache, context, only=["student"])
     rows = []
-    for planned in result.training.students:
+    methods = {method.name: method for method in spec.methods}
+    for planned in result.plan.students:
         assert planned.method is not None
+        method = methods[planned.method]
         found = json.loads((cache.path(planned.stage) / RESULT).read_text())
         rows.append(
             {
-                "method": planned.method.method,
-                "parameters": json.dumps(planned.method.parameters),
-                "training": json.dumps(planned.method.training),
+                "method": method.method,
+                "parameters": json.dumps(method.parameters),
+                "training": json.dumps(method.training),
                 "val_accuracy": found.get("val_accuracy"),
                 "status": found["status"],
                 "seed": planned.seed,
-                "steps": planned.recipe.steps,
+                "steps": planned.steps,
                 "base_lr": spec.training.lr,
             }
         )

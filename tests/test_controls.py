@@ -15,7 +15,7 @@ from kdpipe.config.study_file import read_study
 from kdpipe.data.dataset import Dataset
 from kdpipe.data.splits import label_budget
 from kdpipe.models.saved import read_network
-from kdpipe.pipeline.training_plan import plan_training
+from kdpipe.pipeline.networks_plan import plan_networks
 from kdpipe.training.evaluation import accuracy
 
 METHODS_LINE = 'methods = ["plain", "kd", "fitnet", "second-seed"]'
@@ -103,7 +103,7 @@ def test_a_checkpoint_names_the_student_that_it_became(networks):
 def test_steps_are_equal_but_for_the_student_that_trains_longer(line, networks):
     study = read_study(line.study)
     preflight = run_preflight(study, line.root)
-    longer = 1 + preflight.teacher.macs / preflight.students["small"].macs / 3
+    longer = 1 + preflight.shapes["teacher"].macs / preflight.shapes["small"].macs / 3
     for r in networks.filter(student="small").iter_rows(named=True):
         steps = {"plain-long": round(12 * longer), "untrained": 0}
         if r["role"] != "checkpoint":
@@ -125,13 +125,13 @@ def test_supervised_on_the_same_images_had_all_labels_and_the_others_their_budge
 def test_the_own_budget_teacher_learned_from_the_students_own_images(line):
     """Same images, same number of steps: its plan says so, and its budget is drawn by the student's seed."""
     study = read_study(line.study)
-    plan = plan_training(study.spec, run_preflight(study, line.root), line.root)
+    plan = plan_networks(study.spec, run_preflight(study, line.root), line.root)
     for teacher in plan.others:
         if teacher.network_id == "teacher-untrained":
             continue
         params = teacher.stage.params["network"]
         students = [s for s in plan.students if s.teacher is teacher]
-        assert {s.method.name for s in students} == {"own-budget-teacher", "fitnet-own-budget-teacher"}
+        assert {s.method for s in students} == {"own-budget-teacher", "fitnet-own-budget-teacher"}
         for student in students:
             assert (params["label_fraction"], params["seed"]) == (
                 student.stage.params["label_fraction"],

@@ -165,7 +165,7 @@ def test_headers_that_do_not_help(teacher, header, said):
 def test_a_plain_state_dict_needs_its_architecture_written(teacher):
     path = rewritten(teacher, None)
     body = 'arch = "resnet18"\narguments = { channels = [8, 8, 16, 16], layers = [1, 1, 1, 1] }\nstem = "small"'
-    assert run_preflight(read_study(study(path, body)), Path()).teacher.pooled == 16
+    assert run_preflight(read_study(study(path, body)), Path()).shapes["teacher"].pooled == 16
 
 
 def test_files_that_are_none(teacher):
@@ -204,7 +204,7 @@ def test_other_classes_make_a_new_head_which_somebody_must_train(tmp_path):
     written = 'arch = "resnet18"\narguments = { channels = [8, 8, 16, 16], layers = [1, 1, 1, 1] }\nstem = "small"'
     assert "lacks fc.weight, so the classifier would be new" in complaint(study(bare, f"{written}\ntraining.steps = 0"))
     for trained in (study(path, "training = { steps = 1 }"), study(bare, written)):
-        assert run_preflight(read_study(trained), Path()).teacher.pooled == 16
+        assert run_preflight(read_study(trained), Path()).shapes["teacher"].pooled == 16
     student = study(a_network(tmp_path / "ten.safetensors"), "training.steps = 0", f'checkpoint = "{path}"')
     assert run_preflight(read_study(student), Path())  # students always train
 

@@ -24,7 +24,7 @@ from kdpipe.files import sha256_of
 from kdpipe.measures import FACTORS, MEASURES
 from kdpipe.methods import METHODS
 from kdpipe.pipeline.analysis_plan import plan_analysis
-from kdpipe.pipeline.training_plan import plan_training
+from kdpipe.pipeline.networks_plan import plan_networks
 
 EXAMPLES = REPOSITORY / "examples" / "plugins"
 MEASURE = """\
@@ -173,7 +173,7 @@ def keys(folder: Path, *plugins: Path, **changes: str) -> dict[str, str]:
     path.write_text(text)
     study = read_study(path, plugins=plugins)
     facts = run_preflight(study, Path("."))
-    training = plan_training(study.spec, facts, Path("."))
+    training = plan_networks(study.spec, facts, Path("."))
     analysis = plan_analysis(study.spec, facts, training, training.networks)
     stages = [*(network.stage for network in training.networks), *analysis.stages]
     return {stage.key: stage.name for stage in with_inputs(stages)}

@@ -24,7 +24,7 @@ from kdpipe.engine.run import with_inputs
 from kdpipe.measures import FACTORS, MEASURES, Factor, Measure
 from kdpipe.methods import METHODS, Method
 from kdpipe.pipeline.analysis_plan import plan_analysis
-from kdpipe.pipeline.training_plan import plan_training
+from kdpipe.pipeline.networks_plan import plan_networks
 from kdpipe.registry import Registry
 from kdpipe.representation.map_jobs import in_turn
 from kdpipe.representation.projectors import PROJECTORS, Projector
@@ -226,7 +226,7 @@ def keys(tmp_path_factory) -> Callable[..., dict[str, str]]:
                 text = text.replace(old, new)
             path.write_text(text)
             study = read_study(path)
-            training = plan_training(study.spec, facts, Path("."))
+            training = plan_networks(study.spec, facts, Path("."))
             analysis = plan_analysis(study.spec, facts, training, training.networks)
             stages = [*(network.stage for network in training.networks), *analysis.stages]
             return {stage.key: stage.name for stage in with_inputs(stages)}

@@ -13,8 +13,8 @@ from kdpipe.engine.archive import pack, unpack
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.run import with_inputs
 from kdpipe.pipeline.analysis_plan import plan_analysis
+from kdpipe.pipeline.networks_plan import plan_networks
 from kdpipe.pipeline.run_study import finished
-from kdpipe.pipeline.training_plan import plan_training
 
 
 @click.group(no_args_is_help=True)
@@ -66,10 +66,10 @@ def pack_study(
     kinds, kept = chosen_kinds("--only", only), chosen_kinds("--whole", whole)
     spec, root, preflight = checked_study(study, overrides, data_folder, plugins)
     store = Cache(cache)
-    training = plan_training(spec, preflight, root, list(seeds) or None)
-    stages = [planned.stage for planned in training.networks]
-    if store.has(training.teacher.stage):  # all that is looked at rests on it
-        stages += plan_analysis(spec, preflight, training, finished(training, store)).stages
+    plan = plan_networks(spec, preflight, root, list(seeds) or None)
+    stages = [planned.stage for planned in plan.networks]
+    if store.has(plan.teacher.stage):  # all that is looked at rests on it
+        stages += plan_analysis(spec, preflight, plan, finished(plan, store)).stages
     stages = with_inputs(stages)
     count, size = pack(store, [stage for stage in stages if not kinds or stage.kind in kinds], target, kept)
     console.print(f"{target}: {count} stages, {size / 1e6:.1f} MB")

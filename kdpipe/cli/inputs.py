@@ -9,15 +9,15 @@ from pathlib import Path
 from rich.console import Console
 
 from kdpipe.config.preflight import Preflight, run_preflight
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy
 from kdpipe.config.study_file import read_study
 from kdpipe.data.sources.base import data_root
 from kdpipe.errors import StudyError
 from kdpipe.names import closest
 from kdpipe.pipeline.analysis_plan import ANALYSIS_KINDS
-from kdpipe.pipeline.training_plan import TRAINING_KINDS
+from kdpipe.pipeline.networks_plan import NETWORK_KINDS
 
-KINDS = TRAINING_KINDS + ANALYSIS_KINDS
+KINDS = NETWORK_KINDS + ANALYSIS_KINDS
 console = Console()
 
 
@@ -28,7 +28,7 @@ def checked_study(
     plugins: Sequence[Path],
     *,
     every_image: bool = False,
-) -> tuple[StudySpec, Path, Preflight]:
+) -> tuple[BaseStudy, Path, Preflight]:
     """The study as it would run, the folder of its data, and what a look at data and networks found."""
     file = read_study(study, overrides, plugins)
     place = data_root(root)

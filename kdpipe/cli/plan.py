@@ -15,7 +15,7 @@ from kdpipe.engine.hardware import resolve_device
 from kdpipe.engine.run import with_inputs
 from kdpipe.pipeline.analysis_plan import plan_analysis
 from kdpipe.pipeline.cost import rough_seconds
-from kdpipe.pipeline.training_plan import plan_training
+from kdpipe.pipeline.networks_plan import plan_networks
 
 
 @click.command()
@@ -38,11 +38,11 @@ def plan(
     """Show what would run, what is cached, and roughly what it would cost. Writes nothing."""
     spec, root, preflight = checked_study(study, overrides, data_folder, plugins)
     store = Cache(cache)
-    training = plan_training(spec, preflight, root, list(seeds) or None)
-    analysis = plan_analysis(spec, preflight, training, training.networks)
-    stages = with_inputs([planned.stage for planned in training.networks] + analysis.stages)
+    networks_plan = plan_networks(spec, preflight, root, list(seeds) or None)
+    analysis = plan_analysis(spec, preflight, networks_plan, networks_plan.networks)
+    stages = with_inputs([planned.stage for planned in networks_plan.networks] + analysis.stages)
     seconds = rough_seconds(stages, spec, preflight, store, resolve_device(device))
-    table = Table(title=f"{spec.title}: {len(training.networks)} networks, {len(stages)} stages")
+    table = Table(title=f"{spec.title}: {len(networks_plan.networks)} networks, {len(stages)} stages")
     for column in ("stage", "in all", "cached", "to run", "roughly"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for kind in KINDS:

@@ -17,16 +17,16 @@ from kdpipe.cli import options
 from kdpipe.cli.inputs import KINDS, checked_study, chosen_kinds, console, require_writable
 from kdpipe.cli.progress import RichReporter, open_log
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.hardware import describe_hardware, resolve_device
 from kdpipe.engine.stage import Context
 from kdpipe.errors import KdpipeError
 from kdpipe.files import recover_folder
 from kdpipe.pipeline.export.weights import export_weights
+from kdpipe.pipeline.networks_plan import plan_networks
 from kdpipe.pipeline.publish import publish
 from kdpipe.pipeline.run_study import Result, run_study
-from kdpipe.pipeline.training_plan import plan_training
 from kdpipe.source import HERE
 from kdpipe.vocabulary import CHECKPOINT
 
@@ -80,7 +80,7 @@ def run(
     torch.set_num_threads(threads or os.cpu_count() or 1)
     spec, root, preflight = checked_study(study, overrides, data_folder, plugins)
     chosen = sorted(set(seeds)) or None
-    plan_training(spec, preflight, root, chosen)  # a seed that the study lacks is refused before anything is written
+    plan_networks(spec, preflight, root, chosen)  # a seed that the study lacks is refused before anything is written
     folders = Folders(cache, artifacts, weights)
     for folder in (cache, artifacts, weights):
         require_writable(folder)
@@ -93,8 +93,8 @@ def run(
     recover_folder(weights / spec.name)
     started = time.perf_counter()
     result = run_study(spec, preflight, store, context, seeds=chosen, only=kinds, force=forced)
-    whole = plan_training(spec, preflight, root).students
-    if kinds or len(result.training.students) < len(whole):
+    whole = plan_networks(spec, preflight, root).students
+    if kinds or len(result.plan.students) < len(whole):
         missing = sum(not store.has(planned.stage) for planned in whole)
         left = f"; {missing} students of the study are still to be trained" if missing else ""
         context.reporter.say(
@@ -110,18 +110,18 @@ def _context(device: str, data_folder: Path, cache: Path) -> Context:
 
 
 def _finish(
-    spec: StudySpec, preflight: Preflight, result: Result, store: Cache, folders: Folders, context: Context
+    spec: BaseStudy, preflight: Preflight, result: Result, store: Cache, folders: Folders, context: Context
 ) -> None:
     """Write artifacts and weights of a whole run, or say why there are none."""
-    networks = result.training.networks
+    networks = result.plan.networks
     if lost := [planned.network_id for planned in networks if not store.has(planned.stage)]:
         raise KdpipeError(
-            f"{len(lost)} of {len(result.training.students) + 1} networks could not be trained ({lost[0]}, …), see "
+            f"{len(lost)} of {len(result.plan.students) + 1} networks could not be trained ({lost[0]}, …), see "
             "above; no artifacts were written, and those of an earlier run are as they were."
         )
     artifacts, weights = folders.artifacts / spec.name, folders.weights / spec.name
     frames = publish(spec, preflight, result, store, artifacts, dict(context.hardware))
-    lacking = export_weights(result.training, store, weights)
+    lacking = export_weights(result.plan, store, weights)
     _show_results(frames)
     if lacking:
         context.reporter.say(f"Weights of {len(lacking)} networks are left out: their stages were packed without them.")

@@ -23,7 +23,7 @@ def validate(study: Path, overrides: Sequence[str], plugins: Sequence[Path], dat
     table = Table(title=f"{study}: valid")
     for column in ("network", "parameters", "MACs", "layers"):
         table.add_column(column, justify="left" if column in {"network", "layers"} else "right")
-    for name, shape in {"teacher": preflight.teacher, **preflight.students}.items():
+    for name, shape in preflight.shapes.items():
         layers = "  ".join(f"{tap.layer} {'x'.join(map(str, tap.shape))}" for tap in shape.taps)
         table.add_row(name, f"{shape.params:,}", f"{shape.macs:,}", layers)
     console.print(table)

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from kdpipe.config.diagnostics import Where
-from kdpipe.config.sections import ArchSpec, StudentSpec, TrainingSpec
-from kdpipe.config.study import StudySpec
+from kdpipe.config.sections import ArchSpec, TrainingSpec
+from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec
 from kdpipe.config.study_file import StudyFile
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.dataset import plan_splits
@@ -28,25 +28,25 @@ from kdpipe.methods import METHODS, Pair
 from kdpipe.models.build import build
 from kdpipe.models.network import Network
 from kdpipe.models.profile import Profile, profile_of
+from kdpipe.vocabulary import TEACHER
 
 Problem = tuple[Where, str]
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """The data and the networks of a study, seen from outside."""
+    """The data and the networks of a study, seen from outside.
+
+    Attributes:
+        shapes: of the teacher, and of students by the name of their architecture; of finished networks by their own.
+    """
 
     data: Peek
-    teacher: Profile
-    students: dict[str, Profile]
+    shapes: dict[str, Profile]
 
-    def shape(self, student: StudentSpec | None) -> Profile:
-        """Of a student, or of the teacher for None."""
-        return self.teacher if student is None else self.students[student.name]
-
-    def layers(self, student: StudentSpec | None) -> list[str]:
-        """Names of the layers that are looked at in a student, or in the teacher for None."""
-        return [tap.layer for tap in self.shape(student).taps]
+    def layers(self, shape: str) -> list[str]:
+        """Names of the layers that are looked at in networks of this shape."""
+        return [tap.layer for tap in self.shapes[shape].taps]
 
 
 def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) -> Preflight:
@@ -64,20 +64,32 @@ def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) ->
     if source.needs_path and not spec.data.path:
         raise StudyError(f"{study.place('data', 'path')}: dataset {source.name!r} needs the folder that holds it.")
     seen = (inspect if every_image else peek)(source, spec.data, root)
-    problems = list(_data_problems(spec, seen))
+    problems = [*_split_problems(spec, seen), *_look_problems(spec, seen)]
+    if isinstance(spec, StudySpec):
+        problems += _training_problems(spec, seen)
     shapes: dict[str, Profile] = {}
-    sections: list[tuple[Where, str, ArchSpec]] = [(("teacher",), "teacher", spec.teacher)]
-    sections += [(("students", i), f"student {s.name}", s) for i, s in enumerate(spec.students)]
-    for place, key, architecture in sections:
+    for place, name, architecture in _sections(spec):
         try:
-            shapes[key] = _shape(architecture, seen)
+            shapes[name] = _shape(architecture, seen)
         except NetworkError as error:
             field, _, reason = str(error).partition(": ")
             problems.append(((*place, field), reason))
-    problems += _refusals(spec, shapes, len(seen.class_names))
+    if isinstance(spec, StudySpec):
+        problems += _refusals(spec, shapes, len(seen.class_names))
     if problems:
         raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
-    return Preflight(seen, shapes["teacher"], {s.name: shapes[f"student {s.name}"] for s in spec.students})
+    return Preflight(seen, shapes)
+
+
+def _sections(spec: BaseStudy) -> Iterator[tuple[Where, str, ArchSpec]]:
+    """Where each architecture of a study stands, what it is called, and what it is."""
+    if isinstance(spec, StudySpec):
+        yield ("teacher",), TEACHER, spec.teacher
+        for i, student in enumerate(spec.students):
+            yield ("students", i), student.name, student
+    elif isinstance(spec, FinishedStudy):
+        for i, network in enumerate(spec.networks):
+            yield ("networks", i), spec.network_id(network), network
 
 
 def _shape(architecture: ArchSpec, seen: Peek) -> Profile:
@@ -121,17 +133,38 @@ def _dangerous_convolution(network: Network) -> str | None:
     return None
 
 
-def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
+def _sizes(spec: BaseStudy, seen: Peek) -> tuple[int, int]:
+    """Images to train on, and to test on."""
     test = seen.test if seen.test is not None else round(spec.data.test_fraction * seen.train)
     rest = seen.train if seen.test is not None else seen.train - test
-    train = rest - max(round(spec.data.validation_fraction * rest), 1)
-    classes = len(seen.class_names)
-    yield from _split_problems(spec, seen)
+    return rest - max(round(spec.data.validation_fraction * rest), 1), test
+
+
+def _look_problems(spec: BaseStudy, seen: Peek) -> Iterator[Problem]:
+    """Too few images for what is to be looked at."""
+    _, test = _sizes(spec, seen)
     if spec.data.probe_size > test:
         yield (
             ("data", "probe_size"),
             f"{spec.data.probe_size} probe images are asked for, but the test set has {test}.",
         )
+    for field in ("k", "second_k"):
+        k = getattr(spec.measures, field)
+        if k >= spec.data.probe_size:
+            yield ("measures", field), f"{k} neighbours need more than {spec.data.probe_size} probe images."
+    if "tsne" in spec.maps.projectors and 3 * spec.maps.perplexity >= spec.data.probe_size:
+        yield (
+            ("maps", "perplexity"),
+            f"{spec.maps.perplexity:g} needs more than {3 * spec.maps.perplexity:g} probe images, "
+            f"there are {spec.data.probe_size}.",
+        )
+    if spec.maps.projectors and spec.data.probe_size < 50:
+        yield ("data", "probe_size"), f"maps need at least 50 probe images, not {spec.data.probe_size}."
+
+
+def _training_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
+    """Budgets that are too small, and training that this machine cannot do."""
+    classes, (train, _) = len(seen.class_names), _sizes(spec, seen)
     fractions: list[tuple[Where, float]] = [(("teacher", "label_fraction"), spec.teacher.label_fraction)]
     fractions += [(("label_fractions", i), fraction) for i, fraction in enumerate(spec.label_fractions)]
     for place, fraction in fractions:
@@ -150,21 +183,9 @@ def _data_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
             ("training", "compile"),
             "torch.compile needs a C++ compiler, and there is none; install g++ or leave it out.",
         )
-    for field in ("k", "second_k"):
-        k = getattr(spec.measures, field)
-        if k >= spec.data.probe_size:
-            yield ("measures", field), f"{k} neighbours need more than {spec.data.probe_size} probe images."
-    if "tsne" in spec.maps.projectors and 3 * spec.maps.perplexity >= spec.data.probe_size:
-        yield (
-            ("maps", "perplexity"),
-            f"{spec.maps.perplexity:g} needs more than {3 * spec.maps.perplexity:g} probe images, "
-            f"there are {spec.data.probe_size}.",
-        )
-    if spec.maps.projectors and spec.data.probe_size < 50:
-        yield ("data", "probe_size"), f"maps need at least 50 probe images, not {spec.data.probe_size}."
 
 
-def _split_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
+def _split_problems(spec: BaseStudy, seen: Peek) -> Iterator[Problem]:
     """Classes too small for three splits."""
     fractions = {"validation_fraction": spec.data.validation_fraction, "test_fraction": spec.data.test_fraction}
     try:
@@ -196,8 +217,8 @@ def _refusals(spec: StudySpec, shapes: dict[str, Profile], classes: int) -> Iter
         if not record.needs_teacher:
             continue
         for student in spec.students:
-            shape = shapes.get(f"student {student.name}")
-            teacher = shape if method.teacher_kind == "self" else shapes.get("teacher")
+            shape = shapes.get(student.name)
+            teacher = shape if method.teacher_kind == "self" else shapes.get(TEACHER)
             if shape is None or teacher is None:
                 continue
             if reason := record.refuse(Pair(shape, teacher, classes), record.resolved(method.parameters)):

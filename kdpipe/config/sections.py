@@ -96,6 +96,11 @@ class ArchSpec(Spec):
             raise ValueError("weights come from pretrained or from checkpoint, not from both")
         return self
 
+    @property
+    def as_it_comes(self) -> bool:
+        """Whether the network is used without training of its own."""
+        return False
+
 
 class TrainingSpec(Spec):
     """SGD with Nesterov momentum for a fixed number of steps."""
@@ -129,11 +134,63 @@ class TeacherSpec(ArchSpec):
     seed: Seed = 0
     training: TrainingSpec = TrainingSpec()
 
+    @property
+    def as_it_comes(self) -> bool:
+        """Whether the network is used without training of its own."""
+        return self.training.steps == 0
+
 
 class StudentSpec(ArchSpec):
     """An architecture that is distilled into; ``name`` stands in every network_id."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+
+
+class NetworkSpec(ArchSpec):
+    """A finished network: what it is in the study, and where it comes from."""
+
+    role: Literal["teacher", "plain", "distilled", "control"]
+    student: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] = Field(
+        default="student", description="name of its architecture; students of one name are compared"
+    )
+    method: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")] | None = Field(
+        default=None,
+        description="how it was trained: a method of kdpipe, or a name of your own; 'plain' or 'distillation' by "
+        "default",
+    )
+    explains: Literal["instead", "without"] | None = Field(
+        default=None,
+        description="of a control with a name of your own: whether it does something in the place of distillation, or "
+        "withholds something from it",
+    )
+    seed: Seed = 0
+    label_fraction: Fraction = Field(default=1.0, description="share of the training labels that it had")
+    step: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="training step; with several of one network, all but the last are its checkpoints"
+    )
+
+    @property
+    def label(self) -> str:
+        """How its method is called."""
+        return self.method or ("distillation" if self.role == "distilled" else self.role)
+
+    @property
+    def run(self) -> tuple[str, str, str, float, int]:
+        """What the states of one network on its way have in common."""
+        return self.role, self.student, self.label, self.label_fraction, self.seed
+
+    @property
+    def as_it_comes(self) -> bool:
+        """Whether the network is used without training of its own."""
+        return True
+
+    @model_validator(mode="after")
+    def _control_says_how(self) -> NetworkSpec:
+        if self.role == "control" and self.method is None:
+            raise ValueError("method: a control says how it was trained, such as 'label-smoothing'")
+        if self.explains and (self.role != "control" or self.label in METHODS):
+            raise ValueError("explains: it is for a control with a name of your own; leave it out")
+        return self
 
 
 class MethodSpec(Spec):

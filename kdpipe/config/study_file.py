@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from kdpipe.config.diagnostics import Where, explain, place_of
 from kdpipe.config.plugins import load_plugins
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec
 from kdpipe.errors import StudyError
 from kdpipe.models.checkpoints import complete
 
@@ -25,7 +25,18 @@ class StudyFile:
     path: Path
     text: str
     overrides: tuple[str, ...]
-    spec: StudySpec
+    spec: BaseStudy
+
+    @property
+    def that_trains(self) -> StudySpec:
+        """The study, for what makes sense of training alone.
+
+        Raises:
+            StudyError: its networks were trained elsewhere.
+        """
+        if not isinstance(self.spec, StudySpec):
+            raise StudyError(f"{self.path}: this study is of finished networks and trains none; name one that trains.")
+        return self.spec
 
     def place(self, *where: int | str) -> str:
         """``file, line N: field`` of a location such as ``("students", 0, "arch")``."""
@@ -33,8 +44,8 @@ class StudyFile:
 
 
 def load_spec(path: Path, overrides: Iterable[str] = ()) -> StudySpec:
-    """The study of :func:`read_study`, without its file."""
-    return read_study(path, overrides).spec
+    """The study of :func:`read_study` that trains, without its file."""
+    return read_study(path, overrides).that_trains
 
 
 def read_study(path: Path, overrides: Iterable[str] = (), plugins: Iterable[Path] = ()) -> StudyFile:
@@ -67,10 +78,11 @@ def read_study(path: Path, overrides: Iterable[str] = (), plugins: Iterable[Path
     load_plugins([*_named_plugins(raw, path.parent), *plugins])
     if problems := _complete_architectures(raw):
         raise StudyError("\n".join(f"{place_of(path, text, chosen, where)}: {said}" for where, said in problems))
+    kind: type[BaseStudy] = FinishedStudy if "networks" in raw else StudySpec
     try:
-        return StudyFile(path, text, chosen, StudySpec.model_validate(raw))
+        return StudyFile(path, text, chosen, kind.model_validate(raw))
     except ValidationError as error:
-        raise StudyError(explain(error, StudySpec, lambda where: place_of(path, text, chosen, where))) from None
+        raise StudyError(explain(error, kind, lambda where: place_of(path, text, chosen, where))) from None
 
 
 def _named_plugins(raw: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -89,9 +101,10 @@ def _spell_out_methods(raw: dict[str, Any]) -> None:
 
 def _complete_architectures(raw: dict[str, Any]) -> list[tuple[Where, str]]:
     """A checkpoint that kdpipe wrote is short for its whole architecture; what contradicts it is returned."""
-    students = raw.get("students")
     places: list[tuple[Where, Any]] = [(("teacher",), raw.get("teacher"))]
-    places += [(("students", i), student) for i, student in enumerate(students if isinstance(students, list) else ())]
+    for several in ("students", "networks"):
+        listed = raw.get(several)
+        places += [((several, i), entry) for i, entry in enumerate(listed if isinstance(listed, list) else ())]
     sections = [(where, section) for where, section in places if isinstance(section, dict)]
     return [((*where, field), said) for where, section in sections for field, said in complete(section)]
 

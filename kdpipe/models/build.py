@@ -50,7 +50,7 @@ def build(
             model = _create(spec, image_shape, classes, weights)
         indices, names = _choose_taps(model, spec)
     config = getattr(model, "pretrained_cfg", {}) if spec.pretrained else {}
-    if _as_it_comes(spec) and config.get("num_classes", classes) != classes:
+    if spec.as_it_comes and config.get("num_classes", classes) != classes:
         raise NetworkError(
             f"pretrained: the weights of {spec.arch!r} tell {config['num_classes']} classes apart, the data has "
             f"{classes}, so the classifier would be new and untrained; give it steps (training.steps)."
@@ -62,7 +62,7 @@ def build(
         mean, std = config["mean"], config["std"]
     network = Network(model, indices, names, mean, std)
     if weights and spec.checkpoint is not None:
-        load_weights(network, Path(spec.checkpoint).expanduser(), head=_as_it_comes(spec))
+        load_weights(network, Path(spec.checkpoint).expanduser(), head=spec.as_it_comes)
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(2, *image_shape))
@@ -178,8 +178,3 @@ def _choose_taps(model: nn.Module, spec: Architecture) -> tuple[list[int], list[
 
 def _is_stem(name: str) -> bool:
     return name in {"act1", "bn1", "conv1", "conv_stem", "features.norm0"} or name.startswith("stem")
-
-
-def _as_it_comes(spec: Architecture) -> bool:
-    """Whether a network is used without training of its own: a teacher with no steps."""
-    return getattr(getattr(spec, "training", None), "steps", None) == 0

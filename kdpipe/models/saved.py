@@ -28,6 +28,7 @@ class SavedArchitecture:
     layers: str | list[str]
     pretrained: bool = False
     checkpoint: str | None = None
+    as_it_comes: bool = False
 
 
 def write_network(

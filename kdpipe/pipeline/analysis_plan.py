@@ -8,13 +8,14 @@ from itertools import chain
 from typing import Any
 
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy
 from kdpipe.engine.stage import Stage, StageFunction
 from kdpipe.models.profile import pair_by_depth
 from kdpipe.pipeline.alignment_plan import ALIGNMENT_STAGES, AlignmentPlan, plan_alignment
 from kdpipe.pipeline.answers_plan import ANSWER_STAGES, AnswersPlan, plan_answers
 from kdpipe.pipeline.map_plan import MapPlan, plan_maps
 from kdpipe.pipeline.measure_plan import MeasurePlanner
+from kdpipe.pipeline.planned import NetworksPlan, Planned
 from kdpipe.pipeline.stages.credit import make_credit
 from kdpipe.pipeline.stages.embeddings import make_embeddings
 from kdpipe.pipeline.stages.explanations import make_explanations
@@ -25,8 +26,8 @@ from kdpipe.pipeline.stages.map_measures import make_map_measures, make_map_pass
 from kdpipe.pipeline.stages.maps import make_consensus, make_maps
 from kdpipe.pipeline.stages.neighbours import make_neighbours
 from kdpipe.pipeline.stages.network_measures import make_network_measures
+from kdpipe.pipeline.stages.outputs import LAST
 from kdpipe.pipeline.stages.similarity import make_similarity
-from kdpipe.pipeline.training_plan import Planned, Training
 from kdpipe.vocabulary import PIXELS, TEACHER
 
 ANALYSIS = (
@@ -79,22 +80,22 @@ class Analysis:
         return [*first, *shared.values(), *drawn, *self.answers.stages, *self.alignment.stages]
 
 
-def plan_analysis(spec: StudySpec, preflight: Preflight, training: Training, networks: Sequence[Planned]) -> Analysis:
+def plan_analysis(spec: BaseStudy, preflight: Preflight, plan: NetworksPlan, networks: Sequence[Planned]) -> Analysis:
     """Everything that is looked at of ``networks``."""
-    return _AnalysisPlanner(spec, preflight, training, networks).plan()
+    return _AnalysisPlanner(spec, preflight, plan, networks).plan()
 
 
 class _AnalysisPlanner:
-    def __init__(self, spec: StudySpec, preflight: Preflight, training: Training, networks: Sequence[Planned]) -> None:
+    def __init__(self, spec: BaseStudy, preflight: Preflight, plan: NetworksPlan, networks: Sequence[Planned]) -> None:
         self.spec, self.preflight, self.networks = spec, preflight, networks
-        self.training, self.probe, self.teacher = training, training.probe, training.teacher
+        self.first_half, self.probe, self.teacher = plan, plan.probe, plan.teacher
         self.by_name = {planned.network_id: planned for planned in networks}
         self.embeddings = {planned.network_id: self._embedding(planned) for planned in networks}
 
     def plan(self) -> Analysis:
         measures = MeasurePlanner(self.spec, self.probe, self.embeddings, TEACHER)
         pairs, known_k = self._pairs(), self.spec.measures.k
-        maps = plan_maps(self.spec, self.preflight, self.training, self.networks, self.embeddings)
+        maps = plan_maps(self.spec, self.preflight, self.first_half, self.networks, self.embeddings)
         factors, explained, residuals = measures.factors()
         return Analysis(
             self.embeddings,
@@ -122,12 +123,11 @@ class _AnalysisPlanner:
         return function.plan(name, params, inputs, batch="all", cost=self.spec.data.probe_size)
 
     def _embedding(self, planned: Planned) -> Stage:
-        last = planned.checkpoint is None and planned.network_id != PIXELS
-        weights = PIXELS if planned.network_id == PIXELS else planned.weights
+        weights = {} if planned.weights == LAST else {"weights": planned.weights}
         return self._stage(
             make_embeddings,
             f"embedding of {planned.network_id}",
-            {"views": list(self.spec.views), **({} if last else {"weights": weights})},
+            {"views": list(self.spec.views), **weights},
             {"network": planned.stage},
         )
 
@@ -148,7 +148,7 @@ class _AnalysisPlanner:
             name = planned.network_id
             if name != TEACHER and name != PIXELS and TEACHER in self.by_name:
                 pairs.append((name, TEACHER))
-            if planned.role in ("distilled", "control") and planned.student and (plain := self._companion(planned)):
+            if planned.role in ("distilled", "control") and (plain := self._companion(planned)):
                 pairs.append((name, plain))
             if planned.role == "plain" and (first := self._first_plain(planned)) not in (None, name):
                 pairs.append((name, str(first)))
@@ -160,7 +160,7 @@ class _AnalysisPlanner:
         return next((p.network_id for p in plain), None)
 
     def _same_depth(self, name: str, other: str) -> list[tuple[int, int]]:
-        own, others = (self.preflight.shape(self.by_name[which].student).taps for which in (name, other))
+        own, others = (self.preflight.shapes[self.by_name[which].shape].taps for which in (name, other))
         return list(enumerate(pair_by_depth(own, others)))
 
     # ----------------------------------------------------------------------------- credit, reasons
@@ -169,10 +169,10 @@ class _AnalysisPlanner:
         """Students of the study's teacher at their last step, with their plain companion."""
         whole = [p for p in self.networks if p.checkpoint is None and p.teacher is not None]
         taught = [p for p in whole if p.teacher is not None and p.teacher.network_id == TEACHER]
-        return [(p.network_id, plain) for p in taught if p.student and (plain := self._companion(p))]
+        return [(p.network_id, plain) for p in taught if (plain := self._companion(p))]
 
     def _credit(self, name: str, plain: str, neighbours: Mapping[str, Stage]) -> Stage:
-        own, others = (self.preflight.layers(self.by_name[which].student) for which in (name, TEACHER))
+        own, others = (self.preflight.layers(self.by_name[which].shape) for which in (name, TEACHER))
         pairs = [[own[i], others[j]] for i, j in self._same_depth(name, TEACHER)]
         inputs = {"own": neighbours[name], "plain": neighbours[plain], "teacher": neighbours[TEACHER]}
         return self._stage(make_credit, f"neighbours of {name}", {"teacher_layers": pairs}, inputs)
@@ -185,7 +185,7 @@ class _AnalysisPlanner:
         found = []
         for planned in self.networks:
             teacher = planned.teacher.network_id if planned.teacher else TEACHER
-            compared = planned.role in ("distilled", "control") and planned.student is not None
+            compared = planned.role in ("distilled", "control")
             if compared and teacher in self.by_name and (plain := self._companion(planned)):
                 found.append((planned.network_id, plain, teacher))
         return found
@@ -208,5 +208,5 @@ class _AnalysisPlanner:
 
     def _has_grad_cam(self, planned: Planned) -> bool:
         """A map of one position shows no place."""
-        shape = self.preflight.shape(planned.student)
+        shape = self.preflight.shapes[planned.shape]
         return shape.spatial_head and min(shape.final[1:]) > 1

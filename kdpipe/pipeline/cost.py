@@ -10,7 +10,7 @@ import torch
 
 from kdpipe.config.preflight import Preflight
 from kdpipe.config.sections import ArchSpec, TrainingSpec
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy, StudySpec
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.stage import Stage
 from kdpipe.files import canonical_json
@@ -19,6 +19,7 @@ from kdpipe.representation.projectors import PROJECTORS
 
 # Seconds for one probe image: what timings.json of the committed studies says, on two cores.
 SECONDS_AN_IMAGE = {
+    "network": 0.001,
     "embedding": 0.0005,
     "neighbours": 0.0002,
     "image-measure": 0.0002,
@@ -37,7 +38,7 @@ TRAINED = ("teacher", "student")
 
 
 def rough_seconds(
-    stages: Sequence[Stage], spec: StudySpec, preflight: Preflight, cache: Cache, device: str
+    stages: Sequence[Stage], spec: BaseStudy, preflight: Preflight, cache: Cache, device: str
 ) -> dict[str, float]:
     """Estimated seconds by kind for the stages that the cache does not have."""
     todo = [stage for stage in stages if not cache.has(stage)]
@@ -45,6 +46,7 @@ def rough_seconds(
     trained = [stage for stage in todo if stage.kind in TRAINED]
     steps: dict[str, float] = {}
     for stage in trained:
+        assert isinstance(spec, StudySpec), "only such a study has stages that train"
         if _shape_key(stage) not in steps:
             architecture, recipe = _architecture(spec, stage), _recipe(stage)
             steps[_shape_key(stage)] = _step_seconds(architecture, recipe, preflight, device)
@@ -57,6 +59,7 @@ def rough_seconds(
         seconds[stage.kind] = seconds.get(stage.kind, 0.0) + each
     if "student" in seconds:
         steps_of = {stage.batch: _recipe(stage).steps for stage in todo if stage.kind == "student"}
+        assert isinstance(spec, StudySpec)
         forward = _step_seconds(spec.teacher, spec.training, preflight, device) / 3
         seconds["student"] += forward * sum(steps_of.values())
     return seconds

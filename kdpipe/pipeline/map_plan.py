@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy
 from kdpipe.engine.stage import Stage
 from kdpipe.measures import MEASURES, Measure
 from kdpipe.models.profile import pair_by_depth
 from kdpipe.pipeline.measure_plan import measure_params
+from kdpipe.pipeline.planned import NetworksPlan, Planned
 from kdpipe.pipeline.stages.map_measures import MAP_NEIGHBOURS, make_map_measures, make_map_pass
 from kdpipe.pipeline.stages.maps import make_consensus, make_maps
-from kdpipe.pipeline.training_plan import Planned, Training
 from kdpipe.registry import version_in_key
 from kdpipe.representation.projectors import PROJECTORS
 from kdpipe.vocabulary import CONSENSUS, INDEPENDENT, TEACHER
@@ -48,20 +48,20 @@ class MapPlan:
 
 
 def plan_maps(
-    spec: StudySpec,
+    spec: BaseStudy,
     preflight: Preflight,
-    training: Training,
+    plan: NetworksPlan,
     networks: Sequence[Planned],
     embeddings: Mapping[str, Stage],
 ) -> list[MapPlan]:
     """Every map of the study, by every projector that it names."""
-    return _MapPlanner(spec, preflight, training.probe, networks, embeddings).plan()
+    return _MapPlanner(spec, preflight, plan.probe, networks, embeddings).plan()
 
 
 class _MapPlanner:
     def __init__(
         self,
-        spec: StudySpec,
+        spec: BaseStudy,
         preflight: Preflight,
         probe: Stage,
         networks: Sequence[Planned],
@@ -69,6 +69,7 @@ class _MapPlanner:
     ) -> None:
         self.spec, self.preflight, self.probe = spec, preflight, probe
         self.networks, self.embeddings = networks, embeddings
+        self.teacher_taps = preflight.shapes[TEACHER].taps
         asked = (MEASURES[name] for name in spec.measures.names)
         # What compares two maps of one layer is worked out from both of them, once they lie on the same axes.
         self.measures = [one for one in asked if one.of == "map" and "other" not in one.takes]
@@ -90,11 +91,11 @@ class _MapPlanner:
 
     def _places(self) -> list[list[tuple[Planned, int]]]:
         """For each layer of the teacher the mapped layers that stand at its depth."""
-        places: list[list[tuple[Planned, int]]] = [[] for _ in self.preflight.teacher.taps]
+        places: list[list[tuple[Planned, int]]] = [[] for _ in self.teacher_taps]
         for planned in self.networks:
             if planned.mapped:
-                taps = self.preflight.shape(planned.student).taps
-                for order, place in enumerate(pair_by_depth(taps, self.preflight.teacher.taps)):
+                taps = self.preflight.shapes[planned.shape].taps
+                for order, place in enumerate(pair_by_depth(taps, self.teacher_taps)):
                     places[place].append((planned, order))
         return places
 
@@ -102,8 +103,8 @@ class _MapPlanner:
         headline = self.spec.resolved_headline
         if planned.network_id == TEACHER:
             return True
-        named = planned.method is not None and (planned.role == "plain" or planned.method.name == headline.method)
-        return named and planned.seed == self.spec.seeds[0]
+        named = planned.method is not None and (planned.role == "plain" or planned.method == headline.method)
+        return named and planned.seed == self.spec.student_seeds[0]
 
     def _panels(self, planned: Planned, order: int, place: int, projector: str, shared: Stage | None) -> list[MapPlan]:
         record = PROJECTORS[projector]
@@ -153,7 +154,7 @@ class _MapPlanner:
         shared: Stage | None,
         strip: bool = False,
     ) -> MapPlan:
-        name, layer = planned.network_id, self.preflight.layers(planned.student)[order]
+        name, layer = planned.network_id, self.preflight.layers(planned.shape)[order]
         variant = ", ".join(f"{option} {value:g}" for option, value in options.items())
         inputs = {"embedding": self.embeddings[name]}
         if layout == CONSENSUS:
@@ -196,7 +197,7 @@ class _MapPlanner:
     def _consensus(self, place: int, members: Sequence[tuple[Planned, int]], perplexity: float) -> Stage:
         orders = {f"{planned.network_id}, layer {order}": order for planned, order in members}
         return make_consensus.plan(
-            f"shared map at {self.preflight.teacher.taps[place].layer}, perplexity {perplexity:g}",
+            f"shared map at {self.teacher_taps[place].layer}, perplexity {perplexity:g}",
             {
                 "orders": orders,
                 "view": self.spec.maps.view,

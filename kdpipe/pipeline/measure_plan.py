@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy
 from kdpipe.engine.stage import Stage, StageFunction
 from kdpipe.measures import FACTORS, MEASURES, Measure
 from kdpipe.measures.registry import Kind
@@ -34,7 +34,7 @@ def measure_params(measure: Measure, k: int) -> dict[str, Any]:
 class MeasurePlanner:
     """Plans what is measured of embedded networks; stages by network, or by network and name."""
 
-    def __init__(self, spec: StudySpec, probe: Stage, embeddings: Mapping[str, Stage], teacher: str) -> None:
+    def __init__(self, spec: BaseStudy, probe: Stage, embeddings: Mapping[str, Stage], teacher: str) -> None:
         self.spec, self.probe, self.embeddings, self.teacher = spec, probe, embeddings, teacher
         second_k = spec.measures.second_k if spec.measures.specifications else None
         wanted = max(CACHED_NEIGHBOURS, spec.measures.k, second_k or 0)

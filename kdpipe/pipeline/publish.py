@@ -9,7 +9,7 @@ import polars as pl
 
 from kdpipe.artifacts.store import write_study
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy
 from kdpipe.engine.cache import Cache
 from kdpipe.pipeline.conclusions import conclusions
 from kdpipe.pipeline.export.record import study_record, timings_record
@@ -18,7 +18,7 @@ from kdpipe.pipeline.run_study import Result
 
 
 def publish(
-    spec: StudySpec, preflight: Preflight, result: Result, cache: Cache, folder: Path, hardware: dict[str, Any]
+    spec: BaseStudy, preflight: Preflight, result: Result, cache: Cache, folder: Path, hardware: dict[str, Any]
 ) -> dict[str, pl.DataFrame]:
     """Write the artifacts of a finished run to ``folder`` (``artifacts/<name>``).
 
@@ -29,5 +29,5 @@ def publish(
     record = study_record(spec, result, cache)
     frames = exported(spec, preflight, result, cache)
     frames |= conclusions(frames, record)
-    write_study(folder, record, frames, timings_record(result.training, result.analysis, cache, hardware))
+    write_study(folder, record, frames, timings_record(result.plan, result.analysis, cache, hardware))
     return frames

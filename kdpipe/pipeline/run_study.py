@@ -7,27 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.run import Outcome, run
 from kdpipe.engine.stage import Context
 from kdpipe.errors import KdpipeError
 from kdpipe.pipeline.analysis_plan import ANALYSIS_KINDS, Analysis, plan_analysis
+from kdpipe.pipeline.networks_plan import plan_networks
+from kdpipe.pipeline.planned import NetworksPlan, Planned
 from kdpipe.pipeline.stages.outputs import RESULT
-from kdpipe.pipeline.training_plan import Planned, Training, plan_training
 
 
 @dataclass(frozen=True)
 class Result:
     """What a run did, in both halves."""
 
-    training: Training
+    plan: NetworksPlan
     analysis: Analysis | None
     outcome: Outcome
 
 
 def run_study(
-    spec: StudySpec,
+    spec: BaseStudy,
     preflight: Preflight,
     cache: Cache,
     context: Context,
@@ -45,25 +46,25 @@ def run_study(
     Raises:
         KdpipeError: the data or the teacher failed, on which everything rests.
     """
-    training = plan_training(spec, preflight, context.data_root, seeds)
+    plan = plan_networks(spec, preflight, context.data_root, seeds)
     # All the rest is for nothing without these, so they come first and end the run if they fail.
-    base = [training.data, training.probe, training.teacher.stage]
+    base = [plan.data, plan.probe, plan.teacher.stage]
     base_alone = bool(only) and set(only) <= {stage.kind for stage in base}
     outcome = run([s for s in base if not base_alone or s.kind in only], cache, context, force)
     if outcome.failed:
         raise KdpipeError(next(iter(outcome.failed.values())))  # what came after it was only left out
     if not base_alone:
-        students = [planned.stage for planned in [*training.students, *training.untrained]]
-        outcome = _merged(outcome, run(students, cache, context, force, outcome.again))
+        students = {one.stage.key: one.stage for one in [*plan.students, *plan.checkpoints, *plan.untrained]}
+        outcome = _merged(outcome, run(list(students.values()), cache, context, force, outcome.again))
     if only and not set(only) & set(ANALYSIS_KINDS):
-        return Result(training, None, outcome)
-    analysis = plan_analysis(spec, preflight, training, finished(training, cache))
+        return Result(plan, None, outcome)
+    analysis = plan_analysis(spec, preflight, plan, finished(plan, cache))
     stages = [stage for stage in analysis.stages if not only or stage.kind in only]
     later = run(stages, cache, context, force, outcome.again)
-    return Result(training, analysis, _merged(outcome, later))
+    return Result(plan, analysis, _merged(outcome, later))
 
 
-def finished(training: Training, cache: Cache) -> list[Planned]:
+def finished(plan: NetworksPlan, cache: Cache) -> list[Planned]:
     """The networks that were trained to the end."""
 
     def whole(planned: Planned) -> bool:
@@ -71,7 +72,7 @@ def finished(training: Training, cache: Cache) -> list[Planned]:
             return False
         return bool(json.loads((cache.path(planned.stage) / RESULT).read_text())["status"] == "trained")
 
-    return [planned for planned in training.networks if whole(planned)]
+    return [planned for planned in plan.networks if whole(planned)]
 
 
 def _merged(first: Outcome, second: Outcome) -> Outcome:

@@ -1,4 +1,4 @@
-"""From a study to the first half of its plan: which networks there are, and who learns from whom.
+"""From a study that trains to the first half of its plan: which networks there are, and who learns from whom.
 
 The plan has two halves, because a student that diverges has no layers to look at: the networks are
 trained first, then what came out whole is embedded, measured and mapped (:mod:`kdpipe.pipeline.analysis_plan`).
@@ -7,86 +7,47 @@ trained first, then what came out whole is embedded, measured and mapped (:mod:`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.sections import ArchSpec, MethodSpec, StudentSpec, TeacherSpec, TrainingSpec
+from kdpipe.config.sections import MethodSpec, StudentSpec, TeacherSpec, TrainingSpec
 from kdpipe.config.study import StudySpec
 from kdpipe.data.sources import SOURCES
-from kdpipe.data.sources.base import fingerprint
 from kdpipe.engine.stage import Stage
-from kdpipe.errors import NetworkError, StudyError
-from kdpipe.files import canonical_json, sha256_of
+from kdpipe.files import canonical_json
 from kdpipe.methods import METHODS
+from kdpipe.pipeline.planned import (
+    NetworksPlan,
+    Planned,
+    architecture_params,
+    described_architecture,
+    plan_data,
+    plan_pixels,
+)
 from kdpipe.pipeline.stages.data import make_data, make_probe
 from kdpipe.pipeline.stages.embeddings import make_pixels
 from kdpipe.pipeline.stages.networks import make_students, make_teacher
-from kdpipe.pipeline.stages.outputs import LAST, kept_weights
-from kdpipe.registry import version_in_key
-from kdpipe.vocabulary import CHECKPOINT, CONTROL_TEACHER, DISTILLED, PIXELS, PLAIN, TEACHER, UNTRAINED
+from kdpipe.pipeline.stages.outputs import kept_weights
+from kdpipe.vocabulary import (
+    CHECKPOINT,
+    CONTROL_TEACHER,
+    DISTILLED,
+    PLAIN,
+    SUPERVISED_TEACHER,
+    TEACHER,
+    TEACHER_ARCHITECTURE,
+    UNTRAINED,
+    UNTRAINED_NETWORK,
+)
 
 TRAINING = (make_data, make_probe, make_teacher, make_students, make_pixels)
-TRAINING_KINDS = tuple(function.kind for function in TRAINING)
 SECOND_INITIALISATION = 1_000_000
-# Fields of the data section that do not change the decoded splits.
-UNKEYED_DATA = {"path", "title", "note", "licence", "augmentation", "probe_size", "reference_size"}
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A network of the study and the stage that trains it.
-
-    Attributes:
-        student: its section of the study; None for teachers.
-        teacher: the network whose outputs its loss uses.
-        checkpoint: the step whose weights it has, where those are not the last ones.
-        checkpoint_of: the finished student that it became, where it is a checkpoint.
-    """
-
-    network_id: str
-    role: str
-    stage: Stage
-    recipe: TrainingSpec
-    student: StudentSpec | None = None
-    method: MethodSpec | None = None
-    teacher: Planned | None = None
-    label_fraction: float = 1.0
-    seed: int = 0
-    init_seed: int = 0
-    mapped: bool = False
-    checkpoint: int | None = None
-    checkpoint_of: str | None = None
-
-    @property
-    def weights(self) -> str:
-        """The file in the stage's output that holds its weights."""
-        return LAST if self.checkpoint is None else kept_weights(self.checkpoint)
-
-
-@dataclass(frozen=True)
-class Training:
-    """The first half of the plan.
-
-    ``others`` are the teachers of controls, ``checkpoints`` networks that a student's stage leaves on its way,
-    ``untrained`` what nobody trained: students at their initial weights, and the raw pixels.
-    """
-
-    data: Stage
-    probe: Stage
-    teacher: Planned
-    others: list[Planned]
-    students: list[Planned]
-    checkpoints: list[Planned]
-    untrained: list[Planned]
-
-    @property
-    def networks(self) -> list[Planned]:
-        return [self.teacher, *self.others, *self.students, *self.checkpoints, *self.untrained]
-
-
-def plan_training(spec: StudySpec, preflight: Preflight, root: Path, seeds: Sequence[int] | None = None) -> Training:
+def plan_training(
+    spec: StudySpec, preflight: Preflight, root: Path, seeds: Sequence[int] | None = None
+) -> NetworksPlan:
     """Data, teachers and students of a study.
 
     Args:
@@ -95,61 +56,22 @@ def plan_training(spec: StudySpec, preflight: Preflight, root: Path, seeds: Sequ
 
     Raises:
         DataError, NetworkError: files that are not there.
-        StudyError: seeds the study does not have.
     """
-    if unknown := set(seeds or ()) - set(spec.seeds):
-        raise StudyError(f"--seed {min(unknown)}: the study has seeds {', '.join(map(str, spec.seeds))}.")
-    data = _data_stage(spec, root)
+    data, probe = plan_data(spec, root)
     planner = _TrainingPlanner(spec, preflight, data, spec.data.augmentation or SOURCES[spec.data.dataset].augmentation)
     for seed in seeds or spec.seeds:
         for fraction in spec.label_fractions:
             for student in spec.students:
                 planner.add_students(student, fraction, seed)
-    probe = _probe_stage(spec, data)
-    return Training(
+    return NetworksPlan(
         data,
         probe,
         planner.teacher,
         [teacher for teacher in planner.teachers.values() if teacher is not planner.teacher],
         planner.students,
         planner.checkpoints,
-        [] if seeds else [*map(planner.untrained_student, spec.students), _pixels(probe)],
+        [] if seeds else [*map(planner.untrained_student, spec.students), plan_pixels(probe)],
     )
-
-
-def _pixels(probe: Stage) -> Planned:
-    stage = make_pixels.plan(PIXELS, {}, {"probe": probe})
-    return Planned(PIXELS, UNTRAINED, stage, TrainingSpec(steps=0), label_fraction=0.0)
-
-
-def _data_stage(spec: StudySpec, root: Path) -> Stage:
-    source = SOURCES[spec.data.dataset]
-    if source.needs_path and not spec.data.path:
-        raise StudyError(f"data.path: dataset {source.name!r} needs the folder that holds it.")
-    described = spec.data.keyed(UNKEYED_DATA)
-    params = {
-        "data": described,
-        "content": fingerprint(source, spec.data, root),
-        **version_in_key(source),
-        **SOURCES.plugin_in_key(source.name),
-    }
-    return make_data.plan("data", params, runtime={"path": spec.data.path})
-
-
-def _probe_stage(spec: StudySpec, data: Stage) -> Stage:
-    params = {"size": spec.data.probe_size, "reference": spec.data.reference_size, "seed": spec.data.split_seed}
-    return make_probe.plan("probe", params, {"data": data})
-
-
-def _architecture(spec: ArchSpec, extra: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Key parameters and runtime of a network: a checkpoint counts by content, not by path."""
-    described = spec.keyed({"checkpoint", *extra})
-    if spec.checkpoint is None:
-        return {"network": described}, {}
-    path = Path(spec.checkpoint).expanduser()
-    if not path.is_file():
-        raise NetworkError(f"checkpoint: there is no file {path}.")
-    return {"network": described, "checkpoint": sha256_of(path)}, {"checkpoint": str(path)}
 
 
 class _TrainingPlanner:
@@ -165,7 +87,7 @@ class _TrainingPlanner:
     def _teacher(self, name: str, section: TeacherSpec, role: str) -> Planned:
         """The teacher of that name, planned once."""
         if name not in self.teachers:
-            params, runtime = _architecture(section, set())
+            params, runtime = architecture_params(section)
             recipe = section.training
             stage = make_teacher.plan(
                 name,
@@ -180,7 +102,13 @@ class _TrainingPlanner:
                 network_id=name,
                 role=role,
                 stage=stage,
-                recipe=recipe,
+                student=TEACHER_ARCHITECTURE,
+                shape=TEACHER,
+                described={
+                    **described_architecture(section),
+                    "method": SUPERVISED_TEACHER if fraction else UNTRAINED_NETWORK,
+                },
+                steps=recipe.steps,
                 label_fraction=fraction,
                 seed=section.seed,
                 init_seed=section.seed,
@@ -228,8 +156,8 @@ class _TrainingPlanner:
             whole = made[method.name]
             for step in self.spec.kept_steps(method):
                 name = f"{whole.network_id}-at{step}"
-                there = replace(whole, network_id=name, role=CHECKPOINT, checkpoint=step, mapped=False)
-                self.checkpoints.append(replace(there, checkpoint_of=whole.network_id))
+                there = replace(whole, network_id=name, role=CHECKPOINT, checkpoint=step, weights=kept_weights(step))
+                self.checkpoints.append(replace(there, checkpoint_of=whole.network_id, mapped=False))
 
     def untrained_student(self, student: StudentSpec) -> Planned:
         """What the plain student of the first seed is before its first step."""
@@ -237,8 +165,16 @@ class _TrainingPlanner:
         recipe = plain.recipe(self.spec.training).model_copy(update={"steps": 0, "teacher_cache": False})
         planned = self._student(student, plain, None, 1.0, self.spec.seeds[0], recipe)
         stage = replace(planned.stage, name=f"{student.name}-untrained")
+        described = {**described_architecture(student), "method": UNTRAINED_NETWORK}
         return replace(
-            planned, network_id=stage.name, role=UNTRAINED, stage=stage, method=None, label_fraction=0.0, mapped=False
+            planned,
+            network_id=stage.name,
+            role=UNTRAINED,
+            stage=stage,
+            described=described,
+            method=None,
+            label_fraction=0.0,
+            mapped=False,
         )
 
     def _student(
@@ -252,7 +188,7 @@ class _TrainingPlanner:
     ) -> Planned:
         record = METHODS[method.method]
         init_seed = seed + SECOND_INITIALISATION * record.own_initialisation
-        architecture, runtime = _architecture(student, {"name"})
+        architecture, runtime = architecture_params(student, {"name"})
         recipe = recipe or self._recipe(student, method)
         kept = self.spec.kept_steps(method) if recipe.steps else []
         params = {
@@ -290,9 +226,17 @@ class _TrainingPlanner:
             network_id=name,
             role=method.role,
             stage=stage,
-            recipe=recipe,
-            student=student,
-            method=method,
+            student=student.name,
+            shape=student.name,
+            described={
+                **described_architecture(student),
+                "method": method.method,
+                "method_parameters": canonical_json(params["method_parameters"]),
+                "training": canonical_json(method.training),
+                "unlabelled": method.unlabelled,
+            },
+            steps=recipe.steps,
+            method=method.name,
             teacher=teacher,
             label_fraction=fraction,
             seed=seed,
@@ -310,5 +254,5 @@ class _TrainingPlanner:
             recipe = recipe.model_copy(update={"teacher_cache": False})
         if not METHODS[method.method].trains_longer:
             return recipe
-        ratio = self.preflight.teacher.macs / self.preflight.students[student.name].macs
+        ratio = self.preflight.shapes[TEACHER].macs / self.preflight.shapes[student.name].macs
         return recipe.model_copy(update={"steps": round(recipe.steps * (1 + ratio / 3))})

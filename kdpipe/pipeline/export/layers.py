@@ -10,12 +10,12 @@ import polars as pl
 from kdpipe.engine.cache import Cache
 from kdpipe.pipeline.analysis_plan import Analysis
 from kdpipe.pipeline.export.collect import collected, done
+from kdpipe.pipeline.planned import Planned
 from kdpipe.pipeline.stages.embeddings import LAYERS
 from kdpipe.pipeline.stages.factors import EXPLAINED, TOGETHER
 from kdpipe.pipeline.stages.layer_measures import CLASSES_FILE, VALUES_FILE
 from kdpipe.pipeline.stages.neighbours import NEIGHBOURS, PUBLISHED_NEIGHBOURS
 from kdpipe.pipeline.stages.similarity import SIMILARITY
-from kdpipe.pipeline.training_plan import Planned
 from kdpipe.vocabulary import ALL_FACTORS
 
 

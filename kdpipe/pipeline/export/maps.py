@@ -52,7 +52,7 @@ def _place(preflight: Preflight, one: MapPlan) -> dict[str, Any]:
     params = one.stage.params
     return {
         "network_id": one.planned.network_id,
-        "layer": preflight.layers(one.planned.student)[one.order],
+        "layer": preflight.layers(one.planned.shape)[one.order],
         "view": params["view"],
         "projector": params["projector"],
         "layout": one.layout,

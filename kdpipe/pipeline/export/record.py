@@ -10,15 +10,15 @@ from typing import Any
 
 import kdpipe
 from kdpipe.artifacts.store import study_hash
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy
 from kdpipe.data.dataset import Dataset, describe
 from kdpipe.data.sources import SOURCES
 from kdpipe.engine.cache import Cache
 from kdpipe.measures import FACTORS, MEASURES
 from kdpipe.methods import METHODS
 from kdpipe.pipeline.analysis_plan import Analysis
+from kdpipe.pipeline.planned import NetworksPlan
 from kdpipe.pipeline.run_study import Result
-from kdpipe.pipeline.training_plan import Training
 from kdpipe.registry import Plugin, Registry
 from kdpipe.representation.projectors import PROJECTORS
 from kdpipe.source import commit
@@ -29,16 +29,17 @@ EXPORT_VERSION = 6  # raised when the same outputs would be assembled differentl
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "polars", "openTSNE", "ivis", "tensorflow", "scikit-learn")
 
 
-def study_record(spec: StudySpec, result: Result, cache: Cache) -> dict[str, Any]:
+def study_record(spec: BaseStudy, result: Result, cache: Cache) -> dict[str, Any]:
     """What study.json says: nothing that differs between two runs that computed the same."""
-    training, analysis = result.training, result.analysis
+    plan, analysis = result.plan, result.analysis
     assert analysis is not None
-    dataset = Dataset.read(cache.path(training.data))
+    dataset = Dataset.read(cache.path(plan.data))
     described = spec.model_dump(mode="json")
-    for part in [described["teacher"], *described["students"]]:
+    sections = [described.get("teacher"), *described.get("students", ()), *described.get("networks", ())]
+    for part in filter(None, sections):
         if part["checkpoint"] is not None:  # its content is in the stage's key; where it lay is nobody's business
             part["checkpoint"] = Path(part["checkpoint"]).name
-    keys = [stage.key for stage in [*(p.stage for p in training.networks), *analysis.stages] if cache.has(stage)]
+    keys = [stage.key for stage in [*(p.stage for p in plan.networks), *analysis.stages] if cache.has(stage)]
     return {
         "name": spec.name,
         "title": spec.title,
@@ -61,10 +62,10 @@ def study_record(spec: StudySpec, result: Result, cache: Cache) -> dict[str, Any
     }
 
 
-def plugins_used(spec: StudySpec) -> list[dict[str, Any]]:
+def plugins_used(spec: BaseStudy) -> list[dict[str, Any]]:
     """Plug-ins that brought something of what the study is made of: name, identity, and what it took of them."""
     named: list[tuple[Registry[Any], list[str]]] = [
-        (METHODS, [method.method for method in spec.methods]),
+        (METHODS, [name for name in spec.method_names if name in METHODS]),
         (MEASURES, spec.measures.names),
         (FACTORS, list(FACTORS)),
         (PROJECTORS, spec.maps.projectors),
@@ -90,20 +91,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def timings_record(training: Training, analysis: Analysis, cache: Cache, hardware: dict[str, Any]) -> dict[str, Any]:
+def timings_record(plan: NetworksPlan, analysis: Analysis, cache: Cache, hardware: dict[str, Any]) -> dict[str, Any]:
     """Seconds by kind, as the manifests tell, and the speed of every training.
 
     Networks that train together have the time of their whole group, those of other studies included.
     """
     seconds: dict[str, float] = {}
-    stages = [training.data, training.probe, *(p.stage for p in training.networks), *analysis.stages]
+    stages = [plan.data, plan.probe, *(p.stage for p in plan.networks), *analysis.stages]
     for stage in {stage.key: stage for stage in stages}.values():  # checkpoints are of their student's stage
         if cache.has(stage):
             kind = stage.kind if stage.kind != "map" else f"map {stage.params['projector']}"
             seconds[kind] = seconds.get(kind, 0.0) + cache.manifest(stage)["seconds"]
     speed = {
         planned.network_id: json.loads((cache.path(planned.stage) / "speed.json").read_text())
-        for planned in training.networks
+        for planned in plan.networks
         if cache.has(planned.stage)
     }
     return {

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy, FinishedStudy
 from kdpipe.files import canonical_json
 from kdpipe.measures import MEASURES, Measure
 from kdpipe.methods import METHODS
 
 
-def methods_table(spec: StudySpec) -> pl.DataFrame:
-    used = dict.fromkeys(method.method for method in spec.methods)
-    return pl.DataFrame(
-        [
-            {
-                "method": name,
-                "title": METHODS[name].title,
-                "formula": METHODS[name].formula,
-                "summary": METHODS[name].summary,
-                "citation": METHODS[name].citation,
-                "defaults": canonical_json(METHODS[name].resolved({}).model_dump(mode="json")),
-                "role": METHODS[name].role,
-                "explains": METHODS[name].explains,
-                "control_of": METHODS[name].control_of,
-                "null": METHODS[name].is_null,
-            }
-            for name in used
-        ]
-    )
+def methods_table(spec: BaseStudy) -> pl.DataFrame:
+    rows = [_registered(name) if name in METHODS else _unknown(name, spec) for name in dict.fromkeys(spec.method_names)]
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def measures_table(spec: StudySpec) -> pl.DataFrame:
+def _registered(name: str) -> dict[str, Any]:
+    record = METHODS[name]
+    fields = ("title", "formula", "summary", "citation", "role", "explains", "control_of")
+    return {
+        "method": name,
+        **{field: getattr(record, field) for field in fields},
+        "defaults": canonical_json(record.resolved({}).model_dump(mode="json")),
+        "null": record.is_null,
+    }
+
+
+def _unknown(name: str, spec: BaseStudy) -> dict[str, Any]:
+    """A method that finished networks say they were trained by, and that kdpipe does not know."""
+    assert isinstance(spec, FinishedStudy), "what is trained here is registered"
+    first = next(network for network in spec.students if network.label == name)
+    return {
+        "method": name,
+        "title": name,
+        "formula": "not known to kdpipe",
+        "summary": "The networks were trained elsewhere; this is what their owner calls it.",
+        "citation": "",
+        "role": first.role,
+        "explains": first.explains,
+        "control_of": None,
+        "defaults": "{}",
+        "null": False,
+    }
+
+
+def measures_table(spec: BaseStudy) -> pl.DataFrame:
     fields = ("of", "title", "summary", "citation", "direction", "low", "high", "cost")
     rows = []
     for name in spec.measures.names:

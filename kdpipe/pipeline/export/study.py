@@ -9,7 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.study import StudySpec
+from kdpipe.config.study import BaseStudy
 from kdpipe.engine.cache import Cache
 from kdpipe.pipeline.export.collect import as_declared, collected
 from kdpipe.pipeline.export.layers import (
@@ -31,18 +31,18 @@ from kdpipe.pipeline.stages.image_measures import SAMPLES
 from kdpipe.pipeline.stages.network_measures import NETWORK
 
 
-def exported(spec: StudySpec, preflight: Preflight, result: Result, cache: Cache) -> dict[str, pl.DataFrame]:
+def exported(spec: BaseStudy, preflight: Preflight, result: Result, cache: Cache) -> dict[str, pl.DataFrame]:
     """The tables of a finished run that its stages fill, by name."""
     assert result.analysis is not None, "artifacts need the whole plan"
-    training, analysis = result.training, result.analysis
+    plan, analysis = result.plan, result.analysis
     layers = layers_table(analysis, cache)
     frames = {
-        "networks": networks_table(spec, training, cache),
+        "networks": networks_table(plan, cache),
         "layers": layers,
         "samples": samples_table(analysis, preflight.data.class_names, cache),
         "predictions": predictions_table(analysis, cache),
-        "history": history_table(training, cache),
-        "neighbours": neighbours_table(finished(training, cache), analysis, cache),
+        "history": history_table(plan, cache),
+        "neighbours": neighbours_table(finished(plan, cache), analysis, cache),
         "maps": maps_table(preflight, analysis, cache),
         "map_measures": map_measures_table(preflight, analysis, cache),
         "network_measures": collected(NETWORK, analysis.network_measures, cache),

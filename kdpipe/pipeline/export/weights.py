@@ -7,12 +7,12 @@ from pathlib import Path
 
 from kdpipe.engine.cache import Cache
 from kdpipe.files import new_folder
+from kdpipe.pipeline.planned import NetworksPlan
 from kdpipe.pipeline.run_study import finished
-from kdpipe.pipeline.training_plan import Training
 from kdpipe.vocabulary import PIXELS
 
 
-def export_weights(training: Training, cache: Cache, folder: Path) -> list[str]:
+def export_weights(plan: NetworksPlan, cache: Cache, folder: Path) -> list[str]:
     """Copy the last-step weights of every trained network, one safetensors file each.
 
     Returns:
@@ -20,7 +20,7 @@ def export_weights(training: Training, cache: Cache, folder: Path) -> list[str]:
     """
     lacking = []
     with new_folder(folder) as building:
-        for planned in (one for one in finished(training, cache) if one.network_id != PIXELS):
+        for planned in (one for one in finished(plan, cache) if one.network_id != PIXELS):
             name = f"{planned.network_id}.safetensors"
             source = cache.path(planned.stage) / planned.weights
             if cache.thinned(planned.stage):
