@@ -278,7 +278,7 @@ def test_two_networks_of_one_place_are_refused(tmp_path):
         ("teacher", ("teacher", "teacher", "teacher", 0, None)),
         ("runs/plain_seed12", ("plain", "student", "plain", 12, None)),
         ("KD.distilled-s1-step200", ("distilled", "student", "kd", 1, 200)),
-        ("distilled", ("distilled", "student", "distilled", 0, None)),
+        ("distilled", ("distilled", "student", "distillation", 0, None)),
     ],
 )  # fmt: skip
 def test_a_name_says_role_seed_step_and_method(name, expected):

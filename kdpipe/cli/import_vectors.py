@@ -11,10 +11,14 @@ from typing import Any
 import click
 from rich.table import Table
 
+from kdpipe.artifacts.store import ARTIFACTS
 from kdpipe.cli import options
 from kdpipe.cli.inputs import console, require_writable
+from kdpipe.cli.run import run
 from kdpipe.config.vector_sheet import read_sheet, sources_of
+from kdpipe.config.vector_text import study_text
 from kdpipe.errors import StudyError
+from kdpipe.files import write_atomic
 from kdpipe.vectors.content import NetworkVectors, Samples
 from kdpipe.vectors.facts import DISPLAYED
 from kdpipe.vectors.gather import RowIds, gather
@@ -46,9 +50,20 @@ _NUMBERS = {"seed": int, "step": int, "label_fraction": float}
     help="Side in pixels that encoded images are brought to.",
 )
 @click.option(
-    "--to", "folder", type=options.PLACE, default=Path(), show_default="here", help="Where the vectors are written."
+    "--to",
+    "folder",
+    type=options.PLACE,
+    default=Path(),
+    show_default="here",
+    help="Where the vectors and the study file are written.",
 )
+@click.option("--run/--no-run", "to_run", default=True, help="Make the study at once.  [default: --run]")
+@options.cache
+@options.artifacts
+@options.weights
+@click.pass_context
 def import_vectors(
+    ctx: click.Context,
     files: Sequence[Path],
     name: str,
     mapped: Sequence[str],
@@ -57,6 +72,10 @@ def import_vectors(
     ids_are_row_numbers: bool,
     image_size: int,
     folder: Path,
+    to_run: bool,
+    cache: Path,
+    artifacts: Path,
+    weights: Path,
 ) -> None:
     """Take vectors made elsewhere, and look at them as at a study's own.
 
@@ -74,6 +93,16 @@ def import_vectors(
         found = gather(files, said=said, row_ids=row_ids, samples=samples, image_size=image_size)
     store = write_store(folder / f"{name}{SUFFIX}", *found)
     console.print(_understood(store))
+    study = folder / f"{name}.toml"
+    if study.exists():
+        console.print(f"{study} is there already and is kept as it is.")
+    else:
+        write_atomic(study, study_text(name, store))
+    places = {"cache": cache, "artifacts": artifacts, "weights": weights}
+    if to_run:
+        ctx.invoke(run, study=study, data_folder=folder, device="cpu", **places)
+    shown = "kdpipe app" if artifacts == ARTIFACTS else f"kdpipe app --artifacts {artifacts}"
+    console.print(f"Look at it: {shown}" if to_run else f"Make the study: kdpipe {study} --data-root {folder}")
 
 
 def _by_sheet(

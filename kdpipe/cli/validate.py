@@ -28,4 +28,5 @@ def validate(study: Path, overrides: Sequence[str], plugins: Sequence[Path], dat
         table.add_row(name, f"{shape.params:,}", f"{shape.macs:,}", layers)
     console.print(table)
     data = preflight.data
-    console.print(f"{spec.data.dataset}: images of {data.image_shape}, {len(data.class_names)} classes")
+    images = f"images of {data.image_shape}" if any(data.image_shape) else f"{data.test} samples without images"
+    console.print(f"{spec.data.dataset}: {images}, {len(data.class_names)} classes")

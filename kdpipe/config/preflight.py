@@ -17,8 +17,9 @@ from torch import nn
 
 from kdpipe.config.diagnostics import Where
 from kdpipe.config.sections import ArchSpec, TrainingSpec
-from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec
+from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec, VectorStudy
 from kdpipe.config.study_file import StudyFile
+from kdpipe.config.vector_store import seen_in, shape_of, store_of, stored
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.dataset import plan_splits
 from kdpipe.data.sources import SOURCES
@@ -60,6 +61,8 @@ def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) ->
         DataError: data that cannot be read.
     """
     spec = study.spec
+    if isinstance(spec, VectorStudy):
+        return _look_at_vectors(study, spec, root)
     source = SOURCES[spec.data.dataset]
     if source.needs_path and not spec.data.path:
         raise StudyError(f"{study.place('data', 'path')}: dataset {source.name!r} needs the folder that holds it.")
@@ -76,6 +79,21 @@ def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) ->
             problems.append(((*place, field), reason))
     if isinstance(spec, StudySpec):
         problems += _refusals(spec, shapes, len(seen.class_names))
+    if problems:
+        raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
+    return Preflight(seen, shapes)
+
+
+def _look_at_vectors(study: StudyFile, spec: VectorStudy, root: Path) -> Preflight:
+    store = store_of(spec, root)
+    seen = seen_in(store)
+    problems = list(_look_problems(spec, seen))
+    shapes: dict[str, Profile] = {}
+    for i, network in enumerate(spec.networks):
+        try:
+            shapes[spec.network_id(network)] = shape_of(stored(store, network))
+        except DataError as error:
+            problems.append((("networks", i, "vectors"), str(error)))
     if problems:
         raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
     return Preflight(seen, shapes)

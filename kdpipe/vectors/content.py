@@ -23,7 +23,7 @@ VECTOR_ROLES = (TEACHER, PLAIN, DISTILLED, CONTROL)
 PROBE, REFERENCE = "probe", "reference"
 SPLITS: Mapping[str, str] = {PROBE: PROBE, REFERENCE: REFERENCE, "test": PROBE, "train": REFERENCE}
 LOGITS, IDS = "logits", "ids"  # keys of a network that are no layers
-STUDENT = "student"
+STUDENT, DISTILLATION = "student", "distillation"
 
 Array = NDArray[Any]
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -37,7 +37,7 @@ class NetworkRecord:
         name: unique among the networks.
         role: one of :data:`VECTOR_ROLES`.
         student: its architecture's name; students of one name are compared with each other.
-        method: how it was trained, as the pages call it; by default its role.
+        method: how it was trained, as the pages call it; by default "plain" or "distillation".
         label_fraction: share of the training labels it had.
         step: the training step of its vectors; None where nobody knows. Of networks that differ in it alone, the last
             one, or the one without a step, is the network as it is in the end, and the others are its checkpoints.
@@ -63,7 +63,7 @@ class NetworkRecord:
                 f"roles: {', '.join(VECTOR_ROLES)}."
             )
         object.__setattr__(self, "student", self.student or (TEACHER_ARCHITECTURE if self.role == TEACHER else STUDENT))
-        object.__setattr__(self, "method", self.method or self.role)
+        object.__setattr__(self, "method", self.method or (DISTILLATION if self.role == DISTILLED else self.role))
         for field in (STUDENT, "method"):
             value = getattr(self, field)
             if not isinstance(value, str) or not _NAME.fullmatch(value):
