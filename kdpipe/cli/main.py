@@ -29,8 +29,10 @@ COMMANDS = {
     "judge": "Judge a finished study again from its artifacts, without a network.",
     "migrate": "Bring a finished study's artifacts to the present schema, without a network.",
     "cache": "Show, clean, pack and unpack finished stages.",
+    "import": "Take vectors made elsewhere, and look at them as at a study's own.",
     "app": "Open the pages on finished studies in a browser.",
 }
+MODULES = {"import": "import_vectors"}  # a command whose name is a word of Python
 
 
 class Commands(click.Group):
@@ -42,7 +44,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"kdpipe.cli.{name}"), name)
+        module = MODULES.get(name, name)
+        command = getattr(importlib.import_module(f"kdpipe.cli.{module}"), module)
         assert isinstance(command, click.Command)
         return command
 

@@ -55,3 +55,12 @@ artifacts = click.option(
     show_default="artifacts/",
     help="Folder of all studies' artifacts.",
 )
+weights = click.option(
+    "--weights",
+    type=PLACE,
+    default=HERE / "weights",
+    envvar="KDPIPE_WEIGHTS",
+    show_envvar=True,
+    show_default="weights/",
+    help="Where trained weights go, as safetensors.",
+)

@@ -27,7 +27,6 @@ from kdpipe.pipeline.export.weights import export_weights
 from kdpipe.pipeline.networks_plan import plan_networks
 from kdpipe.pipeline.publish import publish
 from kdpipe.pipeline.run_study import Result, run_study
-from kdpipe.source import HERE
 from kdpipe.vocabulary import CHECKPOINT
 
 
@@ -51,15 +50,7 @@ class Folders:
 @options.data_folder
 @options.cache
 @options.artifacts
-@click.option(
-    "--weights",
-    type=options.PLACE,
-    default=HERE / "weights",
-    envvar="KDPIPE_WEIGHTS",
-    show_envvar=True,
-    show_default="weights/",
-    help="Where trained weights go, as safetensors.",
-)
+@options.weights
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; all cores by default.")
 def run(
     study: Path,

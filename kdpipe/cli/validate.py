@@ -14,6 +14,8 @@ from kdpipe.cli import options
 from kdpipe.cli.inputs import checked_study, console
 from kdpipe.config.preflight import Preflight
 from kdpipe.config.sections import DataSpec
+from kdpipe.data.dataset import SplitPlan
+from kdpipe.data.sources.base import Peek
 
 _MOST_CLASSES = 20  # listed one a line; of more, the smallest are
 
@@ -27,16 +29,14 @@ def validate(study: Path, overrides: Sequence[str], plugins: Sequence[Path], dat
     """Check a study against its data, timm and the registries. Writes nothing."""
     spec, _, preflight = checked_study(study, overrides, data_folder, plugins, every_image=True)
     console.print(_networks(study, preflight))
-    channels, height, width = preflight.data.image_shape
-    said = [
-        f"{spec.data.dataset}: {len(preflight.data.class_names)} classes, images of {width} x {height} pixels in "
-        f"{channels} {'channel' if channels == 1 else 'channels'}",
-        *preflight.data.notes,
-        *_splits(spec.data, preflight),
-    ]
+    said = [f"{spec.data.dataset}: {len(preflight.data.class_names)} classes, {_images(preflight)}"]
+    said += preflight.data.notes
+    if preflight.splits is not None:
+        said += _splits(spec.data, preflight.splits)
     for line in said:
         console.print(escape(line), highlight=False, soft_wrap=True)
-    console.print(_classes(preflight))
+    if preflight.splits is not None:
+        console.print(_classes(preflight.data, preflight.splits))
     for warning in preflight.warnings:
         console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
 
@@ -51,19 +51,25 @@ def _networks(study: Path, preflight: Preflight) -> Table:
     return table
 
 
-def _splits(data: DataSpec, preflight: Preflight) -> Iterator[str]:
+def _images(preflight: Preflight) -> str:
+    channels, height, width = preflight.data.image_shape
+    if not channels:
+        return f"{preflight.data.test} samples without images"
+    return f"images of {width} x {height} pixels in {channels} {'channel' if channels == 1 else 'channels'}"
+
+
+def _splits(data: DataSpec, plan: SplitPlan) -> Iterator[str]:
     """How the splits were made."""
     chosen = f"in equal shares of every class, by data.split_seed {data.split_seed}"
-    if preflight.splits.test is None:
+    if plan.test is None:
         yield "test split: the dataset's own"
     else:
         yield f"test split: {data.test_fraction:.4g} of all images (data.test_fraction), {chosen}"
     yield f"validation split: {data.validation_fraction:.4g} of the rest (data.validation_fraction), {chosen}"
 
 
-def _classes(preflight: Preflight) -> Table:
+def _classes(seen: Peek, plan: SplitPlan) -> Table:
     """Images of each class in each split; of many classes, those with the fewest training images."""
-    seen, plan = preflight.data, preflight.splits
     tests = seen.test_labels if plan.test is None else seen.train_labels[plan.test]
     assert tests is not None
     names = seen.class_names

@@ -17,8 +17,9 @@ from torch import nn
 
 from kdpipe.config.diagnostics import Where
 from kdpipe.config.sections import ArchSpec, TrainingSpec
-from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec
+from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec, VectorStudy
 from kdpipe.config.study_file import StudyFile
+from kdpipe.config.vector_store import seen_in, shape_of, store_of, stored
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.copies import copies_in_words
 from kdpipe.data.dataset import SplitPlan, plan_splits
@@ -40,13 +41,13 @@ class Preflight:
     """The data and the networks of a study, seen from outside.
 
     Attributes:
-        splits: how the images would be split.
+        splits: how the images would be split; None for vectors, which say it themselves.
         shapes: of the teacher, and of students by the name of their architecture; of finished networks by their own.
         warnings: what makes numbers of the study say less than they seem to; known where every image was decoded.
     """
 
     data: Peek
-    splits: SplitPlan
+    splits: SplitPlan | None
     shapes: dict[str, Profile]
     warnings: tuple[str, ...] = ()
 
@@ -69,6 +70,8 @@ def run_preflight(
         DataError: data that cannot be read.
     """
     spec = study.spec
+    if isinstance(spec, VectorStudy):
+        return _look_at_vectors(study, spec, root)
     source = SOURCES[spec.data.dataset]
     if source.needs_path and not spec.data.path:
         raise StudyError(f"{study.place('data', 'path')}: dataset {source.name!r} needs the folder that holds it.")
@@ -89,6 +92,21 @@ def run_preflight(
     if problems or splits is None:
         raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
     return Preflight(seen, splits, shapes, tuple(_copies(seen, splits)))
+
+
+def _look_at_vectors(study: StudyFile, spec: VectorStudy, root: Path) -> Preflight:
+    store = store_of(spec, root)
+    seen = seen_in(store)
+    problems = list(_look_problems(spec, seen))
+    shapes: dict[str, Profile] = {}
+    for i, network in enumerate(spec.networks):
+        try:
+            shapes[spec.network_id(network)] = shape_of(stored(store, network))
+        except DataError as error:
+            problems.append((("networks", i, "vectors"), str(error)))
+    if problems:
+        raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
+    return Preflight(seen, None, shapes)
 
 
 def _sections(spec: BaseStudy) -> Iterator[tuple[Where, str, ArchSpec]]:

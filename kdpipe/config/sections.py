@@ -19,6 +19,7 @@ from kdpipe.methods import METHODS
 from kdpipe.names import unknown_name
 from kdpipe.representation.projectors import PROJECTORS
 
+VECTORS = "vectors"  # the dataset of a study of vectors: samples, and perhaps no images
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -76,7 +77,7 @@ class DataSpec(Spec):
     @field_validator("dataset")
     @classmethod
     def _known(cls, value: str) -> str:
-        return unknown_name("dataset", value, SOURCES)
+        return unknown_name("dataset", value, [*SOURCES, VECTORS])
 
     @field_validator("augmentation")
     @classmethod
@@ -202,8 +203,8 @@ class StudentSpec(ArchSpec):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
-class NetworkSpec(ArchSpec):
-    """A finished network: what it is in the study, and where it comes from."""
+class GivenSpec(Spec):
+    """A network that was trained elsewhere: what it is in the study."""
 
     role: Literal["teacher", "plain", "distilled", "control"]
     student: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] = Field(
@@ -235,18 +236,28 @@ class NetworkSpec(ArchSpec):
         """What the states of one network on its way have in common."""
         return self.role, self.student, self.label, self.label_fraction, self.seed
 
-    @property
-    def as_it_comes(self) -> bool:
-        """Whether the network is used without training of its own."""
-        return True
-
     @model_validator(mode="after")
-    def _control_says_how(self) -> NetworkSpec:
+    def _control_says_how(self) -> GivenSpec:
         if self.role == "control" and self.method is None:
             raise ValueError("method: a control says how it was trained, such as 'label-smoothing'")
         if self.explains and (self.role != "control" or self.label in METHODS):
             raise ValueError("explains: it is for a control with a name of your own; leave it out")
         return self
+
+
+class NetworkSpec(GivenSpec, ArchSpec):
+    """A finished network: what it is in the study, and where it comes from."""
+
+    @property
+    def as_it_comes(self) -> bool:
+        """Whether the network is used without training of its own."""
+        return True
+
+
+class VectorsSpec(GivenSpec):
+    """A network of which there are vectors alone."""
+
+    vectors: Annotated[str, Field(min_length=1)] = Field(description="its name in the folder of vectors")
 
 
 class MethodSpec(Spec):

@@ -1,19 +1,22 @@
 """A study: its sections together, and what must hold between them.
 
-There are two kinds. One trains its networks, students x methods x label fractions x seeds; the other looks at networks
-that are there already. What is looked at, and how it is judged, is the same for both.
+There are three kinds. One trains its networks, students x methods x label fractions x seeds; another looks at networks
+that are there already, and the third at vectors, of networks that need not be here. What is looked at, and how it is
+judged, is the same for all.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
 from kdpipe.config.sections import (
+    VECTORS,
     DataSpec,
     EvidenceSpec,
     Fraction,
+    GivenSpec,
     HeadlineSpec,
     MapsSpec,
     MeasuresSpec,
@@ -24,6 +27,7 @@ from kdpipe.config.sections import (
     StudentSpec,
     TeacherSpec,
     TrainingSpec,
+    VectorsSpec,
     member,
     refuse_repeats,
 )
@@ -60,6 +64,8 @@ class BaseStudy(Spec):
 
     @model_validator(mode="after")
     def _looks_consistent(self) -> BaseStudy:
+        if self.data.dataset == VECTORS and not isinstance(self, VectorStudy):
+            raise ValueError("data.dataset: 'vectors' are of networks given by [[networks]] with vectors = '...' alone")
         refuse_repeats("views", list(self.views))
         refuse_repeats("maps.projectors", self.maps.projectors)
         refuse_repeats("measures.names", self.measures.names)
@@ -218,13 +224,16 @@ class StudySpec(BaseStudy):
         return list(self.seeds)
 
 
-class FinishedStudy(BaseStudy):
-    """A study of networks that are there already: nothing is trained."""
+Given = TypeVar("Given", bound=GivenSpec)
 
-    networks: Annotated[list[NetworkSpec], Field(min_length=2)]
+
+class GivenStudy(BaseStudy, Generic[Given]):
+    """A study that trains nothing: its networks, or their vectors, are there already."""
+
+    networks: Annotated[list[Given], Field(min_length=2)]
 
     @model_validator(mode="after")
-    def _roles_consistent(self) -> FinishedStudy:
+    def _roles_consistent(self) -> GivenStudy[Given]:
         teachers = [i for i, network in enumerate(self.networks) if network.role == TEACHER]
         if len(teachers) != 1:
             raise ValueError(
@@ -247,7 +256,7 @@ class FinishedStudy(BaseStudy):
                 )
         return self
 
-    def _misnamed(self, network: NetworkSpec) -> list[str]:
+    def _misnamed(self, network: Given) -> list[str]:
         if network.role == TEACHER:
             own = [f for f in ("student", "method", "step") if f in network.model_fields_set]
             return [f"{own[0]}: a teacher has none; leave it out"] if own else []
@@ -264,14 +273,14 @@ class FinishedStudy(BaseStudy):
             return [f"method: {label!r} stands for networks of the roles {' and '.join(sorted(roles))}; rename one"]
         return []
 
-    def network_id(self, network: NetworkSpec) -> str:
+    def network_id(self, network: Given) -> str:
         """What a network is called: ``small-kd-l1-s0``, with ``-at500`` for a checkpoint."""
         if network.role == TEACHER:
             return TEACHER
         whole = f"{network.student}-{network.label}-l{network.label_fraction:g}-s{network.seed}"
         return f"{whole}-at{network.step}" if self.is_checkpoint(network) else whole
 
-    def is_checkpoint(self, network: NetworkSpec) -> bool:
+    def is_checkpoint(self, network: Given) -> bool:
         """Whether the study has a later state of the same network: that of a higher step, or of none given."""
         if network.step is None:
             return False
@@ -279,7 +288,7 @@ class FinishedStudy(BaseStudy):
         return any(step is None or step > network.step for step in later)
 
     @property
-    def students(self) -> list[NetworkSpec]:
+    def students(self) -> list[Given]:
         """All but the teacher, without checkpoints."""
         return [one for one in self.networks if one.role != TEACHER and not self.is_checkpoint(one)]
 
@@ -312,3 +321,11 @@ class FinishedStudy(BaseStudy):
     def student_seeds(self) -> list[int]:
         """Seeds of students, the first one first."""
         return list(dict.fromkeys(network.seed for network in self.students))
+
+
+class FinishedStudy(GivenStudy[NetworkSpec]):
+    """A study of finished networks, which are shown its images."""
+
+
+class VectorStudy(GivenStudy[VectorsSpec]):
+    """A study of vectors: what layers made of samples elsewhere."""

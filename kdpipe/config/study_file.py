@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from kdpipe.config.diagnostics import Where, explain, place_of
 from kdpipe.config.plugins import load_plugins
-from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec
+from kdpipe.config.sections import VECTORS
+from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec, VectorStudy
 from kdpipe.errors import StudyError
 from kdpipe.models.checkpoints import complete
 
@@ -78,11 +79,18 @@ def read_study(path: Path, overrides: Iterable[str] = (), plugins: Iterable[Path
     load_plugins([*_named_plugins(raw, path.parent), *plugins])
     if problems := _complete_architectures(raw, path.parent):
         raise StudyError("\n".join(f"{place_of(path, text, chosen, where)}: {said}" for where, said in problems))
-    kind: type[BaseStudy] = FinishedStudy if "networks" in raw else StudySpec
+    kind = _kind(raw)
     try:
         return StudyFile(path, text, chosen, kind.model_validate(raw))
     except ValidationError as error:
         raise StudyError(explain(error, kind, lambda where: place_of(path, text, chosen, where))) from None
+
+
+def _kind(raw: Mapping[str, Any]) -> type[BaseStudy]:
+    data = raw.get("data")
+    if "networks" not in raw:
+        return StudySpec
+    return VectorStudy if isinstance(data, dict) and data.get("dataset") == VECTORS else FinishedStudy
 
 
 def _named_plugins(raw: Mapping[str, Any], folder: Path) -> list[Path]:

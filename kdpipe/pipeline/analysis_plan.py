@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -28,14 +28,15 @@ from kdpipe.pipeline.stages.neighbours import make_neighbours
 from kdpipe.pipeline.stages.network_measures import make_network_measures
 from kdpipe.pipeline.stages.outputs import LAST
 from kdpipe.pipeline.stages.similarity import make_similarity
+from kdpipe.pipeline.stages.vectors import make_vector_embeddings
 from kdpipe.vocabulary import PIXELS, TEACHER
 
 ANALYSIS = (
-    make_embeddings, make_neighbours, make_image_measures, make_measures, make_network_measures, make_similarity,
-    make_factor, make_explained, make_factors, make_credit, make_explanations, make_consensus, make_maps,
-    make_map_pass, make_map_measures, *ANSWER_STAGES, *ALIGNMENT_STAGES,
+    make_embeddings, make_vector_embeddings, make_neighbours, make_image_measures, make_measures,
+    make_network_measures, make_similarity, make_factor, make_explained, make_factors, make_credit, make_explanations,
+    make_consensus, make_maps, make_map_pass, make_map_measures, *ANSWER_STAGES, *ALIGNMENT_STAGES,
 )  # fmt: skip
-ANALYSIS_KINDS = tuple(function.kind for function in ANALYSIS)
+ANALYSIS_KINDS = tuple(dict.fromkeys(function.kind for function in ANALYSIS))
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class _AnalysisPlanner:
         self.embeddings = {planned.network_id: self._embedding(planned) for planned in networks}
 
     def plan(self) -> Analysis:
-        measures = MeasurePlanner(self.spec, self.probe, self.embeddings, TEACHER)
+        answering = {one.network_id for one in self.networks if one.answers}
+        measures = MeasurePlanner(self.spec, self.probe, self.embeddings, TEACHER, self._inputs(answering))
         pairs, known_k = self._pairs(), self.spec.measures.k
         maps = plan_maps(self.spec, self.preflight, self.first_half, self.networks, self.embeddings)
         factors, explained, residuals = measures.factors()
@@ -102,7 +104,7 @@ class _AnalysisPlanner:
             measures.neighbours,
             measures.images,
             measures.layers(),
-            measures.networks(name for name in self.embeddings if name != PIXELS),
+            measures.networks(answering),
             measures.pairs({pair: self._same_depth(*pair) for pair in pairs}),
             factors,
             explained,
@@ -111,7 +113,13 @@ class _AnalysisPlanner:
             self._explanations() if self.spec.measures.explanations else {},
             maps,
             plan_answers(
-                self.probe, self.embeddings, pairs, self._trios(), measures.asked("answers"), factors, known_k
+                self.probe,
+                {name: stage for name, stage in self.embeddings.items() if name in answering},
+                pairs,
+                self._trios(),
+                measures.asked("answers"),
+                factors,
+                known_k,
             ),
             plan_alignment(maps, [one for one in measures.asked("map") if "other" in one.takes]),
         )
@@ -122,7 +130,23 @@ class _AnalysisPlanner:
         inputs = {"probe": self.probe, **inputs}
         return function.plan(name, params, inputs, batch="all", cost=self.spec.data.probe_size)
 
+    def _inputs(self, answering: Collection[str]) -> Collection[str]:
+        """What measures and factors can be made from here, beside the vectors."""
+        lacking = self.first_half.lacking
+        teacher = ["logits"] if TEACHER in answering else []
+        return [*({"images", "reference"} - lacking.keys()), *teacher]
+
     def _embedding(self, planned: Planned) -> Stage:
+        if planned.vectors:
+            inputs = {"probe": self.probe, "network": planned.stage}
+            return make_vector_embeddings.plan(
+                f"embedding of {planned.network_id}",
+                {"views": list(self.spec.views), "vectors": planned.stage.params["vectors"]},
+                inputs,
+                batch="vectors",
+                runtime=planned.stage.runtime,
+                cost=self.spec.data.probe_size,
+            )
         weights = {} if planned.weights == LAST else {"weights": planned.weights}
         return self._stage(
             make_embeddings,

@@ -13,7 +13,7 @@ from kdpipe.pipeline.stages.factors import factor_input
 from kdpipe.pipeline.stages.flips import make_flips
 from kdpipe.pipeline.stages.predictions import make_predictions
 from kdpipe.pipeline.stages.samples import make_samples
-from kdpipe.vocabulary import FACTORS, PIXELS
+from kdpipe.vocabulary import FACTORS
 
 ANSWER_STAGES = (make_predictions, make_answers_measure, make_answers_shares, make_flips, make_samples)
 
@@ -54,9 +54,9 @@ def plan_answers(
     """What is asked of the answers of every embedded network.
 
     Args:
-        embeddings: by network.
-        pairs: (network, other network), whose answers are compared.
-        trios: (network, plain of its seed, teacher).
+        embeddings: by network, of those that answer.
+        pairs: (network, other network), whose answers are compared, if both answer.
+        trios: (network, plain of its seed, teacher), if all answer.
         measures: the study's measures of two networks' answers.
         factors: known factors of the images, by name.
         k: neighbours that measures look at, where they do.
@@ -66,11 +66,10 @@ def plan_answers(
         return function.plan(name, params, {"probe": probe, **inputs}, batch="all")
 
     said = {
-        name: planned(make_predictions, f"answers of {name}", {}, embedding=stage)
-        for name, stage in embeddings.items()
-        if name != PIXELS
+        name: planned(make_predictions, f"answers of {name}", {}, embedding=stage) for name, stage in embeddings.items()
     }
-    pairs = list(pairs)
+    pairs = [pair for pair in pairs if said.keys() >= set(pair)]
+    trios = [trio for trio in trios if said.keys() >= set(trio)]
     measured = {
         (own, other, one.name): planned(
             make_answers_measure,
@@ -94,7 +93,7 @@ def plan_answers(
         )
         for own, plain, teacher in trios
     }
-    shown = {name: factors[name] for name in FACTORS}
+    shown = {name: factors[name] for name in FACTORS if name in factors}
     named = {factor_input(name): factor for name, factor in shown.items()}
     samples = planned(make_samples, "probe images", {"factors": list(shown)}, **named)
     return AnswersPlan(said, measured, shares, flipped, samples)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kdpipe.config.sections import NetworkSpec
-from kdpipe.config.study import FinishedStudy
+from kdpipe.config.sections import GivenSpec, NetworkSpec
+from kdpipe.config.study import FinishedStudy, Given, GivenStudy
 from kdpipe.engine.stage import Stage
 from kdpipe.pipeline.planned import (
     NetworksPlan,
@@ -72,13 +72,13 @@ def _planned(spec: FinishedStudy, network: NetworkSpec, data: Stage) -> Planned:
         label_fraction=network.label_fraction,
         seed=network.seed,
         init_seed=network.seed,
-        mapped=not checkpoint and bool(spec.maps.projectors) and _is_drawn(spec, network),
+        mapped=not checkpoint and bool(spec.maps.projectors) and is_drawn(spec, network),
         checkpoint=network.step if checkpoint else None,
         checkpoint_of=spec.network_id(whole) if checkpoint else None,
     )
 
 
-def _is_drawn(spec: FinishedStudy, network: NetworkSpec) -> bool:
+def is_drawn(spec: GivenStudy[Given], network: GivenSpec) -> bool:
     """The headline's student, of the first seeds, by every method; and the teacher."""
     headline, seeds = spec.resolved_headline, spec.student_seeds
     if network.role == TEACHER:

@@ -5,7 +5,7 @@ So a measure that is added, or whose version is raised, is worked out alone; wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from kdpipe.config.study import BaseStudy
@@ -34,8 +34,16 @@ def measure_params(measure: Measure, k: int) -> dict[str, Any]:
 class MeasurePlanner:
     """Plans what is measured of embedded networks; stages by network, or by network and name."""
 
-    def __init__(self, spec: BaseStudy, probe: Stage, embeddings: Mapping[str, Stage], teacher: str) -> None:
-        self.spec, self.probe, self.embeddings, self.teacher = spec, probe, embeddings, teacher
+    def __init__(
+        self,
+        spec: BaseStudy,
+        probe: Stage,
+        embeddings: Mapping[str, Stage],
+        teacher: str,
+        known: Collection[str] = ("images", "reference", "logits"),
+    ) -> None:
+        """Args: known: what there is beside vectors: images, reference samples, the teacher's logits."""
+        self.spec, self.probe, self.embeddings, self.teacher, self.known = spec, probe, embeddings, teacher, known
         second_k = spec.measures.second_k if spec.measures.specifications else None
         wanted = max(CACHED_NEIGHBOURS, spec.measures.k, second_k or 0)
         self.neighbours = {
@@ -68,12 +76,18 @@ class MeasurePlanner:
         found = {}
         for name in self.embeddings:
             for measure in self.asked("layer"):
+                if not self._can_be_made(measure):
+                    continue
                 inputs = {"embedding": self.embeddings[name]}
                 inputs |= {"neighbours": self.neighbours[name]} if measure.needs_pass else {}
                 inputs |= {"teacher": self.embeddings[self.teacher]} if measure.needs_teacher else {}
                 params = measure_params(measure, self.spec.measures.k)
                 found[name, measure.name] = self._stage(make_measures, f"{measure.name} of {name}", params, inputs)
         return found
+
+    def _can_be_made(self, measure: Measure) -> bool:
+        fitted = "X_train" in measure.takes or "y_train" in measure.takes
+        return ("reference" in self.known or not fitted) and ("logits" in self.known or not measure.needs_teacher)
 
     def networks(self, answering: Iterable[str]) -> dict[tuple[str, str], Stage]:
         """The measures of networks that answer, by network and measure."""
@@ -119,8 +133,9 @@ class MeasurePlanner:
                 {"teacher": embeddings[self.teacher]} if factor.takes == "logits" else {},
             )
             for name, factor in FACTORS.items()
+            if factor.takes in self.known
         }
-        if not self.spec.measures.factors:
+        if not self.spec.measures.factors or not values:
             return values, {}, {}
         explained, together = {}, {}
         all_of_them = {factor_input(factor): stage for factor, stage in values.items()}

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec
+from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec, VectorStudy
 from kdpipe.errors import StudyError
 from kdpipe.pipeline.finished_plan import FINISHED, plan_finished
 from kdpipe.pipeline.planned import NetworksPlan
 from kdpipe.pipeline.training_plan import TRAINING, plan_training
+from kdpipe.pipeline.vector_plan import GIVEN, plan_vectors
 
-NETWORK_KINDS = tuple(dict.fromkeys(function.kind for function in (*TRAINING, *FINISHED)))
+NETWORK_KINDS = tuple(dict.fromkeys(function.kind for function in (*TRAINING, *FINISHED, *GIVEN)))
 
 
 def plan_networks(
@@ -32,5 +33,7 @@ def plan_networks(
         raise StudyError(f"--seed {min(unknown)}: the study has seeds {', '.join(map(str, spec.student_seeds))}.")
     if isinstance(spec, StudySpec):
         return plan_training(spec, preflight, root, seeds)
+    if isinstance(spec, VectorStudy):
+        return plan_vectors(spec, root, seeds)
     assert isinstance(spec, FinishedStudy)
     return plan_finished(spec, root, seeds)

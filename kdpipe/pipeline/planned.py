@@ -37,7 +37,9 @@ class Planned:
         teacher: the network whose outputs its loss used.
         checkpoint: the step whose weights it has, where those are not the last ones.
         checkpoint_of: the finished student that it became, where it is a checkpoint.
-        weights: the file in the stage's output that holds its weights.
+        weights: the file in the stage's output that holds its weights; not one of a file, where it has none.
+        answers: whether its logits are known.
+        vectors: whether its vectors are there already, so that it is not shown any image.
     """
 
     network_id: str
@@ -56,6 +58,8 @@ class Planned:
     checkpoint: int | None = None
     checkpoint_of: str | None = None
     weights: str = LAST
+    answers: bool = True
+    vectors: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,10 @@ class NetworksPlan:
 
     ``others`` are the teachers of controls, ``checkpoints`` students on their way, ``untrained`` what nobody trained:
     students at their initial weights, and the raw pixels.
+
+    Attributes:
+        lacking: what a study of vectors does without, each with what follows from it, for people: ``images``,
+            ``reference`` (samples to fit probes on) or ``logits``.
     """
 
     data: Stage
@@ -73,6 +81,7 @@ class NetworksPlan:
     students: list[Planned]
     checkpoints: list[Planned]
     untrained: list[Planned]
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def networks(self) -> list[Planned]:
@@ -83,7 +92,9 @@ def plan_pixels(probe: Stage) -> Planned:
     """The raw images, as a network of one layer that nobody trained."""
     stage = make_pixels.plan(PIXELS, {}, {"probe": probe})
     described = {"arch": PIXELS, "arch_arguments": "{}", "method": PIXELS}
-    return Planned(PIXELS, UNTRAINED, stage, PIXELS, PIXELS, described, label_fraction=0.0, weights=PIXELS)
+    return Planned(
+        PIXELS, UNTRAINED, stage, PIXELS, PIXELS, described, label_fraction=0.0, weights=PIXELS, answers=False
+    )
 
 
 def plan_data(spec: BaseStudy, root: Path) -> tuple[Stage, Stage]:

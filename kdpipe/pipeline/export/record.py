@@ -10,6 +10,7 @@ from typing import Any
 
 import kdpipe
 from kdpipe.artifacts.store import study_hash
+from kdpipe.config.sections import VECTORS
 from kdpipe.config.study import BaseStudy
 from kdpipe.data.dataset import Dataset, describe
 from kdpipe.data.sources import SOURCES
@@ -20,6 +21,7 @@ from kdpipe.models.origins import PLACES
 from kdpipe.pipeline.analysis_plan import Analysis
 from kdpipe.pipeline.planned import NetworksPlan
 from kdpipe.pipeline.run_study import Result
+from kdpipe.pipeline.stages.vectors import described_vectors
 from kdpipe.registry import Plugin, Registry
 from kdpipe.representation.projectors import PROJECTORS
 from kdpipe.source import commit
@@ -34,12 +36,11 @@ def study_record(spec: BaseStudy, result: Result, cache: Cache) -> dict[str, Any
     """What study.json says: nothing that differs between two runs that computed the same."""
     plan, analysis = result.plan, result.analysis
     assert analysis is not None
-    dataset = Dataset.read(cache.path(plan.data))
     described = spec.model_dump(mode="json")
     sections = [described.get("teacher"), *described.get("students", ()), *described.get("networks", ())]
     for part in filter(None, sections):
         for field in PLACES:  # their content is in the stage's key; where they lay is nobody's business
-            if part[field] is not None:
+            if part.get(field) is not None:
                 part[field] = Path(part[field]).name
     keys = [stage.key for stage in [*(p.stage for p in plan.networks), *analysis.stages] if cache.has(stage)]
     return {
@@ -49,19 +50,21 @@ def study_record(spec: BaseStudy, result: Result, cache: Cache) -> dict[str, Any
         "study_hash": study_hash({"study": described, "stages": sorted(keys), "export": EXPORT_VERSION}),
         "study": described,
         "headline": spec.resolved_headline.model_dump(mode="json"),
-        "data": describe(
-            dataset,
-            spec.data.probe_size,
-            SOURCES[spec.data.dataset],
-            spec.data.title,
-            spec.data.note,
-            spec.data.licence,
-        ),
+        "data": _data(spec, cache.path(plan.data)),
         "versions": versions(),
         "plugins": plugins_used(spec),
         "commit": commit(),  # of the code that wrote the artifacts; a stage of the cache may be older
         "missing": dict(sorted(result.outcome.failed.items())),
+        **({"lacking": dict(plan.lacking)} if plan.lacking else {}),
     }
+
+
+def _data(spec: BaseStudy, folder: Path) -> dict[str, Any]:
+    title, note, licence = spec.data.title, spec.data.note, spec.data.licence
+    if spec.data.dataset == VECTORS:
+        return described_vectors(folder, spec.data.probe_size, title, note, licence)
+    source = SOURCES[spec.data.dataset]
+    return describe(Dataset.read(folder), spec.data.probe_size, source, title, note, licence)
 
 
 def plugins_used(spec: BaseStudy) -> list[dict[str, Any]]:
@@ -71,7 +74,7 @@ def plugins_used(spec: BaseStudy) -> list[dict[str, Any]]:
         (MEASURES, spec.measures.names),
         (FACTORS, list(FACTORS)),
         (PROJECTORS, spec.maps.projectors),
-        (SOURCES, [spec.data.dataset]),
+        (SOURCES, [spec.data.dataset] if spec.data.dataset in SOURCES else []),
     ]
     taken: dict[Plugin, list[str]] = {}
     for registry, names in named:

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from kdpipe.config.study import BaseStudy, FinishedStudy
+from kdpipe.config.study import BaseStudy, GivenStudy
 from kdpipe.files import canonical_json
 from kdpipe.measures import MEASURES, Measure
 from kdpipe.methods import METHODS
@@ -30,7 +30,7 @@ def _registered(name: str) -> dict[str, Any]:
 
 def _unknown(name: str, spec: BaseStudy) -> dict[str, Any]:
     """A method that finished networks say they were trained by, and that kdpipe does not know."""
-    assert isinstance(spec, FinishedStudy), "what is trained here is registered"
+    assert isinstance(spec, GivenStudy), "what is trained here is registered"
     first = next(network for network in spec.students if network.label == name)
     return {
         "method": name,

@@ -20,7 +20,7 @@ def export_weights(plan: NetworksPlan, cache: Cache, folder: Path) -> list[str]:
     """
     lacking = []
     with new_folder(folder) as building:
-        for planned in (one for one in finished(plan, cache) if one.network_id != PIXELS):
+        for planned in (one for one in finished(plan, cache) if one.network_id != PIXELS and not one.vectors):
             name = f"{planned.network_id}.safetensors"
             source = cache.path(planned.stage) / planned.weights
             if cache.thinned(planned.stage):

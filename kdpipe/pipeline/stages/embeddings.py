@@ -56,7 +56,7 @@ def make_embeddings(task: Task, context: Context) -> None:
     images, reference = np.load(probe / "images.npy"), np.load(probe / "reference_images.npy")
     if task.stage.params.get("weights") == PIXELS:
         logits, vectors = None, _pixels(images, views)
-        fitted = _pixels(reference, views)
+        fitted = _pixels(reference, views) if len(reference) else {}
     else:
         weights = task.inputs["network"] / task.stage.params.get("weights", LAST)
         network = read_network(weights).to(torch.device(context.device))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ from PIL import Image
 
 from kdpipe.engine.stage import ANY, Context, Task, stage
 from kdpipe.pipeline.stages.factors import FACTOR, factor_input
+from kdpipe.vocabulary import FACTORS
 
 SAMPLES = "samples.parquet"
+SHOWN = "shown.json"  # of samples that are no images: what is shown of each, in the probe's order
 LOSSLESS_UP_TO = 16  # pixels a side; below it WebP's blocks would be most of the picture
 
 
@@ -22,21 +26,31 @@ def make_samples(task: Task, context: Context) -> None:
     """The probe images as WebP, their labels and display order, and the known factors of each."""
     probe = task.inputs["probe"]
     factors = {name: np.load(task.inputs[factor_input(name)] / FACTOR) for name in task.stage.params["factors"]}
-    images, labels = np.load(probe / "images.npy"), np.load(probe / "labels.npy")
+    labels = np.load(probe / "labels.npy")
     pl.DataFrame(
         {
             "sample_id": np.arange(len(labels), dtype=np.int32),
             "label": labels.astype(np.int32),
             "display_rank": np.arange(len(labels), dtype=np.int32),
-            "image": [webp(image) for image in images],
+            "image": _shown(probe),
+            **dict.fromkeys(FACTORS),
             **known_factors(factors),
         },
-        schema_overrides={"hue": pl.Float64},
+        schema_overrides={"image": pl.Binary, **dict.fromkeys(FACTORS, pl.Float64)},
     ).write_parquet(task.folder / SAMPLES)
+
+
+def _shown(probe: Path) -> list[bytes]:
+    """The images as WebP; of samples without any, what is said of each."""
+    if (probe / "images.npy").is_file():
+        return [webp(image) for image in np.load(probe / "images.npy")]
+    return [text.encode() for text in json.loads((probe / SHOWN).read_text())]
 
 
 def known_factors(found: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """Factors as one number an image: a hue, stored as cosine and sine, in degrees; None where there is no colour."""
+    if "hue" not in found:
+        return dict(found)
     cosine, sine = found["hue"].T
     degrees = np.degrees(np.arctan2(sine, cosine)) % 360
     none = np.hypot(cosine, sine) == 0
