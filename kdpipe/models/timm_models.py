@@ -86,6 +86,7 @@ def reason(error: Exception) -> str:
 
 
 def _create(spec: Architecture, image_shape: tuple[int, int, int], classes: int, weights: bool) -> nn.Module:
+    assert spec.arch is not None
     model = timm.create_model(
         spec.arch,
         pretrained=spec.pretrained and weights,
