@@ -22,7 +22,7 @@ def find_layers(record: Passage, which: str) -> list[str]:
 
     Args:
         which: "all", or "stages": the last layer before each change of shape, and none before the first block. Where
-            all blocks have one shape, as in a plain transformer, each of them is a stage.
+            all blocks have one shape, as in a plain transformer, or all layers, each of them is a stage.
     """
     search = _Search(record)
     layers = search.layers()
@@ -33,7 +33,8 @@ def find_layers(record: Passage, which: str) -> list[str]:
         layers = layers[layers.index(blocks[0]) :]
     if len(blocks) < 2 or len({block.shape for block in blocks}) > 1:
         pairs = zip(layers, [*layers[1:], None], strict=True)
-        layers = [layer for layer, following in pairs if following is None or following.shape != layer.shape]
+        ends = [layer for layer, following in pairs if following is None or following.shape != layer.shape]
+        layers = ends if len(ends) > 1 else layers
     return _as_stages(layers, record)
 
 
