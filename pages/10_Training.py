@@ -5,7 +5,7 @@ import streamlit as st
 
 from kdpipe.app.shared import catalog, lacks, scope
 from kdpipe.app.shell import page
-from kdpipe.app.training import sections
+from kdpipe.app.training import sections, when_and_where
 
 
 def main() -> None:
@@ -16,7 +16,8 @@ def main() -> None:
         "methods is one of methods only where these curves show that both were trained to the end."
     )
     with page.section("The training"):
-        networks = catalog.networks(study).filter(~catalog.NOT_TRAINED & (pl.col("role") != "checkpoint"))
+        every = catalog.networks(study)
+        networks = every.filter(~catalog.NOT_TRAINED & (pl.col("role") != "checkpoint"))
         lacks.lost_networks(networks)
         if networks.filter(catalog.STUDENT).is_empty():
             st.info("This study has no students.")
@@ -30,6 +31,8 @@ def main() -> None:
         shown = networks.filter((mine & (in_colour | pl.lit(others))) | teachers)
         with page.section("The accuracies"):
             sections.show_accuracies(study, shown, colours)
+        with page.section("When, and where"):
+            when_and_where.show(study, every, student, budget)
         with page.section("The losses"):
             sections.show_losses(study, shown)
         with page.section("The learning rates"):

@@ -18,7 +18,8 @@ def main() -> None:
         networks = catalog.networks(study)
         compared = outcomes.pick_comparison(study, networks)
         if compared is None:
-            st.info("No student here has both a plain one of the same seed and a teacher, so nothing can be flipped.")
+            none = "No student here has both a plain one of the same seed and a teacher, so nothing can be flipped."
+            st.info(page.why_not(study, "logits", none))
             return
         page.data_note(study)
         with page.section("The replacement"):

@@ -21,7 +21,7 @@ def main() -> None:
             st.info("This study has no students to look into.")
             return
         if not study.record["files"].get("factors.parquet", {}).get("rows"):
-            st.info(sections.NONE)
+            st.info(page.why_not(study, "images", sections.NONE))
             return
         scope, view, colours = pick_scope(study, networks)
         lacks.lost_networks(networks)

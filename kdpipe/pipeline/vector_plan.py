@@ -92,7 +92,9 @@ def _lacking(store: VectorStore, networks: Sequence[Planned]) -> dict[str, str]:
     said = {}
     if store.samples.images is None:
         said["images"] = "No images came with the vectors: there are no known factors of images, and no raw pixels."
-    said["networks"] = "The networks themselves are not here: there are no explanations, parameters or multiply-adds."
+    said["networks"] = (
+        "The networks themselves are not here: there are no explanations, training curves, parameters or multiply-adds."
+    )
     if not has_reference(store):
         said["reference"] = (
             "No samples to fit probes on came with the vectors: measures that are fitted on training samples are left "

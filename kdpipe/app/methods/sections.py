@@ -78,7 +78,7 @@ def show_prices(study: Study, networks: pl.DataFrame, budget: str, colours: dict
     cost = pick.one("Price in", list(PRICES), "price", words=PRICES.__getitem__, look="segments")
     points, unit = differences.priced(networks, budget, cost), PRICES[cost]
     if points.filter(pl.col("role") != "teacher").is_empty() or not (points["cost"] > 0).all():
-        st.info("No student of this budget has a test accuracy and a price.")
+        st.info(page.why_not(study, "networks", "No student of this budget has a test accuracy and a price."))
         return
     said = list(differences.bargains(points, unit))
     alt = " ".join(said).replace("**", "") or f"Accuracy of {points.height} kinds of network over {unit}"
@@ -105,7 +105,8 @@ def show_ranks(
         controls = pick.switch("Controls too", "rank_controls")
     ranking = differences.ranks(study, networks, cell, quantity, controls)
     if ranking.rows.height < 2:
-        st.info("Fewer than two networks share a seed here, so there is nothing to rank.")
+        few = "Fewer than two networks share a seed here, so there is nothing to rank."
+        st.info(page.why_not(study, "logits", few))
         return
     line = "95 % interval" if ranking.resampled else "lowest and highest rank"
     drawn = charts.rank_ranges(ranking, colours, line)

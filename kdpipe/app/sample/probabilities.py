@@ -30,19 +30,14 @@ def temperatures(study: Study, networks: pl.DataFrame) -> tuple[list[float], flo
 def softened(answers: pl.DataFrame, names: Sequence[str], temperature: float) -> pl.DataFrame:
     """The softmax of each network's logits over ``temperature``, long: network_id, label, series, class_name, share."""
     known = answers.filter(pl.col("logits").is_not_null())
-    logits = np.array(known["logits"].to_list(), float).reshape(known.height, -1) / temperature
-    shares = np.exp(logits - logits.max(1, keepdims=True)) if known.height else logits
-    shares = shares / shares.sum(1, keepdims=True) if known.height else shares
     wide = known.select("network_id", "label", "series", "role")
-    return (
-        pl.concat(
-            [
-                wide.with_columns(class_name=pl.lit(name), share=pl.Series(shares[:, at]))
-                for at, name in enumerate(names)
-            ]
-        )
-        if known.height
-        else wide.with_columns(class_name=pl.lit(""), share=pl.lit(0.0)).clear()
+    if known.is_empty():
+        return wide.with_columns(class_name=pl.lit(""), share=pl.lit(0.0))
+    logits = np.array(known["logits"].to_list(), float) / temperature
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    shares = shares / shares.sum(1, keepdims=True)
+    return pl.concat(
+        [wide.with_columns(class_name=pl.lit(name), share=pl.Series(shares[:, at])) for at, name in enumerate(names)]
     )
 
 

@@ -77,7 +77,7 @@ def show_answers(
     names = study.record["data"]["class_names"]
     table = probabilities.top_three(answers, names, layers.settled_at(rows) if rows.height else {})
     if table.is_empty():
-        st.info("These networks answered no image.")
+        st.info(page.why_not(study, "logits", "These networks answered no image."))
         return
     offered, first = probabilities.temperatures(study, networks)
     temperature = pick.along(
@@ -145,10 +145,11 @@ def show_heat_maps(study: Study, chosen: pl.DataFrame, row: dict[str, Any]) -> N
     st.header("Where they look")
     found = layers.heat_maps(study, chosen, row["sample_id"], row["image"])
     if found is None:
-        st.info(
+        none = (
             "There are no Grad-CAM heat-maps of these networks: set `explanations = true` under `[measures]` in the "
             "study file and use `kdpipe run` on it again, which keeps the trained networks."
         )
+        st.info(page.why_not(study, "networks", none))
         return
     html, cosines, explained = found
     st.html(html)

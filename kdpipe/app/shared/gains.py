@@ -108,6 +108,8 @@ def tiles(summary: pl.DataFrame, gains: pl.DataFrame) -> None:
         summary: rows of :func:`kdpipe.app.shared.catalog.accuracies`.
         gains: rows of :func:`paired` for the same student and budget.
     """
+    if summary.is_empty():
+        return
     gained = dict(gains.select("series", "gain").rows())
     pairs = dict(gains.select("series", "pairs").rows())
     counts = dict(summary.group_by("role").len().rows())

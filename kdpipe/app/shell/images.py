@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -38,11 +39,41 @@ _HEATED, _FRAME = 106, 3  # pixels of a figure of class heat inside its frame, a
 _NO_IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 
+LINE, LINES = 16, 7  # letters of a line, and lines, of a text that stands in the place of an image
+
+
 def data_uri(image: bytes) -> str:
-    """A data URI of WebP bytes; anything else becomes an empty pixel, as a browser would sniff its type."""
-    if image[:4] != b"RIFF" or image[8:12] != b"WEBP":
+    """A data URI of WebP bytes, or of a picture of a text in UTF-8; anything else becomes an empty pixel.
+
+    A browser would sniff the type of other bytes. In a picture of our own, letters are letters and never markup.
+    """
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        return "data:image/webp;base64," + base64.b64encode(image).decode()
+    text = as_text_sample(image)
+    if not text:
         return _NO_IMAGE
-    return "data:image/webp;base64," + base64.b64encode(image).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(_lettered(text).encode()).decode()
+
+
+def as_text_sample(image: bytes) -> str:
+    """What is said of a sample that is no image: its id, and below it its text; empty where the bytes are no text."""
+    try:
+        text = image.decode()
+    except UnicodeDecodeError:
+        return ""
+    return text if all(letter.isprintable() or letter in "\n\t" for letter in text) else ""
+
+
+def _lettered(text: str) -> str:
+    """SVG of a text on a square: its id in grey, then the text in lines, cut where there is no more room."""
+    name, _, said = text.partition("\n")
+    lines = textwrap.wrap(said, LINE, max_lines=LINES, placeholder=" …") if said else textwrap.wrap(name, LINE)[:LINES]
+    head = f'<text x="4" y="12" font-size="9" fill="{GREY}">{escape(name[: LINE + 4])}</text>' if said else ""
+    body = "".join(f'<text x="4" y="{26 + 13 * row}">{escape(line)}</text>' for row, line in enumerate(lines))
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="120" height="120" font-family="sans-serif" font-size="11">'
+        f'<rect width="120" height="120" fill="#fff"/>{head}{body}</svg>'
+    )
 
 
 def with_images(samples: pl.DataFrame) -> pl.DataFrame:

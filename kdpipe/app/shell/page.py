@@ -70,7 +70,25 @@ def open_page(title: str, icon: str) -> Study:
             st.info(f"Studies that can be read: {', '.join(readable)}. Pick one in the sidebar.")
         st.stop()
     faults.remember_page(title, study)
+    _say_what_lacks(study)
     return study
+
+
+def lacking(study: Study) -> dict[str, str]:
+    """What a study of vectors came without (images, networks, reference, logits), each with what follows."""
+    found = study.record.get("lacking")
+    return {str(what): str(said) for what, said in found.items()} if isinstance(found, dict) else {}
+
+
+def why_not(study: Study, what: str, otherwise: str) -> str:
+    """Why a part of a page is empty: ``what`` never came with the vectors, or else another reason."""
+    return lacking(study).get(what, otherwise)
+
+
+def _say_what_lacks(study: Study) -> None:
+    """In the sidebar, so that every page says it."""
+    if said := lacking(study):
+        st.sidebar.info("**A study of vectors.** " + verbatim(" ".join(said.values())), icon=":material/dataset:")
 
 
 def _pick_study(names: list[str]) -> str:

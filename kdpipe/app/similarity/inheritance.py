@@ -94,12 +94,13 @@ def dark_section(study: Study, networks: pl.DataFrame, scope: pl.DataFrame, view
         "classes in like directions that the teacher finds alike? **1**: in the teacher's order; **0**: no relation."
     )
     if rows.is_empty():
-        st.info(
+        none = (
             "This study does not hold the measure, which is younger than its artifacts or was not asked for: leave "
             "`names` out under `[measures]` in the study file (or add `dark_knowledge`) and use "
             "`kdpipe run` on it again. Finished stages come from the cache; networks whose weights are "
             "kept there are not trained again."
         )
+        st.info(page.why_not(study, "logits", none))
         return
     measure = tables.measures_of(study, "layer", rows).row(0, named=True)
     with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -36,7 +36,9 @@ TABLES = (
             "label": Column(COUNT, "index of the class"),
             "class_name": Column(TEXT, "name of the class"),
             "display_rank": Column(COUNT, "any prefix in this order is stratified by class"),
-            "image": Column(pl.Binary(), "the image as WebP bytes"),
+            "image": Column(
+                pl.Binary(), "the image as WebP bytes; of a sample that is none its id and text as UTF-8, in two lines"
+            ),
             **{name: Column(REAL, about, nullable=True) for name, about in FACTORS.items()},
         },
     ),

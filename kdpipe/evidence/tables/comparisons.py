@@ -86,16 +86,18 @@ def comparisons_of(frames: Frames, headline: Mapping[str, Any]) -> list[Comparis
 def measured(frames: Frames) -> list[str]:
     """Networks with answers and with finite values of both endpoints on every one of their layers.
 
-    What a failed stage left without them takes part in nothing; its seed is then named as missing.
+    What a failed stage left without them takes part in nothing; its seed is then named as missing. Where no student
+    answers, as in a study of vectors alone, answers are asked of none.
     """
     images, on = frames["samples"].height, ["network_id", "layer", "view"]
     finite = pl.col("silhouette").is_finite() & pl.col("knn_correct").is_not_null()
     rows = frames["sample_measures"].filter(finite).group_by(on).len().filter(pl.col("len") == images)
     layers = frames["layers"].group_by("network_id").len(name="layers")
     found = rows.group_by("network_id").len(name="found").join(layers, "network_id")
-    answered = frames["predictions"]["network_id"].unique()
-    whole = found.filter((pl.col("found") == pl.col("layers")) & pl.col("network_id").is_in(answered.to_list()))
-    return whole["network_id"].to_list()
+    whole = found.filter(pl.col("found") == pl.col("layers"))["network_id"].to_list()
+    answered = set(frames["predictions"]["network_id"].unique())
+    students = frames["networks"].filter(pl.col("role").is_in(STUDENT_ROLES))["network_id"]
+    return [name for name in whole if name in answered] if answered & set(students) else whole
 
 
 def _groups(students: pl.DataFrame) -> list[Group]:

@@ -121,8 +121,9 @@ def judge_comparison(
     for name, single in _singles(comparison, values, controls, matched, cell, tell).items():
         judged.single[name] = single
         judged.rows += [single[0], *single[1]]
-    settled = _settled(comparison, values, tell)
-    judged.rows.append(ContrastRow(comparison, PLAIN, PREDICTION_DEPTH, None, "difference", settled))
+    if _answered(comparison, values):
+        settled = _settled(comparison, values, tell)
+        judged.rows.append(ContrastRow(comparison, PLAIN, PREDICTION_DEPTH, None, "difference", settled))
     if comparison.fair_teacher:  # nothing but its teacher is asked of it
         for row in judged.rows:
             row.found = row.found if row.against == TEACHER else _untested(row.found)
@@ -212,6 +213,8 @@ def _singles(
             if (mine := arms.controls.get(c.name)) is not None
         ]
         found["compact"] = (main, others)
+    if not _answered(comparison, values):
+        return found
     right = {name: values.correct(comparison.ids(group.ids)) for name, group in _both(comparison)}
     arms = Arms(right["distilled"], right["plain"])
     null = None if comparison.null is None else (values.correct(comparison.ids(comparison.null)), right["plain"])
@@ -232,6 +235,11 @@ def _singles(
         ahead = row(TEACHER, found=tell(arms.distilled, values.correct(teachers), balanced=False))
         found[BEATS_TEACHER] = (ahead, [])
     return found
+
+
+def _answered(comparison: Comparison, values: Values) -> bool:
+    """Whether it is known what the students answer; of vectors that came alone it is not."""
+    return values.answer([name for _, group in _both(comparison) for name in comparison.ids(group.ids)])
 
 
 def _untested(found: Contrast) -> Contrast:

@@ -55,6 +55,8 @@ def matched_accuracy(frames: Frames, comparison: Comparison) -> Matched | str:
     pairs = []
     for seed in comparison.seeds:
         ends = [networks[group.ids[seed]] for group in (comparison.distilled, comparison.plain)]
+        if any(end["test_accuracy"] is None for end in ends):
+            return f"the accuracies at seed {seed} are not known"
         goal = min(end["test_accuracy"] for end in ends)
         stops = []
         for end in ends:

@@ -58,6 +58,10 @@ class Values:
         values = self._samples[network_id, view][column].cast(pl.Float64).to_numpy()
         return np.asarray(values.reshape(-1, len(self.labels)))
 
+    def answer(self, network_ids: Sequence[str]) -> bool:
+        """Whether the answers of all these networks are known."""
+        return all(name in self._answers for name in network_ids)
+
     def correct(self, network_ids: Sequence[str]) -> Array:
         """(S, N) 1 where a network's answer is right."""
         return np.stack([self._answers[name]["correct"].cast(pl.Float64).to_numpy() for name in network_ids])
