@@ -20,6 +20,7 @@ from scipy.stats import ttest_1samp
 from kdpipe.artifacts.store import ARTIFACTS, Study, open_study, study_names
 from kdpipe.config.study_file import load_spec
 from kdpipe.errors import KdpipeError
+from kdpipe.methods import METHODS
 
 STUDIES = ROOT / "studies" / "cifar100"
 PUBLISHED, TARGET = STUDIES / "published.csv", ROOT / "docs" / "LEDGER.md"
@@ -33,7 +34,8 @@ epoch; others do not all say), read at the link. *Ours* is the mean over seeds a
 interval (Student's t over seeds, so it needs two). *Best epoch* is the mean test accuracy at the epoch with the best
 accuracy on held-out training images, never on test images. A dash is what was not run.
 """
-# Fields of a study that do not change what its networks learn.
+# Fields of a study, and of its data, that do not change what its networks learn.
+_OF_DATA = ("title", "note", "licence", "probe_size", "reference_size")
 _ASIDE = ("title", "description", "maps", "measures", "headline", "evidence", "views", "seeds", "checkpoints")
 
 
@@ -59,7 +61,7 @@ def cells(networks: list[dict[str, Any]]) -> tuple[str, str, str, str]:
     interval = DASH
     if len(last) > 1 and max(last) > min(last):
         low, high = ttest_1samp(last, 0.0).confidence_interval(0.95)
-        interval = f"{low:.2f} to {high:.2f}"
+        interval = f"{max(low, 0.0):.2f} to {min(high, 100.0):.2f}"
     chosen = f"{sum(best) / len(best):.2f}" if len(best) == len(last) else DASH
     return f"{sum(last) / len(last):.2f}", interval, chosen, str(len(last))
 
@@ -78,8 +80,16 @@ def _learned(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """What networks of a resolved study learn from, its students and methods by name."""
     kept = {field: value for field, value in resolved.items() if field not in _ASIDE}
     kept["students"] = {student["name"]: student for student in resolved["students"]}
-    kept["methods"] = {method["label"] or method["method"]: method for method in resolved["methods"]}
+    kept["methods"] = {method["label"] or method["method"]: _spelt_out(method) for method in resolved["methods"]}
+    kept["data"] = {field: value for field, value in resolved["data"].items() if field not in _OF_DATA}
     return kept
+
+
+def _spelt_out(method: Mapping[str, Any]) -> dict[str, Any]:
+    """A method of a study with the parameters that it leaves at their defaults."""
+    record = METHODS.get(method["method"])  # one of a plug-in stands in no file here
+    chosen = method["parameters"]
+    return {**method, "parameters": record.resolved(chosen).model_dump(mode="json") if record else chosen}
 
 
 def _differences(asked: Mapping[str, Any], done: Mapping[str, Any], place: str = "") -> Iterator[str]:

@@ -50,15 +50,16 @@ The published code gives the same maps to its methods. What OFD and its like tak
 
 ## Published weights
 
-RepDistiller and mdistiller publish teachers trained on CIFAR-100 as pickled files with the tensors under `model`. Make
-them safetensors ([TEACHERS.md](TEACHERS.md)), then take the teacher as it comes:
+RepDistiller and mdistiller publish teachers trained on CIFAR-100 as pickled files with the tensors under `model`.
+`kdpipe convert` reads the tensors alone; the file that it writes knows its network, its classes and the published
+scaling of images. A study then takes the teacher as it comes:
 
 ```sh
+kdpipe convert ckpt_epoch_240.pth --like cifar_resnet32x4 --output resnet32x4.safetensors
 kdpipe studies/cifar100/resnet32x4-resnet8x4.toml teacher.checkpoint=resnet32x4.safetensors teacher.training.steps=0
 ```
 
-A plain file has no scaling of its own, so images are scaled by the dataset's means and deviations, which for CIFAR-100
-are the published ones to three digits.
+A plain safetensors file of the same tensors works too; images are then scaled by the dataset's own means and deviations.
 
 ## The standard pairs
 
