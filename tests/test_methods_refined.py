@@ -297,8 +297,11 @@ def test_a_real_step_takes_labelled_rows_alone(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_terms_rise_over_the_first_twelfth_of_the_training(name):
+    made = setting(name, "cnn", "wide-cnn")
+
     def at(progress, **parameters):
-        return terms(setting(name, "cnn", "wide-cnn", **parameters), progress=progress)[name].item()
+        made.parameters = made.method.resolved(parameters)
+        return terms(made, rows=4, labelled=4, progress=progress)[name].item()
 
     assert at(0.0) == 0.0
     assert at(1 / 24) == pytest.approx(at(0.5) / 2, rel=1e-6)
@@ -310,7 +313,7 @@ def test_a_few_steps_lower_the_methods_own_term(name):
     made = setting(name, "cnn", "wide-cnn", ce_weight=0.0)
     optimiser = torch.optim.SGD(made.student.parameters(), lr=0.02, momentum=0.9)
     seen = []
-    for _ in range(12):
+    for _ in range(8):
         loss = terms(made)[name]
         seen.append(loss.item())
         optimiser.zero_grad()
@@ -332,10 +335,12 @@ def test_defaults_are_the_published_ones_and_reach_the_losses():
     }  # fmt: skip
     for name, parameters in published.items():
         assert METHODS[name].resolved({}).model_dump(exclude_none=True) == parameters
-        known = terms(setting(name, "cnn", "wide-cnn"))[name].item()
+        made = setting(name, "cnn", "wide-cnn")
+        known = terms(made, rows=4, labelled=4)[name].item()
         for parameter in METHODS[name].parameters.model_fields.keys() - {"ce_weight"}:
             changed = {"scales": [1], "warmup": 1.0, "complementary": 9.0}.get(parameter, 2.5)
-            found = terms(setting(name, "cnn", "wide-cnn", **{parameter: changed}))[name].item()
+            made.parameters = made.method.resolved({parameter: changed})
+            found = terms(made, rows=4, labelled=4)[name].item()
             assert found != pytest.approx(known, rel=1e-4), parameter
 
 
