@@ -157,7 +157,7 @@ def test_what_is_left_out_is_noted(tmp_path):
         f"test images: one folder a class in {data}/test",
         f"{data}/val, as validation images come out of",
         f"{data}/extra, as it is no training or test split",
-        f"1 images beside the folders in {data}/train",
+        f"1 image beside the folders in {data}/train",
         "no images (1 .txt)",
     ):
         assert said in notes

@@ -196,7 +196,8 @@ def _left_out(place: Path, train: Path, test: Path | None, others: Counter[str])
                 yield f"left out: the folder {shown(path)}, as {why}"
     for folder in dict.fromkeys((place, train, *([test] if test else []))):
         if beside := _own_images(folder):
-            yield f"left out: {len(beside)} images beside the folders in {shown(folder)}, as they have no class"
+            images = "1 image" if len(beside) == 1 else f"{len(beside)} images"
+            yield f"left out: {images} beside the folders in {shown(folder)}, without a class"
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         yield f"left out: files in classes that are no images ({shown(kinds)})"
