@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from kdpipe.config.preflight import run_preflight
+from kdpipe.config.study_file import read_study
 from kdpipe.data.sources import SOURCES
 from kdpipe.data.sources.base import RawData, fingerprint, inspect, no_tick
 from kdpipe.errors import DataError
@@ -284,3 +287,11 @@ def test_places_without_arrays(tmp_path):
     refused(tmp_path / "nowhere", "no such folder")
     (tmp_path / "a.txt").write_text("no array")
     refused(tmp_path / "a.txt", "no .npz or .npy file")
+
+
+def test_the_example_is_a_study(tmp_path):
+    place = Path(__file__).parent.parent / "examples" / "data"
+    runpy.run_path(str(place / "own_arrays.py"))["write"](tmp_path / "digits.npz")
+    study = read_study(place / "own_arrays.toml")
+    found = run_preflight(study, tmp_path, every_image=True)
+    assert (found.data.image_shape, found.data.train, found.data.test) == ((1, 8, 8), 1297, 500)

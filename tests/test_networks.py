@@ -214,6 +214,19 @@ def test_wrong_names_are_answered_with_the_closest_match(arguments, said):
     assert len(str(error.value).splitlines()) == 1
 
 
+SMALL_BRANCHES = {
+    "crossvit_9_240": {"embed_dim": [16, 32], "depth": [[1, 1, 0]], "num_heads": [2, 2], "mlp_ratio": [1, 1, 1]},
+    "efficientvim_m1": {},
+}
+
+
+@pytest.mark.parametrize("arch", SMALL_BRANCHES)
+def test_models_of_several_branches_are_refused_for_what_they_are(arch):
+    """Their images are of the right size, so nothing is said of sizes."""
+    with pytest.raises(NetworkError, match=r"^arch: its layers come as lists of several maps.*choose another model\.$"):
+        make(arch, side=240 if "240" in arch else 224, arguments=SMALL_BRANCHES[arch])
+
+
 @pytest.mark.parametrize(
     ("arch", "arguments", "side", "said"),
     [

@@ -20,8 +20,9 @@ PIXELS_CSS = """<style>
 .kd-strip { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-end; }
 .kd-strip figure { margin: 0; text-align: center; font-size: .75rem; max-width: 118px; overflow-wrap: anywhere;
   align-self: flex-start; }
-[data-testid="stTable"] td { overflow-wrap: anywhere; }
-.kd-strip img { width: 48px; height: 48px; display: block; border: 3px solid; border-radius: 4px; }
+[data-testid="stTable"] td, [data-testid="stTable"] td * { overflow-wrap: anywhere; white-space: normal; }
+.kd-strip img { width: 48px; height: 48px; display: block; margin: 0 auto; border: 3px solid;
+  border-radius: 4px; }
 .kd-strip figure.large img, .kd-strip figure.heat img { width: 112px; height: 112px; }
 .kd-strip figure.heat { width: 118px; }
 .kd-heat img { border-color: GREY; }

@@ -65,6 +65,8 @@ def _subsets(place: Path) -> tuple[Path, Path | None]:
         DataError: folders that look like splits, of which it is not known which is which, or that hold no classes.
     """
     splits = [path for path in folders_in(place) if _is_split(path)]
+    if any(role_of(path.name) for path in splits):  # beside a split, train is one too, whatever images lie in it
+        splits = [path for path in folders_in(place) if path in splits or (role_of(path.name) and folders_in(path))]
     groups = by_role((role_of(path.name), path) for path in splits)
     like = {path.name: role for path in splits if (role := role_of(path.name) or role_within(path.name))}
     unknown = any(role_of(name) is None for name in like) and len(set(like.values())) > 1
@@ -194,7 +196,8 @@ def _left_out(place: Path, train: Path, test: Path | None, others: Counter[str])
                 yield f"left out: the folder {shown(path)}, as {why}"
     for folder in dict.fromkeys((place, train, *([test] if test else []))):
         if beside := _own_images(folder):
-            yield f"left out: {len(beside)} images beside the folders in {shown(folder)}, as they have no class"
+            images = "1 image" if len(beside) == 1 else f"{len(beside)} images"
+            yield f"left out: {images} beside the folders in {shown(folder)}, without a class"
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
         yield f"left out: files in classes that are no images ({shown(kinds)})"

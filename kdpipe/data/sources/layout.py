@@ -64,14 +64,15 @@ def files_below(place: Path) -> list[Path]:
     def refuse(error: OSError) -> NoReturn:
         raise DataError(f"{shown(error.filename)}: the folder cannot be read ({error.strerror}).")
 
-    found, ways = [], {str(place): {os.path.realpath(place)}}  # of each folder, what it and those above it really are
+    real = Path(os.path.realpath(place))
+    found, ways = [], {str(place): {str(real), *map(str, real.parents)}}  # of a folder: it and those above, really
     for folder, folders, names in os.walk(place, onerror=refuse, followlinks=True):
         folders[:] = [name for name in folders if not is_leftover(name)]
         for name in list(folders):
-            below, real = os.path.join(folder, name), os.path.realpath(os.path.join(folder, name))
-            if real in ways[folder]:  # a link back up
+            below = os.path.join(folder, name)
+            if os.path.realpath(below) in ways[folder]:  # a link back up
                 folders.remove(name)
-            ways[below] = ways[folder] | {real}
+            ways[below] = ways[folder] | {os.path.realpath(below)}
         found += [Path(folder, name) for name in names if not is_leftover(name)]
     return sorted(path for path in found if path.is_file() or path.is_symlink())
 
