@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,18 @@ class SavedArchitecture:
 
 
 def write_network(
-    path: Path, network: Network, spec: Architecture, image_shape: tuple[int, int, int], classes: int
+    path: Path,
+    network: Network,
+    spec: Architecture,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    without: Collection[str] = (),
 ) -> None:
     """Write a network as safetensors; its header says how to build it, so that it loads from the file alone.
+
+    Args:
+        without: names of tensors that are left out; such a file starts a training and is no whole network.
 
     Raises:
         OSError: the disk does not take it.
@@ -50,7 +60,9 @@ def write_network(
         "std": network.std.flatten().tolist(),
         **({} if network.head is None else {"head": network.head.config}),
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in own_state(network).items()}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in own_state(network).items() if name not in without
+    }
     try:
         save_file(state, path, {"kdpipe": json.dumps(header)})
     except SafetensorError as error:  # a full disk, in the library's own words

@@ -53,6 +53,12 @@ def own_state(network: Network) -> dict[str, Tensor]:
     return {**network.model.state_dict(), **{f"{HEAD}{name}": tensor for name, tensor in head.items()}}
 
 
+def classifier_names(network: Network) -> tuple[str, ...]:
+    """Names of the modules that give the logits; transformers that distil by a token have two."""
+    named = getattr(network.model, "pretrained_cfg", {}).get("classifier") or ()
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
 def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
     """Load a timm state dict from a local safetensors file.
 
@@ -76,8 +82,7 @@ def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
         raise NetworkError(f"checkpoint: {path} is damaged or no safetensors file ({error}).") from None
     own = own_state(network)
     _refuse_other_channels(network, own, state, path)
-    named = getattr(network.model, "pretrained_cfg", {}).get("classifier") or ()
-    classifiers = tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))
+    classifiers = tuple(f"{name}." for name in classifier_names(network))
     remedy = "use the architecture and arguments it was saved with."
     untrained = "so the classifier would be new and untrained; train it (training.steps) or name another checkpoint."
     for name in list(state):
