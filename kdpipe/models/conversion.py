@@ -95,7 +95,7 @@ def convert(
     stem: str = "default",
     stem_stride: int = 2,
     classes: int | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     scaling: Scaling | None = None,
     key: str | None = None,
     ema: bool = False,
@@ -118,7 +118,7 @@ def convert(
         arguments: of timm's model, as in a study file.
         stem, stem_stride: as in a study file. No tensor's shape tells the stride.
         classes: logits; by default those of the file.
-        image_size: height and width of the images that the file will name; by default timm's for the architecture.
+        image_size: of the images that the file will name, or (H, W); by default timm's for the architecture.
         scaling: of the input; by default what the file says (one of kdpipe's), or timm for the architecture.
         key: what the network's names begin with in the file.
         ema: take averaged weights; otherwise raw ones are preferred.
@@ -132,13 +132,16 @@ def convert(
     path = Path(file).expanduser()
     tensors = _under(key, read_tensors(path), path)
     spec = SavedArchitecture(arch, dict(arguments or {}), stem, stem_stride, "stages")
-    shape, usual = _usual(spec, image_size)
+    shape, usual = usual_shape(arch), _usual_classes(arch)
+    if size := image_size or spec.arguments.get("img_size"):
+        shape = (shape[0], *((size, size) if isinstance(size, int) else size))
     network = _built(spec, shape, classes or usual)
     readings = read_network_of(tensors, network.model, arch)
     try:
         reading = choose(readings, averaged=ema)
     except NetworkError as error:
         raise NetworkError(f"{path} {error}") from None
+    others = tuple(one.key for one in readings if one is not reading and fits_alike(one, reading))
     spec = replace(spec, arguments=reading.arguments | spec.arguments)
     shape = (_channels(reading, network) or shape[0], *shape[1:])
     counted = classes or _classes(reading, network) or usual
@@ -150,7 +153,6 @@ def convert(
     if problem is None:
         given = set(network.model.state_dict()) - set(fresh)
         network.model.load_state_dict({n: t for n, t in reading.state.items() if n in given}, strict=False)
-    others = tuple(one.key for one in readings if one.place != reading.place and fits_alike(one, reading))
     return Conversion(network.eval(), spec, shape, counted, chosen, reading, others, problem, fresh)
 
 
@@ -165,14 +167,19 @@ def _under(key: str | None, tensors: dict[str, Tensor], path: Path) -> dict[str,
     return under
 
 
-def _usual(spec: SavedArchitecture, image_size: int | None) -> tuple[tuple[int, int, int], int]:
-    """The shape (C, H, W) of the images that an architecture is for, and its number of classes, by timm."""
-    known = timm.models.get_pretrained_cfg(spec.arch, allow_unregistered=True) if timm.is_model(spec.arch) else None
-    channels, height, width = known.input_size if known else (3, 224, 224)
-    side = image_size or spec.arguments.get("img_size")
-    if isinstance(side, int):
-        height = width = side
-    return (channels, height, width), known.num_classes if known else 1000
+def usual_shape(arch: str) -> tuple[int, int, int]:
+    """(C, H, W) of the images that an architecture is for, by timm."""
+    known = _known(arch)
+    return known.input_size if known else (3, 224, 224)
+
+
+def _usual_classes(arch: str) -> int:
+    known = _known(arch)
+    return known.num_classes if known else 1000
+
+
+def _known(arch: str) -> Any:
+    return timm.models.get_pretrained_cfg(arch, allow_unregistered=True) if timm.is_model(arch) else None
 
 
 def _built(
@@ -265,7 +272,8 @@ def _remedy(network: Network, spec: SavedArchitecture, fit: Fit, wrong: Sequence
     if not wrong:
         return f"name the architecture that has them, or, where they are no part of it, add --allow-extra {extra[0]}"
     if not extra and all(covered(name, classifiers) for name in wrong):
-        return f"give its --classes, or ask for a new classifier: --allow-missing {classifiers[0]}"
+        new = next(name for name in classifiers if covered(wrong[0], [name]))
+        return f"give the file's own --classes, or ask for a new classifier: --allow-missing {new}"
     return "name the architecture and the arguments that it was trained with"
 
 
