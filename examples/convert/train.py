@@ -20,9 +20,9 @@ MEAN, STD = 0.3, 0.375
 
 
 def network() -> ResNet:
-    """A ResNet for small grey images: four blocks, a 3x3 stem of stride 1, no pooling after it."""
+    """A ResNet for small grey images: four blocks, a 3x3 stem of stride 2, no pooling after it."""
     model = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
-    model.conv1 = nn.Conv2d(1, 64, 3, stride=1, padding=1, bias=False)
+    model.conv1 = nn.Conv2d(1, 64, 3, stride=2, padding=1, bias=False)
     model.maxpool = nn.Identity()  # type: ignore[assignment]
     return model
 
@@ -36,7 +36,7 @@ def images() -> tuple[Tensor, Tensor]:
     return (torch.tensor(train.images) / 255 - MEAN) / STD, torch.tensor(train.labels)
 
 
-def main(target: str = "best.pth", epochs: int = 3) -> None:
+def main(target: str, epochs: int = 3) -> None:
     """Train and save."""
     torch.manual_seed(0)
     wrapped, (x, y) = nn.DataParallel(network()), images()
@@ -53,4 +53,4 @@ def main(target: str = "best.pth", epochs: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else "best.pth")

@@ -125,6 +125,8 @@ def convert(
 def _target(file: Path, output: Path | None) -> Path:
     """The file to write: never the one that is read, and none in the way unless it is named."""
     target = output or _named_anew(file)
+    if target.suffix != ".safetensors":
+        raise StudyError(f"--output {target} must end in .safetensors, or no study could read it.")
     if output is None and target.exists():
         raise StudyError(f"{target} is there already; name the file to write with --output.")
     if target.exists() and file.exists() and target.samefile(file):
@@ -200,8 +202,8 @@ def _show_lines(conversion: Conversion, target: Path) -> None:
     numbers = [", ".join(f"{value:.4g}" for value in values) for values in (scaling.mean, scaling.std)]
     console.print(
         escape(
-            f"{target}: {conversion.spec.arch}, {conversion.classes} classes, images of {height} x {width}; input scaled "
-            f"by mean {numbers[0]} and std {numbers[1]} ({scaling.origin})."
+            f"{target}: {conversion.spec.arch}, {conversion.classes} classes, images of {height} x {width}, "
+            f"scaled by mean {numbers[0]} and std {numbers[1]} ({scaling.origin})."
         ),
         highlight=False,
         soft_wrap=True,
