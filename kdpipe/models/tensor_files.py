@@ -14,6 +14,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PosixPath, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any
@@ -162,17 +163,26 @@ def _refuse_archives(path: Path, head: bytes) -> None:
 
 def _unpickle(path: Path) -> Any:
     """What a file of torch.save holds: tensors, plain values and containers of them, and stand-ins."""
-    inert: list[Any] = [(_StandIn, name) for name in _NOT_READ]
     try:
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(inert):
+        with warnings.catch_warnings(action="ignore"), _stand_ins_alone():
             return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except UnpicklingError as error:
         raise NetworkError(f"{path} {_refusal(str(error))}") from None
     except Exception as error:  # torch fails in any way at bytes that are no checkpoint
-        said = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        raise NetworkError(
-            f"{path} is damaged or was not written by torch.save ({said}); download or save it again."
-        ) from None
+        raise NetworkError(f"{path} {_damage(str(error) or type(error).__name__)}") from None
+
+
+@contextmanager
+def _stand_ins_alone() -> Iterator[None]:
+    """Let torch's unpickler take what it always takes, and stand-ins; what others allowed it waits outside."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        torch.serialization.add_safe_globals([(_StandIn, name) for name in _NOT_READ])
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _refusal(said: str) -> str:
@@ -182,8 +192,19 @@ def _refusal(said: str) -> str:
     )
     if found := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", said):
         return f"needs {found[1]} to be loaded, which could run code, so it was not read; {remedy}"
-    reason = said.rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0][:200]
-    return f"holds more than tensors and plain values ({reason}), so it was not read; {remedy}"
+    reason = said.rpartition("WeightsUnpickler error: ")[2]
+    if "Unsupported operand" in reason:  # of another program's pickles, or of noise
+        return _damage(reason)
+    return f"holds more than tensors and plain values ({_first_line(reason)}), so it was not read; {remedy}"
+
+
+def _damage(said: str) -> str:
+    """What a failure to read comes to, as the end of a sentence."""
+    return f"is damaged or was not written by torch.save ({_first_line(said)}); download or save it again."
+
+
+def _first_line(said: str) -> str:
+    return said.strip().partition("\n")[0][:200]
 
 
 def _named(value: Any) -> Iterator[tuple[str, Tensor]]:

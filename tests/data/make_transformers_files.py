@@ -1,7 +1,7 @@
 """Write the files of transformers that tests convert: ``python tests/data/make_transformers_files.py``.
 
-Needs ``pip install transformers``; 5.24.0 wrote those that are committed. Small networks are kept whole, with images and
-the logits that transformers gives for them, and of large ones the names and shapes.
+Needs ``pip install transformers``; 5.24.0 wrote those that are committed. Small networks are kept whole, with images
+and the logits that transformers gives for them, and of large ones the names and shapes.
 """
 
 import json
