@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
-from checkpoint_files import prefixed, same_logits, tried
+from checkpoint_files import SWIN, an_older_swin, converted, prefixed, same_logits, tried
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
