@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,18 @@ class SavedArchitecture:
 
 
 def write_network(
-    path: Path, network: Network, spec: Architecture, image_shape: tuple[int, int, int], classes: int
+    path: Path,
+    network: Network,
+    spec: Architecture,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    without: Collection[str] = (),
 ) -> None:
     """Write a network as safetensors; its header says how to build it, so that it loads from the file alone.
+
+    Args:
+        without: names of tensors that are left out; such a file starts a training and is no whole network.
 
     Raises:
         NetworkError: its state is not made of plain tensors.
@@ -72,8 +81,9 @@ def write_network(
         **({} if network.image_size is None else {"image_size": network.image_size}),
         **({} if network.head is None else {"head": network.head.config}),
     }
+    state = {name: tensor for name, tensor in own_state(network).items() if name not in without}
     try:
-        save_file(_unshared(own_state(network)), path, {"kdpipe": json.dumps(header)})
+        save_file(_unshared(state), path, {"kdpipe": json.dumps(header)})
     except SafetensorError as error:  # a full disk, in the library's own words
         raise OSError(f"{path}: {error}") from None
 

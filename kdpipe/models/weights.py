@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,26 @@ def own_state(network: Network) -> dict[str, Tensor]:
     return {**network.model.state_dict(), **{f"{HEAD}{name}": tensor for name, tensor in head.items()}}
 
 
+def not_safetensors(path: Path) -> str:
+    """What to do about a checkpoint in another format, as a sentence."""
+    return (
+        f"{path} is not a .safetensors file; pickled checkpoints can run code when loaded, so a study takes none: "
+        f"`kdpipe convert {path} --like ARCH` makes it one without running any."
+    )
+
+
+def _other_names(network: Network, own: Collection[str], state: Collection[str], path: Path) -> str:
+    """What to do about names that a network does not have, as the end of a sentence."""
+    arch = getattr(network.model, "pretrained_cfg", {}).get("architecture", "ARCH")
+    command = f"`kdpipe convert {path} --like {arch} --output FILE`"
+    prefix = next(iter(state), "").partition(".")[0] + "."
+    if all(name.startswith(prefix) for name in state) and any(name.removeprefix(prefix) in own for name in state):
+        return f"all its names begin with {prefix!r}, which {command} takes off."
+    return (
+        f"use the architecture and arguments it was saved with; names of another program {command} turns into timm's."
+    )
+
+
 def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
     """Load a state dict from a local safetensors file.
 
@@ -78,10 +99,7 @@ def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
         NetworkError: not safetensors, missing, or tensors that do not fit.
     """
     if path.suffix != ".safetensors":
-        raise NetworkError(
-            f"checkpoint: {path} is not a .safetensors file; pickled checkpoints can run code when loaded, so convert "
-            "it first: kdpipe convert."
-        )
+        raise NetworkError(f"checkpoint: {not_safetensors(path)}")
     try:
         state = load_file(path)
     except FileNotFoundError:
@@ -91,7 +109,10 @@ def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
     own = own_state(network)
     _refuse_other_channels(network, own, state, path)
     classifiers = tuple(f"{name}." for name in network.classifier_names)
-    remedy = "use the architecture and arguments it was saved with."
+    remedy, other_names = (
+        "use the architecture and arguments it was saved with.",
+        _other_names(network, own, state, path),
+    )
     untrained = "so the classifier would be new and untrained; train it (training.steps) or name another checkpoint."
     for name in list(state):
         if name not in own or state[name].shape == own[name].shape:
@@ -105,11 +126,12 @@ def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
         )
     missing = [name for name in own if name not in state and (head or not name.startswith(classifiers))]
     if missing:
-        why = f", {untrained}" if missing[0].startswith(classifiers) else f"; {remedy}"
+        alone = all(name in own for name in state)
+        why = f", {untrained}" if missing[0].startswith(classifiers) else f"; {remedy if alone else other_names}"
         near = difflib.get_close_matches(missing[0], [name for name in state if name not in own], n=1)
         raise NetworkError(f"checkpoint: {path} lacks {missing[0]}{f' and has {near[0]}' if near else ''}{why}")
     if unknown := [name for name in state if name not in own]:
-        raise NetworkError(f"checkpoint: {path} has {unknown[0]}, which the network has not; {remedy}")
+        raise NetworkError(f"checkpoint: {path} has {unknown[0]}, which the network has not; {other_names}")
     network.model.load_state_dict({n: t for n, t in state.items() if not n.startswith(HEAD)}, strict=False)
     if network.head is not None:
         network.head.load_state_dict({n.removeprefix(HEAD): t for n, t in state.items() if n.startswith(HEAD)})
