@@ -21,6 +21,7 @@ VIT = {"img_size": 32, "patch_size": 8, "depth": 3, "num_heads": 2}
 ARCHITECTURES = {
     "cnn": {"arch": "resnet18", "arguments": {"channels": [8, 12, 16, 24], "layers": [1, 1, 1, 1]}, "stem": "small"},
     "wide-cnn": {"arch": "resnet18", "arguments": {"channels": [16, 24, 32, 40], "layers": [1] * 4}, "stem": "small"},
+    "deep-cnn": {"arch": "resnet18", "arguments": {"channels": [4, 4, 4, 4]}, "stem": "small"},
     "mobile": {"arch": "mobilenetv3_small_050", "stem": "small"},
     "vit": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 24}},
     "vit-mean": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 32, "global_pool": "avg"}},
@@ -51,6 +52,9 @@ def setting(name: str, student: str, teacher: str, **parameters: Any) -> SimpleN
     torch.manual_seed(3)
     extras: nn.Module | None = method.extras(shapes, resolved)
     method.adapt(learner, master, shapes, resolved)
+    if "preactivations" in method.needs:
+        for made in (learner, master):
+            made.keep_preactivations(SHAPE)
     return SimpleNamespace(
         method=method, parameters=resolved, pair=shapes, student=learner, teacher=master, extras=extras
     )

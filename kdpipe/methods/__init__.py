@@ -7,27 +7,39 @@
 """
 
 from kdpipe.methods import (
+    boundaries,
+    channels,
     classifiers,
     consistency,
     contrastive,
     controls,
     explanation,
+    factor_transfer,
     features,
+    flow,
     logits,
+    overhaul,
     pyramids,
     relations,
     selectivity,
+    singular_vectors,
 )
 from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
+from kdpipe.methods.boundaries import ab_loss
+from kdpipe.methods.channels import ickd_loss
 from kdpipe.methods.classifiers import catkd_loss, ofa_loss, simkd_loss
 from kdpipe.methods.contrastive import ContrastiveMemory, crd_loss
 from kdpipe.methods.explanation import e2kd_loss, grad_cam
+from kdpipe.methods.factor_transfer import ft_loss
 from kdpipe.methods.features import at_loss, fitnet_loss, vid_loss
+from kdpipe.methods.flow import fsp_loss
 from kdpipe.methods.logits import dkd_loss, kd_loss, lskd_loss, nkd_loss, wttm_loss
 from kdpipe.methods.logits_relational import dist_loss, mlkd_loss
+from kdpipe.methods.overhaul import ofd_loss
 from kdpipe.methods.pyramids import reviewkd_loss
 from kdpipe.methods.relations import cc_loss, pkt_loss, rkd_loss, sp_loss
 from kdpipe.methods.selectivity import nst_loss
+from kdpipe.methods.singular_vectors import kdsvd_loss
 from kdpipe.registry import Registry
 
 _FAMILIES = (
@@ -35,6 +47,12 @@ _FAMILIES = (
     logits,
     features,
     pyramids,
+    factor_transfer,
+    boundaries,
+    flow,
+    singular_vectors,
+    overhaul,
+    channels,
     classifiers,
     relations,
     selectivity,
@@ -52,6 +70,7 @@ __all__ = [
     "Parameters",
     "Step",
     "Terms",
+    "ab_loss",
     "at_loss",
     "catkd_loss",
     "cc_loss",
@@ -60,13 +79,18 @@ __all__ = [
     "dkd_loss",
     "e2kd_loss",
     "fitnet_loss",
+    "fsp_loss",
+    "ft_loss",
     "grad_cam",
+    "ickd_loss",
     "kd_loss",
+    "kdsvd_loss",
     "lskd_loss",
     "mlkd_loss",
     "nkd_loss",
     "nst_loss",
     "ofa_loss",
+    "ofd_loss",
     "pkt_loss",
     "reviewkd_loss",
     "rkd_loss",
