@@ -113,7 +113,7 @@ OFD = Method(
     summary="The student meets the teacher's maps before their ReLU, and is free wherever the ReLU hides both.",
     citation="Heo et al., A Comprehensive Overhaul of Feature Distillation, 2019",
     differs="Margins are measured on the teacher's maps as training goes; published code computes them from the "
-    "batch norm before the ReLU as though no shortcut were added to it, which holds for no residual network. Maps are "
+    "batch norm before the ReLU as though no shortcut were added to it; where none is, the two agree. Maps are "
     "those before the activation that ends a layer; a layer that ends in none (transformer blocks, linear "
     "bottlenecks, sums of pre-activation networks) is taken as it is. The teacher is frozen; published code leaves its "
     "batch norm in training mode. Maps of different size meet at the smaller by average pooling.",

@@ -31,9 +31,8 @@ class _RightVectors(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, X: Tensor, k: int) -> Tensor:
-        _, values, transposed = torch.linalg.svd(X, full_matrices=False)
-        vectors = transposed.mT
-        ctx.save_for_backward(X, values.square(), vectors)
+        energy, vectors = _decomposed(X)
+        ctx.save_for_backward(X, energy, vectors)
         return vectors[..., :k].clone()
 
     @staticmethod
@@ -48,6 +47,19 @@ class _RightVectors(torch.autograd.Function):
         return (X @ moved) @ chosen.mT + (X @ chosen) @ moved.mT, None
 
 
+def _decomposed(X: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared singular values (B, r) and right vectors (B, C, r) of (B, P, C), the largest first; r = min(P, C).
+
+    From the eigenvectors of the smaller Gram matrix, which devices find for a whole batch at once.
+    """
+    if X.shape[1] < X.shape[2]:
+        energy, left = torch.linalg.eigh(X @ X.mT)
+        vectors = unit(left.mT @ X).mT
+    else:
+        energy, vectors = torch.linalg.eigh(X.mT @ X)
+    return energy.flip(1).clamp(min=0), vectors.flip(2)
+
+
 def _inverse(gap: Tensor) -> Tensor:
     return gap / (gap.square() + _DEGENERATE**2)
 
@@ -59,10 +71,9 @@ def _positions_by_channels(maps: Tensor) -> Tensor:
 
 def _teachers_vectors(maps: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Singular vectors (B, C, k) whose elements sum to no negative number, and their values (B, 1, k) at length 1."""
-    _, values, transposed = torch.linalg.svd(_positions_by_channels(maps), full_matrices=False)
-    vectors = transposed[:, :k].mT
+    energy, vectors = (part[..., :k] for part in _decomposed(_positions_by_channels(maps)))
     # Their signs are the library's choice, which the distances to the next layer's vectors must not depend on.
-    return vectors * torch.where(vectors.sum(1, keepdim=True) < 0, -1.0, 1.0), unit(values[:, None, :k])
+    return vectors * torch.where(vectors.sum(1, keepdim=True) < 0, -1.0, 1.0), unit(energy[:, None].sqrt())
 
 
 def _students_vectors(maps: Tensor, teacher: Tensor) -> Tensor:
