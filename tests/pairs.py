@@ -52,9 +52,6 @@ def setting(name: str, student: str, teacher: str, **parameters: Any) -> SimpleN
     torch.manual_seed(3)
     extras: nn.Module | None = method.extras(shapes, resolved)
     method.adapt(learner, master, shapes, resolved)
-    if "preactivations" in method.needs:
-        for made in (learner, master):
-            made.keep_preactivations(SHAPE)
     return SimpleNamespace(
         method=method, parameters=resolved, pair=shapes, student=learner, teacher=master, extras=extras
     )
@@ -63,6 +60,9 @@ def setting(name: str, student: str, teacher: str, **parameters: Any) -> SimpleN
 def terms(made: SimpleNamespace, rows: int = 8, labelled: int = 8, seed: int = 0, progress: float = 0.5) -> Terms:
     """The named terms of one step on random images, of which the first ``labelled`` have a label."""
     generator = torch.Generator().manual_seed(seed)
+    if "preactivations" in made.method.needs:
+        for network in (made.student, made.teacher):
+            network.keep_preactivations(SHAPE)
     # Drawn for the largest batch, so that fewer rows are the first rows of more.
     images = torch.rand(max(rows, 16), *SHAPE, generator=generator)[:rows]
     index = torch.randperm(len(made.pair.labels), generator=generator)[:rows]

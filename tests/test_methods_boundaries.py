@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from draws import normal
-from pairs import network, setting, terms
+from pairs import SHAPE, network, setting, terms
 from scipy.stats import norm
 
 from kdpipe.methods import METHODS, ab_loss, ofd_loss
@@ -66,6 +66,7 @@ def test_boundaries_are_taken_before_the_activation_of_both_networks():
     made = setting("ab", "cnn", "wide-cnn")
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for one in (made.student, made.teacher):
+        one.keep_preactivations(SHAPE)
         outputs = one(images)
         assert all((part >= 0).all() for part in outputs.maps)
         assert all((part < 0).any() for part in outputs.preactivations)
@@ -132,7 +133,7 @@ def test_margins_are_those_of_the_sum_with_the_shortcut():
     """The formula from the batch norm alone, at its initial weight of 0 and bias of 0, has no margin at all."""
     made = setting("ofd", "cnn", "wide-cnn")
     teacher = network("wide-cnn", 2).eval()
-    teacher.keep_preactivations((3, 32, 32))
+    teacher.keep_preactivations(SHAPE)
     for block in ("layer1.0", "layer2.0", "layer3.0", "layer4.0"):
         assert (teacher.model.get_submodule(block).bn2.weight == 0).all()
     terms(made)
@@ -147,8 +148,9 @@ def test_margins_are_those_of_the_sum_with_the_shortcut():
 
 def test_connectors_compare_maps_at_the_smaller_size():
     made = setting("ofd", "cnn", "vit")
-    student = made.student(torch.rand(2, 3, 32, 32)).preactivations
-    teacher = made.teacher(torch.rand(2, 3, 32, 32)).preactivations
+    for one in (made.student, made.teacher):
+        one.keep_preactivations(SHAPE)
+    student, teacher = (one(torch.rand(2, *SHAPE)).preactivations for one in (made.student, made.teacher))
     for one, other, (own, theirs) in zip(
         *made.extras.connectors(student, teacher), made.extras.connectors.indices, strict=True
     ):

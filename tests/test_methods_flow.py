@@ -224,6 +224,17 @@ def test_the_gradient_is_the_librarys_where_singular_values_differ():
         assert torch.autograd.gradcheck(lambda *maps, of=teacher: kdsvd_loss(maps, of, 2), own, rtol=2e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 3, 3), (2, 6, 1, 3)])
+def test_a_diverged_student_has_no_finite_loss_and_stops_nobody_else(shape):
+    """The library raises at a matrix that is not finite."""
+    student, teacher = [normal(*shape, seed=s) for s in (1, 2)], [normal(*shape, seed=s) for s in (3, 4)]
+    student[1][0, 0, 0, 0] = math.nan
+    with pytest.raises(RuntimeError):
+        torch.linalg.eigh(student[1].flatten(2) @ student[1].flatten(2).mT)
+    assert kdsvd_loss(student, teacher).isnan()
+    assert kdsvd_loss([part[1:] for part in student], [part[1:] for part in teacher]).isfinite()
+
+
 def test_more_vectors_than_a_map_has_are_refused():
     method, shapes = METHODS["kdsvd"], pair("cnn", "wide-cnn")
     assert method.refuse(shapes, method.resolved({"k": 4})) is None

@@ -52,12 +52,14 @@ def _decomposed(X: Tensor) -> tuple[Tensor, Tensor]:
 
     From the eigenvectors of the smaller Gram matrix, which devices find for a whole batch at once.
     """
-    if X.shape[1] < X.shape[2]:
-        energy, left = torch.linalg.eigh(X @ X.mT)
-        vectors = unit(left.mT @ X).mT
-    else:
-        energy, vectors = torch.linalg.eigh(X.mT @ X)
-    return energy.flip(1).clamp(min=0), vectors.flip(2)
+    fewer_positions = X.shape[1] < X.shape[2]
+    gram = X @ X.mT if fewer_positions else X.mT @ X
+    # The library raises at what is not finite, which would end the training of this student's companions too.
+    broken = ~gram.isfinite().all(2).all(1)[:, None, None]
+    energy, vectors = torch.linalg.eigh(gram.masked_fill(broken, 0.0))
+    if fewer_positions:
+        vectors = unit(vectors.mT @ X).mT
+    return energy.flip(1).clamp(min=0), vectors.flip(2).masked_fill(broken, torch.nan)
 
 
 def _inverse(gap: Tensor) -> Tensor:
