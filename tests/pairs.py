@@ -21,6 +21,7 @@ VIT = {"img_size": 32, "patch_size": 8, "depth": 3, "num_heads": 2}
 ARCHITECTURES = {
     "cnn": {"arch": "resnet18", "arguments": {"channels": [8, 12, 16, 24], "layers": [1, 1, 1, 1]}, "stem": "small"},
     "wide-cnn": {"arch": "resnet18", "arguments": {"channels": [16, 24, 32, 40], "layers": [1] * 4}, "stem": "small"},
+    "deep-cnn": {"arch": "resnet18", "arguments": {"channels": [4, 4, 4, 4]}, "stem": "small"},
     "mobile": {"arch": "mobilenetv3_small_050", "stem": "small"},
     "vit": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 24}},
     "resnet8": {"arch": "cifar_resnet8"},
@@ -77,6 +78,9 @@ def setting(name: str, student: str, teacher: str, **parameters: Any) -> SimpleN
 def terms(made: SimpleNamespace, rows: int = 8, labelled: int = 8, seed: int = 0, progress: float = 0.5) -> Terms:
     """The named terms of one step on random images, of which the first ``labelled`` have a label."""
     generator = torch.Generator().manual_seed(seed)
+    if "preactivations" in made.method.needs:
+        for network in (made.student, made.teacher):
+            network.keep_preactivations(SHAPE)
     # Drawn for the largest batch, so that fewer rows are the first rows of more.
     images = torch.rand(max(rows, 16), *SHAPE, generator=generator)[:rows]
     index = torch.randperm(len(made.pair.labels), generator=generator)[:rows]

@@ -90,6 +90,11 @@ def test_only_methods_on_what_a_transformer_lacks_refuse_it():
     assert "deit" in served("distilled", "wide-cnn")
 
 
+def test_maps_before_their_activation_are_kept_for_those_who_read_them():
+    reader, other = fit([learner(name, "cnn", "wide-cnn") for name in ("ofd", "kd")], "wide-cnn")
+    assert reader.network.preactivations is not None and other.network.preactivations is None
+
+
 @pytest.fixture(scope="module")
 def company():
     """All methods that serve a convolutional pair, in one training."""

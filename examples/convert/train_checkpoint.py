@@ -1,7 +1,7 @@
 """Train a torchvision network as people do, and save it as they do: weights beside options, under a prefix.
 
-``python examples/convert/train_checkpoint.py [best.pth]`` takes half a minute on one core. How the file becomes a teacher is
-written at the top of ``digits.toml``.
+``python examples/convert/train_checkpoint.py [best.pth]`` takes half a minute on one core. How the file becomes a
+teacher is written at the top of ``digits.toml``.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from kdpipe.models.network import Network, Outputs
 from kdpipe.models.profile import Profile
 
 Terms = dict[str, Tensor]
-Need = Literal["logits", "maps", "pooled", "classifier", "index", "second-order gradients"]
+Need = Literal["logits", "maps", "preactivations", "pooled", "classifier", "index", "second-order gradients"]
 Teacher = Literal["study", "untrained", "own-budget", "self"]
 
 

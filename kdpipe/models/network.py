@@ -8,7 +8,7 @@ tap of a convolutional network is its stem and is left out of ``layers = "stages
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdpipe.errors import NetworkError
+from kdpipe.models.preactivations import Preactivations, ending_activations
 
 HEAD = "reused_head."
 
@@ -66,6 +67,7 @@ class Outputs:
         pooled: (B, D) float32, what the classifier takes.
         final: what the head takes before it pools, in the model's own layout and precision.
         shown: (B, C, H, W) what went into the model, of networks whose head cannot run alone.
+        preactivations: the tapped maps before the activations that end their layers, for those who asked to keep them.
     """
 
     logits: Tensor
@@ -73,17 +75,20 @@ class Outputs:
     pooled: Tensor
     final: Tensor
     shown: Tensor | None = None
+    preactivations: list[Tensor] = field(default_factory=list)
 
     def joined(self, more: Outputs) -> Outputs:
         """This batch and another of the same network, one after the other."""
         maps = [torch.cat(parts) for parts in zip(self.maps, more.maps, strict=True)]
         shown = None if self.shown is None or more.shown is None else torch.cat([self.shown, more.shown])
+        before = [torch.cat(parts) for parts in zip(self.preactivations, more.preactivations, strict=True)]
         return Outputs(
             torch.cat([self.logits, more.logits]),
             maps,
             torch.cat([self.pooled, more.pooled]),
             torch.cat([self.final, more.final]),
-            shown,
+            shown=shown,
+            preactivations=before,
         )
 
     def logits_alone(self) -> Outputs:
@@ -119,6 +124,7 @@ class Network(nn.Module):
         super().__init__()
         self.model, self.indices, self.names, self.image_size = model, indices, names, image_size
         self.head: ReusedHead | None = None
+        self.preactivations: Preactivations | None = None
         self._seen_by_classifier: list[Tensor] = []
         if isinstance(classifier := self.classifier, nn.Module):
             classifier.register_forward_pre_hook(self._keep)
@@ -176,8 +182,17 @@ class Network(nn.Module):
         maps = [part.float() for part in maps]
         if self.head is not None:
             final = self.head.project(self._as_map(final, maps[-1]))
+        before = [] if self.preactivations is None else self.preactivations.take(maps)
         pooled, logits = self.classify(final)
-        return Outputs(logits.float(), maps, pooled.float(), final)
+        return Outputs(logits.float(), maps, pooled.float(), final, preactivations=before)
+
+    def keep_preactivations(self, image_shape: tuple[int, int, int]) -> None:
+        """From now on, give :attr:`Outputs.preactivations` too, for images of a shape (C, H, W)."""
+        if self.preactivations is None:
+            generator = torch.Generator().manual_seed(0)
+            images = torch.rand(2, *image_shape, generator=generator).to(self.mean.device)
+            activations = ending_activations(self.model, self.indices, self.shown(images))
+            self.preactivations = Preactivations(self.model, activations)
 
     def classify(self, final: Tensor, shown: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the classifier takes, (B, D), and the logits (B, K), from what the head takes.
