@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import tomllib
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 from app_pages import ROOT, show
 from conftest import CommandLine
 from polars.testing import assert_frame_equal
+from sklearn.datasets import load_digits
+from torch import nn
 
+import kdpipe
 from kdpipe.artifacts.store import load_study
 from kdpipe.config.brought import dataset_at, origin_of, toml_of
 from kdpipe.config.study import FinishedStudy
@@ -185,6 +190,23 @@ def test_a_study_of_any_words_is_read_back_as_it_was():
         "networks": [{"role": odd}, {"role": "b"}],
     }  # fmt: skip
     assert tomllib.loads(toml_of(study)) == study
+
+
+def test_live_modules_and_arrays_are_a_study_in_one_call(tmp_path):
+    digits = load_digits()
+    torch.manual_seed(0)
+    nets = {role: nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 10))
+            for role in ("teacher", "plain", "distilled")}  # fmt: skip
+    pixels = np.round(digits.images[:300] * 255 / 16).astype(np.uint8)
+    places = {"artifacts": tmp_path / "artifacts", "cache": tmp_path / "cache", "projectors": ["pca"], "device": "cpu"}
+    study = kdpipe.study_of(nets, (pixels[..., None], digits.target[:300]), progress=False, **places)
+    assert set(study.networks["role"]) == {"teacher", "plain", "distilled", "untrained"}
+    assert study.layers.filter(network_id="teacher", view="gap")["dim"].to_list() == [32, 24]
+    assert study.frame("predictions", network_id="teacher").height == study.samples.height == 180
+    with pytest.raises(StudyError, match="300 images have 299 labels"):
+        kdpipe.study_of(nets, (pixels[..., None], digits.target[:299]), progress=False, **places)
+    with pytest.raises(StudyError, match="a int is no network"):
+        kdpipe.study_of({**nets, "plain": 3}, "digits", progress=False, **places)
 
 
 def test_one_line_looks_at_networks(finished, tmp_path):
