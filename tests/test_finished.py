@@ -195,8 +195,8 @@ def test_a_study_of_any_words_is_read_back_as_it_was():
 def test_live_modules_and_arrays_are_a_study_in_one_call(tmp_path):
     digits = load_digits()
     torch.manual_seed(0)
-    nets = {role: nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 10))
-            for role in ("teacher", "plain", "distilled")}  # fmt: skip
+    widths = [(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 10)) for _ in range(3)]
+    nets = {r: nn.Sequential(nn.Flatten(), *w) for r, w in zip(("teacher", "plain", "distilled"), widths, strict=True)}
     pixels = np.round(digits.images[:300] * 255 / 16).astype(np.uint8)
     places = {"artifacts": tmp_path / "artifacts", "cache": tmp_path / "cache", "projectors": ["pca"], "device": "cpu"}
     study = kdpipe.study_of(nets, (pixels[..., None], digits.target[:300]), progress=False, **places)
