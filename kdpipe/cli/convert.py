@@ -166,9 +166,7 @@ def _show(conversion: Conversion, file: Path) -> None:
     if conversion.others:
         kind = "averaged" if reading.averaged else "raw"
         there = ", ".join(map(repr, conversion.others))
-        console.print(
-            escape(f"The {kind} weights were taken; others that fit: {there} (--key, --ema)."), highlight=False
-        )
+        _say(f"The {kind} weights were taken; others that fit: {there} (--key, --ema).")
     if reading.arguments:
         said = ", ".join(f"{name} = {json.dumps(value)}" for name, value in reading.arguments.items())
         _say(f"To compute the same, timm's network is made with {said}.")
