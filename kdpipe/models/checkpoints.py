@@ -35,7 +35,7 @@ def complete(section: dict[str, Any]) -> Iterator[tuple[str, str]]:
     except RuntimeError:
         yield "checkpoint", f"{checkpoint} starts in the home of a user that this machine does not have."
         return
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" and path.is_file():
         if alone:
             yield "checkpoint", not_safetensors(path)
         return
