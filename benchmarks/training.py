@@ -73,7 +73,8 @@ def stream(data: Split, device: torch.device) -> Batches:
 def learner(method: str, name: str, seed: int, teacher: Network) -> Learner:
     record, made = METHODS[method], student(seed)
     parameters = record.resolved({})
-    pair = Pair(profile_of(made, SHAPE), profile_of(teacher, SHAPE), CLASSES, tuple(i % CLASSES for i in range(IMAGES)))
+    labels, shown = tuple(i % CLASSES for i in range(IMAGES)), SPEC.training.batch_size
+    pair = Pair(profile_of(made, SHAPE), profile_of(teacher, SHAPE), CLASSES, labels, shown)
     extras = record.extras(pair, parameters) if record.needs_teacher else None
     return Learner(name, made, record, parameters, extras, name)
 

@@ -40,7 +40,8 @@ methods = ["plain", "kd", { method = "dkd", parameters = { beta = 2.0 } }, { met
 - **`training = { lr = 0.05 }`** gives a method a learning rate, schedule or number of steps of its own.
 - **`[training] teacher_cache = true`** keeps the teacher's logits of every view of every labelled image, for methods
   that read nothing else; it pays where labels are few, and `validate` refuses it where it would not.
-- Warm-ups that papers give in epochs are shares of the training here, because steps are what is held equal.
+- Warm-ups and first phases that papers give in epochs are shares of the training here, because steps are what is held
+  equal.
 - A method that cannot serve a pair of networks says so at `validate`, with the reason.
 """
 

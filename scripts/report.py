@@ -2,6 +2,7 @@
 """Write docs/RESULTS.md from the committed artifacts: ``scripts/report.py [--check]``."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -225,13 +226,19 @@ def verdicts(study: Study) -> str:
                 "seeds": row["seeds"],
                 "effect (95 % interval)": "-" if None in effect else f"{effect[0]} ({effect[1]} to {effect[2]})",
                 "p, corrected": "-" if row["p_corrected"] is None else f"{row['p_corrected']:.3g}",
-                "times the null": "-" if row["null_ratio"] is None else f"{row['null_ratio']:.1f}",
+                "times the null": _times_the_null(row["null_ratio"]),
                 "remains after": listed[REMAINS],
                 "not asked": listed[NOT_ASKED],
                 "verdict": f"**{full_title(row['verdict'], row['title'], row['controls_not_asked'])}**",
             }
         )
     return markdown(pl.DataFrame(rows))
+
+
+def _times_the_null(ratio: float | None) -> str:
+    if ratio is None:
+        return "-"
+    return f"{ratio:.1f}" if math.isfinite(ratio) else "no null spread"
 
 
 def tuning(study: Study) -> str:

@@ -153,11 +153,9 @@ def chosen(table: pl.DataFrame) -> list[dict[str, Any]]:
         for row in best.iter_rows(named=True)
     }
     # The plain student's training is the study's own, so what it got stands in [training].
-    entries = []
-    for name in METHODS:
-        source = FOLLOWS.get(name, name)
-        entries.append({"method": name, **found[source]})
-    return entries
+    tried = set(table["method"])  # a method may be younger than the table
+    sources = {name: FOLLOWS.get(name, name) for name in METHODS}
+    return [{"method": name, **found[source]} for name, source in sources.items() if source in tried]
 
 
 def as_toml(entries: list[dict[str, Any]], lr: float) -> tuple[str, float]:

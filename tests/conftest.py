@@ -140,11 +140,16 @@ class CommandLine:
 
     def here(self, *more: str, command: str = "run") -> SimpleNamespace:
         """The same command in this process, where nothing long is to be done."""
+        return self.words(*self.arguments(*more, command=command)[2:])
+
+    @staticmethod
+    def words(*words: str) -> SimpleNamespace:
+        """``kdpipe`` with these words, in this process."""
         from kdpipe.cli.main import main
 
         out, err, code = io.StringIO(), io.StringIO(), 0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", self.arguments(*more, command=command)[1:])
+            patch.setattr(sys, "argv", ["kdpipe", *words])
             patch.setenv("COLUMNS", "200")
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:

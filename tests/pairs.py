@@ -21,12 +21,19 @@ VIT = {"img_size": 32, "patch_size": 8, "depth": 3, "num_heads": 2}
 ARCHITECTURES = {
     "cnn": {"arch": "resnet18", "arguments": {"channels": [8, 12, 16, 24], "layers": [1, 1, 1, 1]}, "stem": "small"},
     "wide-cnn": {"arch": "resnet18", "arguments": {"channels": [16, 24, 32, 40], "layers": [1] * 4}, "stem": "small"},
+    "deep-cnn": {"arch": "resnet18", "arguments": {"channels": [4, 4, 4, 4]}, "stem": "small"},
     "mobile": {"arch": "mobilenetv3_small_050", "stem": "small"},
     "vit": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 24}},
+    "resnet8": {"arch": "cifar_resnet8"},
+    "wrn": {"arch": "cifar_wrn16_1"},
+    "distilled": {"arch": "deit_tiny_distilled_patch16_224", "arguments": {**VIT, "embed_dim": 24}},
     "vit-mean": {"arch": "vit_tiny_patch16_224", "arguments": {**VIT, "embed_dim": 32, "global_pool": "avg"}},
 }
 # (student, teacher): other widths, other depths, other kinds.
-PAIRS = [("cnn", "wide-cnn"), ("cnn", "vit"), ("vit", "wide-cnn"), ("mobile", "wide-cnn"), ("vit-mean", "wide-cnn")]
+PAIRS = [
+    ("cnn", "wide-cnn"), ("cnn", "vit"), ("vit", "wide-cnn"), ("mobile", "wide-cnn"), ("vit-mean", "wide-cnn"),
+    ("resnet8", "wrn"), ("vit", "vit-mean"), ("distilled", "wide-cnn"),
+]  # fmt: skip
 
 
 def network(kind: str, seed: int = 0) -> Network:
@@ -40,7 +47,19 @@ def profile(kind: str) -> Profile:
 
 
 def pair(student: str, teacher: str, images: int = 64) -> Pair:
-    return Pair(profile(student), profile(teacher), CLASSES, tuple(i % CLASSES for i in range(images)))
+    labels = tuple(i % CLASSES for i in range(images))
+    return Pair(profile(student), profile(teacher), CLASSES, labels, batch_size=16)
+
+
+def refusal(name: str, student: str, teacher: str) -> str | None:
+    """Why a method, as it is published, does not serve a pair."""
+    method: Method = METHODS[name]
+    return method.refuse(pair(student, teacher), method.resolved({})) if method.needs_teacher else None
+
+
+def pair_for(name: str) -> tuple[str, str]:
+    """The first pair that a method serves."""
+    return next(kinds for kinds in PAIRS if refusal(name, *kinds) is None)
 
 
 def setting(name: str, student: str, teacher: str, **parameters: Any) -> SimpleNamespace:
@@ -59,6 +78,9 @@ def setting(name: str, student: str, teacher: str, **parameters: Any) -> SimpleN
 def terms(made: SimpleNamespace, rows: int = 8, labelled: int = 8, seed: int = 0, progress: float = 0.5) -> Terms:
     """The named terms of one step on random images, of which the first ``labelled`` have a label."""
     generator = torch.Generator().manual_seed(seed)
+    if "preactivations" in made.method.needs:
+        for network in (made.student, made.teacher):
+            network.keep_preactivations(SHAPE)
     # Drawn for the largest batch, so that fewer rows are the first rows of more.
     images = torch.rand(max(rows, 16), *SHAPE, generator=generator)[:rows]
     index = torch.randperm(len(made.pair.labels), generator=generator)[:rows]

@@ -204,6 +204,16 @@ def test_a_view_is_known_by_its_number():
     assert len(every.flatten(1).unique(dim=0)) == policy.views
 
 
+def test_outside_of_a_cropped_image_is_black_and_of_a_shifted_one_its_reflection():
+    split = Split(np.full((4, 3, 8, 8), 9, np.uint8), np.arange(4))
+    corner = {  # the first view: shifted by the whole margin, down and to the right
+        name: batches(split, AUGMENTATIONS[name]).render(torch.tensor([0]), 0)[0] * 255
+        for name in ("flip-crop4", "flip-shift4")
+    }
+    assert (corner["flip-shift4"] == 9).all()
+    assert (corner["flip-crop4"][:, 4:, 4:] == 9).all() and corner["flip-crop4"].sum() == 9 * 3 * 4 * 4
+
+
 @given(st.integers(3, 60), st.integers(1, 70))
 @settings(max_examples=30)
 def test_each_epoch_shows_every_image_once(count, batch_size):
@@ -449,10 +459,10 @@ def test_a_neighbour_in_the_data_root_does_not_change_svhn(tmp_path, monkeypatch
 # ------------------------------------------------------------------------------------------ errors
 
 
-def refused(name: str, path: Path, *said: str, **more) -> None:
+def refused(name: str, path: Path, *said: str, lines: int = 1, **more) -> None:
     with pytest.raises(DataError) as error:
         load(name, path, **more)
-    assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value).splitlines()) == lines
     for part in said:
         assert part in str(error.value)
 
@@ -515,9 +525,9 @@ def test_parquet_with_a_bad_image_or_label_names_the_row(tmp_path):
     parquet_file(path, labels=[0, 1, None, 1, 0, 1])
     refused("parquet", tmp_path, "row 2: the label is empty")
     parquet_file(path, rows=2, images=[{"bytes": b"junk", "path": ""}, {"bytes": b"junk", "path": ""}])
-    refused("parquet", tmp_path, "row 0", "not a readable image")
+    refused("parquet", tmp_path, "row 0", "row 1", "not a readable image", lines=2)
     parquet_file(path, rows=2, images=[None, {"bytes": None, "path": "x.png"}])
-    refused("parquet", tmp_path, "row 0: the image is empty")
+    refused("parquet", tmp_path, "row 0: the image is empty", "row 1: it has the path 'x.png' and no image", lines=2)
     pq.write_table(pa.table({"x": [1.0]}), path)
     refused("parquet", tmp_path, "needs an image column", "it has x")
     (tmp_path / "train.parquet").unlink()

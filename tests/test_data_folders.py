@@ -187,3 +187,69 @@ def test_names_that_are_no_utf8(tmp_path):
     str(error.value).encode()
     os.rename(os.fsencode(tmp_path / "dog"), os.fsencode(tmp_path) + b"/\xfe")
     refused(tmp_path, "is not UTF-8; rename it")
+
+
+def test_linked_folders_are_read_and_a_link_back_up_ends(tmp_path):
+    place = classes(tmp_path / "data")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    Image.new("L", (4, 4)).save(outside / "linked.png")
+    (place / "cat" / "more").symlink_to(outside)
+    (place / "cat" / "up").symlink_to(place / "cat")
+    (place / "dog" / "up").symlink_to(place)
+    assert np.bincount(load(place).train.labels).tolist() == [3, 2, 2]
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    place = classes(tmp_path)
+    (place / "cat" / "9.png").symlink_to("/nowhere")
+    with pytest.raises(DataError, match=r"cat/9.png: not a readable image \(a link to a file that is not there"):
+        load(place)
+
+
+@pytest.mark.parametrize("name", ["photo", "photo.jpg_large", "photo.png!d"])
+def test_an_image_whose_name_hides_it_is_named(tmp_path, name):
+    place = classes(tmp_path)
+    (place / "0.png").write_bytes((place / "cat" / "0.png").read_bytes())  # beside the classes it is only noted
+    (place / "cat" / name).write_bytes((place / "cat" / "0.png").read_bytes())
+    refused(place, str(place / "cat" / name), "an image by its content and not by its name")
+
+
+def test_one_folder_more_than_needed_is_named(tmp_path):
+    classes(tmp_path / "animals" / "train")
+    refused(tmp_path, "1 class folders", "if animals holds them, set data.path to it")
+
+
+def test_splits_of_images_without_classes_are_no_classes(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / name / "0.png")
+    refused(tmp_path, "test and train hold images and no folders of classes")
+
+
+def test_a_test_split_whose_images_lie_in_one_folder_has_no_labels(tmp_path):
+    """Tiny ImageNet: train/<synset>/images, val/images, test/images."""
+    for label, name in enumerate(("n01443537", "n01629819", "n01641577")):
+        (tmp_path / "train" / name / "images").mkdir(parents=True)
+        Image.new("L", (4, 4), 10 * label).save(tmp_path / "train" / name / "images" / f"{name}_0.JPEG")
+        (tmp_path / "train" / name / f"{name}_boxes.txt").write_text("0 0 1 1")
+    for name in ("val", "test"):
+        (tmp_path / name / "images").mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / name / "images" / "0.JPEG")
+    data = load(tmp_path)
+    assert data.test is None and data.class_names == ["n01443537", "n01629819", "n01641577"]
+    assert any("test, as it has no classes" in note for note in data.notes)
+    (tmp_path / "words.txt").write_text(
+        "n00001740\tentity\nn01443537\tgoldfish, Carassius auratus\nn01629819\tnewt\nn01641577\tnewt\n"
+    )
+    assert load(tmp_path).class_names == ["goldfish", "newt", "newt (2)"]
+
+
+@pytest.mark.parametrize("name", ["LOC_synset_mapping.txt", "synset_words.txt"])
+def test_synsets_keep_their_own_names_where_one_is_not_listed(tmp_path, name):
+    synsets = ("n01440764", "n02102040")
+    place = classes(tmp_path, names=synsets)
+    (place / name).write_text("n01440764 tench, Tinca tinca\n")
+    assert load(place).class_names == list(synsets)
+    (place / name).write_text("n02102040 English springer\nn01440764 tench, Tinca tinca\n")
+    assert load(place).class_names == ["tench", "English springer"]

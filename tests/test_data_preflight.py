@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,89 @@ def test_a_test_split_without_a_class_is_found_in_a_table(tmp_path):
         content = pa.table({"image": [buffer.getvalue()] * len(labels), "label": labels})
         pq.write_table(content, tmp_path / "data" / f"{name}.parquet")
     refused(study(tmp_path, "parquet"), tmp_path, ": data: class 'emu' has no image in the test split")
+
+
+class Watched:
+    """A reporter that counts."""
+
+    def __init__(self) -> None:
+        self.total, self.done, self.title = 0.0, 0.0, ""
+
+    @contextmanager
+    def track(self, title: str, total: float):
+        self.title, self.total = title, total
+        yield self
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        self.done += amount
+
+
+def test_decoding_is_watched_to_the_end(tmp_path):
+    folder(tmp_path / "data" / "train", 3, 100)
+    folder(tmp_path / "data" / "test", 3, 60)
+    watched = Watched()
+    run_preflight(study(tmp_path, "folder"), tmp_path, every_image=True, reporter=watched)
+    assert watched.done == watched.total == 480 and "folder" in watched.title
+
+
+def noise(root: Path, classes: int, each: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    for label in range(classes):
+        (root / f"c{label:02d}").mkdir(parents=True)
+        for i in range(each):
+            Image.fromarray(draw.integers(0, 256, (8, 8), np.uint8)).save(root / f"c{label:02d}" / f"{i}.png")
+
+
+def test_copies_between_splits_and_classes_are_counted(tmp_path):
+    data = tmp_path / "data"
+    noise(data / "train", 3, 100, 0)
+    noise(data / "test", 3, 60, 1)
+    file = study(tmp_path, "folder", "data.validation_fraction=0.1")
+    assert run_preflight(file, tmp_path, every_image=True).warnings == ()
+    found = run_preflight(file, tmp_path, every_image=True)
+    assert found.splits.test is None
+    taught = [path for at, path in enumerate(sorted((data / "train").rglob("*.png"))) if at in found.splits.train]
+    for i in range(10):
+        shutil.copy(taught[i], data / "test" / "c00" / f"{i}.png")
+    shutil.copy(taught[0], taught[-1])  # one picture in two classes
+    warnings = run_preflight(file, tmp_path, every_image=True).warnings
+    assert [line.partition(",")[0] for line in warnings] == [
+        "10 of 180 test images are training images too",
+        "2 of 270 training images stand in several classes",
+    ]
+    assert run_preflight(file, tmp_path).warnings == ()  # not all were decoded
+
+
+def test_what_is_left_out_is_noted(tmp_path):
+    data = tmp_path / "data"
+    for part in ("train", "test", "val", "extra"):
+        folder(data / part, 3, 100)
+    grey(0).save(data / "train" / "stray.png")
+    (data / "train" / "c00" / "notes.txt").write_text("notes")
+    notes = "\n".join(run_preflight(study(tmp_path, "folder"), tmp_path).data.notes)
+    for said in (
+        f"training images: one folder a class in {data}/train",
+        f"test images: one folder a class in {data}/test",
+        f"{data}/val, as validation images come out of",
+        f"{data}/extra, as it is no training or test split",
+        f"1 image beside the folders in {data}/train",
+        "no images (1 .txt)",
+    ):
+        assert said in notes
+
+
+def test_all_bad_images_of_all_splits_are_named_at_once(tmp_path):
+    for part in ("train", "test"):
+        folder(tmp_path / "data" / part, 3, 100)
+    bad = [tmp_path / "data" / part / "c01" / f"{i}.png" for part in ("test", "train") for i in range(4)]
+    for path in bad:
+        path.write_bytes(b"junk")
+    with pytest.raises(DataError) as error:
+        run_preflight(study(tmp_path, "folder"), tmp_path, every_image=True)
+    assert sorted(line.partition(": ")[0] for line in str(error.value).splitlines()) == sorted(map(str, bad))
+    for i in range(20):
+        (tmp_path / "data" / "train" / "c02" / f"{i}.png").write_bytes(b"junk")
+    refused(study(tmp_path, "folder"), tmp_path, "and 18 more images like these.")
 
 
 def test_a_checkpoint_that_holds_nan_is_named_with_the_weight(tmp_path):

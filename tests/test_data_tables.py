@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,7 +45,7 @@ def table(columns: dict, names=None, feature: str = "label") -> pa.Table:
 
 def write(path: Path, content: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         pq.write_table(content, path)
     else:
         with pa.ipc.new_stream(str(path), content.schema) as writer:
@@ -192,8 +194,13 @@ def test_the_one_column_with_names_is_the_label(tmp_path):
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        (pa.array([0.0, 1.0, 2.0] * 2), "column 'label' is double"),
-        (pa.array([[0], [1], [2]] * 2), "column 'label' is list"),
+        (pa.array([0.0, 1.5, 2.0] * 2), "row 1: the label is 1.5"),
+        (pa.array([0.0, math.nan, 2.0] * 2), "row 1: the label is empty"),
+        (pa.array([0.0, math.inf, 2.0] * 2), "row 1: the label is inf"),
+        (pa.array([[0], [1], [2]] * 2), "column 'label' is list<"),
+        (pa.array([[0, 1], [1, 0]] * 3, pa.list_(pa.int8(), 2)), "column 'label' is fixed_size_list"),
+        (pa.array([{"fine": 1}, {"fine": 2}] * 3), "make a column of the field that is meant"),
+        (pa.array([datetime.date(2026, 1, day) for day in (1, 2, 3)] * 2), "column 'label' is date32"),
         (pa.array([0, 1, -1] * 2), "labels run from -1 to 1"),
         (pa.array([0, 1, 3] * 2), "labels run from 0 to 3, but there are 3 classes"),
         (pa.array([0, None, 1] * 2), "row 1: the label is empty"),
@@ -232,7 +239,8 @@ def test_text_is_never_opened_as_a_path_of_this_machine(tmp_path, column):
     there.write_bytes(png(0))
     entry = pa.array([{"bytes": str(there)}] * 6 if column == "struct" else [str(there)] * 6)
     write(tmp_path / "train.parquet", table({"image": entry, "label": TRUTH}))
-    refused(tmp_path, "needs an image column", "string")
+    said = "column 'image' holds paths of images and not images" if column == "string" else "needs an image column"
+    refused(tmp_path, "train.parquet", said)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +254,8 @@ def test_text_is_never_opened_as_a_path_of_this_machine(tmp_path, column):
     ],
 )
 def test_bad_images(tmp_path, entry, said):
-    write(tmp_path / "train.parquet", table({"image": pa.array([entry] * 6, STRUCT), "label": TRUTH}))
+    rows = [entry, *images(TRUTH[1:]).to_pylist()]
+    write(tmp_path / "train.parquet", table({"image": pa.array(rows, STRUCT), "label": TRUTH}))
     refused(tmp_path, "train.parquet", said)
 
 
@@ -311,3 +320,62 @@ def test_a_dataset_that_hugging_face_saved_to_disk(tmp_path):
     for keep in (0, 7, len(whole) // 4):
         victim.write_bytes(whole[:keep])
         refused(tmp_path, str(victim), "fetch it again", source="arrow")
+
+
+def test_files_of_several_kinds_in_one_split_are_not_mixed(tmp_path):
+    for name in ("train_clean-0", "train_noisy-0"):
+        shard(tmp_path / f"{name}.parquet", TRUTH)
+    refused(tmp_path, "train files of several kinds (clean and noisy)")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train-00000-of-00002-0c53a7f2c5d4a3e1", "train-00001-of-00002-3f1e0a77b2d945aa"),
+        ("train_part1", "train_part2"),
+        ("train1", "train2"),
+        ("TRAIN-0", "train-1"),
+    ],
+)
+def test_numbers_and_hashes_of_shards_are_no_kinds(tmp_path, names):
+    for name in names:
+        shard(tmp_path / f"{name}.PARQUET", TRUTH) if name.isupper() else shard(tmp_path / f"{name}.parquet", TRUTH)
+    assert named(load(tmp_path)) == TRUTH * 2
+
+
+def test_missing_shards_are_noted(tmp_path):
+    shard(tmp_path / "train-00000-of-00040.parquet", TRUTH)
+    assert "only 1 of the 40 training files are there, by their names" in load(tmp_path).notes
+
+
+def test_what_was_taken_is_noted(tmp_path):
+    shard(tmp_path / "train.parquet", TRUTH)
+    shard(tmp_path / "test.parquet", TRUTH[:2])
+    shard(tmp_path / "val.parquet", TRUTH[:2])
+    notes = "\n".join(load(tmp_path).notes)
+    for said in ("training images: train.parquet", "test images: test.parquet", "left out: validation files",
+                 "images are in column 'image', labels in 'label' (names of classes)"):  # fmt: skip
+        assert said in notes
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()])
+@pytest.mark.parametrize("names", [None, NAMES])
+def test_whole_numbers_may_be_written_as_floating_point(tmp_path, kind, names):
+    label = pa.array([float(NAMES.index(name)) for name in TRUTH], kind)
+    write(tmp_path / "train.parquet", table({"image": images(TRUTH), "label": label}, names))
+    data = load(tmp_path)
+    assert data.class_names == (list(NAMES) if names else ["0", "1", "2"])
+    assert data.train.labels.tolist() == [NAMES.index(name) for name in TRUTH]
+
+
+@pytest.mark.parametrize("column", ["image", "file_name", "image_path"])
+def test_a_column_of_paths_is_called_one(tmp_path, column):
+    write(tmp_path / "train.parquet", table({column: [f"{i}.png" for i in range(6)], "label": TRUTH}))
+    refused(tmp_path, f"column '{column}' holds paths of images and not images")
+    write(tmp_path / "train.parquet", table({"image": [{"path": f"{i}.png"} for i in range(6)], "label": TRUTH}))
+    refused(tmp_path, "column 'image' holds paths of images")
+
+
+def test_a_label_column_that_is_not_there_is_named(tmp_path):
+    shard(tmp_path / "train.parquet", TRUTH)
+    refused(tmp_path, "data.label_column: there is no column 'animal'", "label (int64)", label_column="animal")

@@ -12,8 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.mark.parametrize(
     "script",
-    ["schema_docs.py", "report.py", "methods_docs.py", "measures_docs.py", "evidence_docs.py", "architecture_docs.py"],
-)
+    [
+        "schema_docs.py", "report.py", "methods_docs.py", "measures_docs.py", "evidence_docs.py",
+        "architecture_docs.py", "literature_docs.py", "ledger.py",
+    ],
+)  # fmt: skip
 def test_generated_docs_are_current(script: str) -> None:
     done = subprocess.run([sys.executable, ROOT / "scripts" / script, "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -48,13 +48,14 @@ def fit(learners: list[Learner], teacher: str, **more) -> list[Learner]:
     return learners
 
 
-def refusal(name: str, student: str, teacher: str) -> str | None:
-    method = METHODS[name]
-    return method.refuse(pairs.pair(student, teacher), method.resolved({})) if method.needs_teacher else None
-
-
 def served(student: str, teacher: str) -> list[str]:
-    return [name for name in METHODS if refusal(name, student, teacher) is None]
+    return [name for name in METHODS if pairs.refusal(name, student, teacher) is None]
+
+
+def refused(student: str, teacher: str) -> dict[str, str]:
+    """Why, by method."""
+    reasons = {name: pairs.refusal(name, student, teacher) for name in METHODS}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 @pytest.mark.parametrize(("student", "teacher"), pairs.PAIRS)
@@ -66,38 +67,57 @@ def test_every_method_serves_a_pair_or_says_why_not(student, teacher):
         for made in fit(learners, teacher):
             assert made.diverged_step is None, made.name
             assert {"loss", "val_accuracy"} <= {quantity for _, quantity, _ in made.history}
-    for name in set(METHODS) - set(able):
-        assert len(refusal(name, student, teacher)) > 20
+    assert all(len(reason) > 20 for reason in refused(student, teacher).values())
 
 
-def test_convolutional_pairs_are_served_by_every_method():
-    assert served("cnn", "wide-cnn") == list(METHODS)
+def test_convolutional_pairs_are_served_by_every_method_that_does_not_ask_for_tokens():
+    for pair in (("cnn", "wide-cnn"), ("resnet8", "wrn")):
+        for name, reason in refused(*pair).items():
+            assert "token" in reason, name
 
 
 def test_only_methods_on_what_a_transformer_lacks_refuse_it():
-    """Class-activation maps and Grad-CAM want a head on the mean of the last map."""
-    assert set(METHODS) - set(served("vit", "wide-cnn")) == {"catkd", "e2kd"}
-    assert set(METHODS) - set(served("cnn", "vit")) == {"catkd", "e2kd", "simkd"}
+    """Class-activation maps and Grad-CAM want a head on the mean of the last map; others, tokens on both sides."""
+    asks_for_tokens = set(refused("cnn", "wide-cnn"))
+    for names, without in (
+        (("vit", "wide-cnn"), {"catkd", "e2kd", "sdd"}),
+        (("cnn", "vit"), {"catkd", "e2kd", "sdd", "simkd"}),
+    ):
+        found = refused(*names)
+        assert set(found) - asks_for_tokens == without
+        assert all("classifier" in METHODS[name].needs for name in without)
+    assert not set(refused("vit", "vit-mean")) - {"catkd", "e2kd", "simkd", "deit"}
+    assert "deit" in served("distilled", "wide-cnn")
+
+
+def test_maps_before_their_activation_are_kept_for_those_who_read_them():
+    reader, other = fit([learner(name, "cnn", "wide-cnn") for name in ("ofd", "kd")], "wide-cnn")
+    assert reader.network.preactivations is not None and other.network.preactivations is None
 
 
 @pytest.fixture(scope="module")
 def company():
-    names = [name for name, method in METHODS.items() if method.views == "shared"]
+    """All methods that serve a convolutional pair, in one training."""
+    names = [name for name in served("cnn", "wide-cnn") if METHODS[name].views == "shared"]
     return {made.name: made for made in fit([learner(name, "cnn", "wide-cnn") for name in names], "wide-cnn")}
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.views == "shared"])
 def test_a_method_gets_the_same_bits_alone_and_among_all_others(name, company):
-    (alone,) = fit([learner(name, "cnn", "wide-cnn")], "wide-cnn")
-    assert same(snapshot(alone.network), snapshot(company[name].network))
-    assert alone.history == company[name].history
+    kinds = pairs.pair_for(name)
+    (alone,) = fit([learner(name, *kinds)], kinds[1])
+    # A method for another kind of network stands beside the plain student of that kind.
+    among = company.get(name) or fit([learner("plain", *kinds), learner(name, *kinds)], kinds[1])[1]
+    assert same(snapshot(alone.network), snapshot(among.network))
+    assert alone.history == among.history
 
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_resumes_to_the_same_bits(name, tmp_path, monkeypatch):
     """Banks of negatives, regressors, log-scales and reused heads are put back as they were."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
-    (whole,) = fit([learner(name, "cnn", "wide-cnn")], "wide-cnn")
+    kinds = pairs.pair_for(name)
+    (whole,) = fit([learner(name, *kinds)], kinds[1])
 
     class StoppedError(Exception):
         pass
@@ -112,9 +132,9 @@ def test_every_method_resumes_to_the_same_bits(name, tmp_path, monkeypatch):
 
     resume = Resume(tmp_path, {name: name})
     with pytest.raises(StoppedError):
-        fit([learner(name, "cnn", "wide-cnn")], "wide-cnn", resume=resume, advance=stop)
+        fit([learner(name, *kinds)], kinds[1], resume=resume, advance=stop)
     assert resume.load(name)["step"] == 3 or resume.load(name)["step"] == 2
-    (again,) = fit([learner(name, "cnn", "wide-cnn")], "wide-cnn", resume=resume)
+    (again,) = fit([learner(name, *kinds)], kinds[1], resume=resume)
     assert same(snapshot(whole.network), snapshot(again.network))
     assert whole.history == again.history
 

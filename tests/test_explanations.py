@@ -35,6 +35,7 @@ def test_stored_heat_maps_are_at_most_eight_a_side_and_as_bright_as_can_be():
     small = small_maps(maps)
     assert small.shape == (3, 8, 8) and small.dtype == np.uint8
     assert small.max(axis=(1, 2)).tolist() == [255, 255, 0]
+    assert small_maps(maps[:, :3, :2]).shape == (3, 3, 2)  # as wide and as high as the image is
     assert small_maps(maps[:, :4, :4])[0] == pytest.approx(255 * maps[0, :4, :4] / maps[0, :4, :4].max(), abs=0.5)
 
 

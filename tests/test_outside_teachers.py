@@ -172,12 +172,15 @@ def test_files_that_are_none(teacher):
     missing = teacher.with_name("none.safetensors")
     assert complaint(study(missing)).startswith(f"teacher.checkpoint: there is no file {missing}; ")
     assert "teacher.checkpoint: there is no file" in complaint(study(missing, 'arch = "resnet18"'))
-    for name in ("cut.safetensors", "weights.pth"):
-        path = teacher.with_name(name)
-        path.write_bytes(teacher.read_bytes()[:-10])
-        assert f"teacher.checkpoint: {path} is damaged or no safetensors file" in complaint(study(path))
+    path = teacher.with_name("cut.safetensors")
+    path.write_bytes(teacher.read_bytes()[:-10])
+    assert f"teacher.checkpoint: {path} is damaged or no safetensors file" in complaint(study(path))
+    path = teacher.with_name("weights.pth")
     path.write_bytes(pickle.dumps({}))
-    assert "pickled checkpoints can run code" in complaint(study(path, 'arch = "resnet18"'))
+    for written in ("", 'arch = "resnet18"'):
+        said = complaint(study(path, written))
+        assert "pickled checkpoints can run code" in said
+        assert f"`kdpipe convert {path} --like ARCH` makes it one" in said
     assert "is damaged or no safetensors file" in complaint(study(teacher.parent))
     nobody = study(teacher)
     nobody.write_text(nobody.read_text().replace(str(teacher), "~nobody-at-all/teacher.safetensors"))

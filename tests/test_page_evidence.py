@@ -86,6 +86,12 @@ def test_a_control_that_crosses_zero_is_marked_by_shape_too(root: Path) -> None:
     assert len(set(shapes[0]["range"])) == 3
 
 
+def test_an_effect_over_a_null_of_nothing_is_said_in_words() -> None:
+    for ratio in (float("inf"), float("-inf")):
+        assert evidence.null_in_words(ratio) == "Other initial weights alone change nothing here."
+    assert evidence.null_in_words(2.5) == "2.5 times what other initial weights alone change."
+
+
 def test_every_control_is_told_in_words_with_what_it_asks(root: Path) -> None:
     study = open_study(root / "toy")
     rows = pl.DataFrame(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import numpy as np
 import polars as pl
 import pytest
 from app_pages import chart_rows, says, show
+from PIL import Image
 from synthetic import LAYERS, MANY, Recipe, write_toy_study
 from visits import Visitor
 
 from kdpipe.app.sample import layers as sample
 from kdpipe.app.sample import probabilities
 from kdpipe.app.shared import catalog
+from kdpipe.app.shell import images
 from kdpipe.app.shell.words import verbatim
 from kdpipe.artifacts.schema import TABLES
 from kdpipe.artifacts.store import open_study, write_study
@@ -249,6 +253,25 @@ def test_heat_maps_lie_over_the_image_with_their_cosine(root: Path) -> None:
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize(("width", "height"), [(40, 12), (12, 40), (16, 16)])
+def test_heat_maps_lie_over_the_image_alone(width: int, height: int) -> None:
+    """An image that is not square leaves margins in its frame; the cells end where the picture does."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, "WEBP")
+    assert images.size_of(buffer.getvalue()) == (width, height)
+    html = images.heat_strip([(buffer.getvalue(), bytes(range(6)), 2, "a network")])
+    place = re.search(r"left:([\d.]+)px;top:([\d.]+)px;width:([\d.]+)px;height:([\d.]+)px", html)
+    assert place is not None
+    left, top, across, down = map(float, place.groups())
+    assert across / down == pytest.approx(width / height, rel=1e-3)
+    assert max(across, down) == 106 and (2 * left + across, 2 * top + down) == pytest.approx((112, 112), abs=0.01)
+    assert "grid-template:repeat(2,1fr)/repeat(3,1fr)" in html and html.count("<span") == 6
+
+
+def test_the_size_of_what_is_no_image_is_a_square() -> None:
+    assert images.size_of(b"no image") == (1, 1)
+
+
 def test_shortcuts_change_the_address_and_the_address_the_image(visitor: Visitor) -> None:
     page = visitor.open("/Sample?study=toy&sample=5")
     picture = page.locator(".kd-strip figure.large")

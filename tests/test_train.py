@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch._dynamo.utils import counters
 
+from kdpipe.config.sections import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.batches import Batches
 from kdpipe.data.sources.base import Split
@@ -28,7 +29,7 @@ from kdpipe.training.clock import StepClock
 from kdpipe.training.evaluation import accuracy, predict, use_half
 from kdpipe.training.learner import Learner, Resume, snapshot
 from kdpipe.training.loop import train
-from kdpipe.training.schedules import SCHEDULES, learning_rate
+from kdpipe.training.schedules import SCHEDULES, learning_rate, step_decay
 from kdpipe.training.teacher_batches import TeacherBatches, TeacherLogits, frozen, mixup
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -60,6 +61,8 @@ def recipe(**more):
         "channels_last": True,
         "teacher_cache": False,
         "compile": False,
+        "nesterov": True,
+        "decay_norms": False,
         **more,
     }
     return SimpleNamespace(**defaults | more)
@@ -348,6 +351,42 @@ def test_schedules_at_known_points(name):
     rates = [learning_rate(recipe(schedule=name, steps=1000, lr=0.3), step) for step in range(1000)]
     assert max(rates) == pytest.approx(0.3, rel=1e-3) and min(rates) > 0
     assert np.argmax(rates) in (199, 200)
+
+
+def test_the_step_schedule_is_torchs_own():
+    """MultiStepLR at every step, and a linear warm-up before it where one is asked for."""
+    asked = recipe(schedule="step", steps=40, lr=0.05, warmup=0.0, milestones=[0.625, 0.75, 0.875], decay=0.1)
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.05)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [25, 30, 35], gamma=0.1)
+    for step in range(40):
+        assert learning_rate(asked, step) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    assert step_decay(0.05, 0.1, [0.5], 0.1) == pytest.approx(0.5)
+    assert step_decay(0.1, 0.1, [0.5], 0.1) == 1.0 and step_decay(0.5, 0.1, [0.5], 0.2) == 0.2
+
+
+def test_milestones_come_in_order():
+    for milestones in ([0.75, 0.5], [0.5, 0.5], [], [1.0], [0.0]):
+        with pytest.raises(ValueError, match="milestones"):
+            TrainingSpec(milestones=milestones)
+
+
+def test_fields_that_came_later_stay_out_of_keys_until_they_are_used():
+    """Networks trained before there was a step schedule are still known; companions may differ in it."""
+    old = {"steps", "batch_size", "lr", "momentum", "weight_decay", "schedule", "warmup", "evaluations"}
+    old |= {"unlabelled_batch_size", "precision", "channels_last"}
+    assert set(TrainingSpec().keyed()) == old
+    plain, other = TrainingSpec(), TrainingSpec(schedule="step", nesterov=False, decay_norms=True, decay=0.2)
+    assert set(other.keyed()) == old | {"nesterov", "decay_norms", "decay"}
+    assert plain.shared == other.shared
+
+
+def test_norms_and_biases_decay_on_request(teacher):
+    made = learner("fitnet", teacher)
+    made.set_up(recipe(decay_norms=True, nesterov=False), CPU)
+    assert [(group["weight_decay"], group["nesterov"]) for group in made.optimizer.param_groups] == [(5e-4, False)] * 2
 
 
 def test_weight_decay_spares_norms_and_biases(teacher):

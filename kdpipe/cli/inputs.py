@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from kdpipe.cli.progress import RichReporter
 from kdpipe.config.preflight import Preflight, run_preflight
 from kdpipe.config.study import BaseStudy
 from kdpipe.config.study_file import read_study
@@ -32,7 +33,8 @@ def checked_study(
     """The study as it would run, the folder of its data, and what a look at data and networks found."""
     file = read_study(study, overrides, plugins)
     place = data_root(root)
-    return file.spec, place, run_preflight(file, place, every_image=every_image)
+    reporter = RichReporter(console) if every_image else None
+    return file.spec, place, run_preflight(file, place, every_image=every_image, reporter=reporter)
 
 
 def chosen_kinds(option: str, given: Sequence[str], or_all: bool = False) -> list[str]:

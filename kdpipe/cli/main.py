@@ -23,8 +23,10 @@ from kdpipe.source import commit
 
 COMMANDS = {
     "run": "Run what is missing of a study and write its artifacts (the default command).",
+    "look": "Look at finished networks: what distillation changed in yours. Trains nothing.",
     "plan": "Show what would run, what is cached, and roughly what it would cost.",
     "validate": "Check a study against its data, timm and the registries.",
+    "convert": "Make a checkpoint of another library a file that a study takes as its teacher.",
     "judge": "Judge a finished study again from its artifacts, without a network.",
     "migrate": "Bring a finished study's artifacts to the present schema, without a network.",
     "cache": "Show, clean, pack and unpack finished stages.",

@@ -17,7 +17,7 @@ from kdpipe.cli import options
 from kdpipe.cli.inputs import KINDS, checked_study, chosen_kinds, console, require_writable
 from kdpipe.cli.progress import RichReporter, open_log
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.study import BaseStudy
+from kdpipe.config.study import BaseStudy, StudySpec
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.hardware import describe_hardware, resolve_device
 from kdpipe.engine.stage import Context
@@ -68,24 +68,52 @@ def run(
 ) -> None:
     """Run what is missing of a study and write its artifacts (the default command)."""
     kinds, forced = chosen_kinds("--only", only), chosen_kinds("--force", force, or_all=True)
+    use_threads(threads)
+    checked = checked_study(study, overrides, data_folder, plugins)
+    part = Part(sorted(set(seeds)) or None, kinds, forced)
+    carry_out(checked, Folders(cache, artifacts, weights), device, part)
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch use so many threads; all cores for None."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    spec, root, preflight = checked_study(study, overrides, data_folder, plugins)
-    chosen = sorted(set(seeds)) or None
-    plan_networks(spec, preflight, root, chosen)  # a seed that the study lacks is refused before anything is written
-    folders = Folders(cache, artifacts, weights)
-    for folder in (cache, artifacts, weights):
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a study is run: students of these seeds, these kinds of stages, and which of them anew."""
+
+    seeds: list[int] | None = None
+    kinds: Sequence[str] = ()
+    forced: Sequence[str] = ()
+
+
+def carry_out(
+    checked: tuple[BaseStudy, Path, Preflight], folders: Folders, device: str, part: Part | None = None
+) -> None:
+    """Run what is missing of a study, write its artifacts and weights, and show what came out.
+
+    Raises:
+        KdpipeError: what cannot be done.
+        SystemExit: with code 1, if some stages failed.
+    """
+    (spec, root, preflight), part = checked, part or Part()
+    plan_networks(
+        spec, preflight, root, part.seeds
+    )  # a seed that the study lacks is refused before anything is written
+    for folder in (folders.cache, folders.artifacts, folders.weights):
         require_writable(folder)
-    context = _context(resolve_device(device), root, cache)
-    log = cache / "logs" / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    context = _context(resolve_device(device), root, folders.cache)
+    log = folders.cache / "logs" / f"{spec.name}-{time.strftime('%Y%m%d-%H%M%S')}.log"
     open_log(log)
-    store = Cache(cache)
+    store = Cache(folders.cache)
     store.sweep()
-    recover_folder(artifacts / spec.name)
-    recover_folder(weights / spec.name)
+    recover_folder(folders.artifacts / spec.name)
+    recover_folder(folders.weights / spec.name)
     started = time.perf_counter()
-    result = run_study(spec, preflight, store, context, seeds=chosen, only=kinds, force=forced)
+    result = run_study(spec, preflight, store, context, seeds=part.seeds, only=part.kinds, force=part.forced)
     whole = plan_networks(spec, preflight, root).students
-    if kinds or len(result.plan.students) < len(whole):
+    if part.kinds or len(result.plan.students) < len(whole):
         missing = sum(not store.has(planned.stage) for planned in whole)
         left = f"; {missing} students of the study are still to be trained" if missing else ""
         context.reporter.say(
@@ -106,17 +134,22 @@ def _finish(
     """Write artifacts and weights of a whole run, or say why there are none."""
     networks = result.plan.networks
     if lost := [planned.network_id for planned in networks if not store.has(planned.stage)]:
+        done = "trained" if isinstance(spec, StudySpec) else "read"
         raise KdpipeError(
-            f"{len(lost)} of {len(result.plan.students) + 1} networks could not be trained ({lost[0]}, …), see "
+            f"{len(lost)} of {len(result.plan.students) + 1} networks could not be {done} ({lost[0]}, …), see "
             "above; no artifacts were written, and those of an earlier run are as they were."
         )
     artifacts, weights = folders.artifacts / spec.name, folders.weights / spec.name
     frames = publish(spec, preflight, result, store, artifacts, dict(context.hardware))
-    lacking = export_weights(result.plan, store, weights)
     _show_results(frames)
-    if lacking:
-        context.reporter.say(f"Weights of {len(lacking)} networks are left out: their stages were packed without them.")
-    context.reporter.say(f"Artifacts: {artifacts}    weights: {weights}")
+    said = f"Artifacts: {artifacts}"
+    if isinstance(spec, StudySpec):  # whoever brought finished networks has their weights
+        if lacking := export_weights(result.plan, store, weights):
+            context.reporter.say(
+                f"Weights of {len(lacking)} networks are left out: their stages were packed without them."
+            )
+        said += f"    weights: {weights}"
+    context.reporter.say(said)
 
 
 def _close(result: Result, context: Context, seconds: float, log: Path) -> None:

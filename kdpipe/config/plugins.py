@@ -13,7 +13,6 @@ import importlib.metadata
 import logging
 import sys
 import traceback
-import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from kdpipe.measures import FACTORS, MEASURES, Factor, Measure
 from kdpipe.methods import METHODS, Method
 from kdpipe.registry import Plugin, Registry
 from kdpipe.representation.projectors import PROJECTORS, Projector
+from kdpipe.user_code import execute, in_one_line, line_of
 
 REGISTRIES: dict[type, Registry[Any]] = {
     Method: METHODS,
@@ -85,7 +85,7 @@ def _load_file(path: Path) -> None:
     digest = hashlib.sha256(code).hexdigest()
     plugin = Plugin(path.name, f"sha256:{digest}")
     with _registering_nothing(path):
-        namespace = _executed(path, code, f"kdpipe_plugin_{digest[:16]}")
+        namespace = execute(path, code, f"kdpipe_plugin_{digest[:16]}")
     lines = _lines(code)
     found = list(_new_records(namespace))
     if not found:
@@ -95,40 +95,6 @@ def _load_file(path: Path) -> None:
         )
     for name, record in found:
         _register(record, plugin, path, f"{path}, line {lines[name]}" if name in lines else str(path))
-
-
-def _executed(path: Path, code: bytes, name: str) -> dict[str, Any]:
-    """The names that a plug-in file binds. The very bytes that were hashed are what runs: no stale bytecode."""
-    module = types.ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module  # dataclasses and pydantic look for a class's module there
-    try:
-        exec(compile(code, str(path), "exec", dont_inherit=True), module.__dict__)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise StudyError(f"{path}{_line(error, path)}: {_said(error)}") from None
-    return dict(module.__dict__)
-
-
-def _line(error: BaseException, file: Path) -> str:
-    """``, line N`` of the file, at which an error came up; nothing if it did not come from there."""
-    if isinstance(error, SyntaxError) and error.filename == str(file):
-        line = error.lineno
-    else:
-        frames = traceback.extract_tb(error.__traceback__)
-        line = next((frame.lineno for frame in reversed(frames) if frame.filename == str(file)), None)
-    return f", line {line}" if line else ""
-
-
-def _said(error: BaseException) -> str:
-    """An error in one line: its type, unless that goes without saying, and the first line of its message."""
-    if isinstance(error, SystemExit):
-        return "it ends the program as it is loaded; a plug-in is a module of records, not a script."
-    if isinstance(error, SyntaxError):
-        return f"not valid Python: {error.msg}."
-    message = next(iter(str(error).strip().splitlines()), "")
-    said = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return f"{said}; install it first." if isinstance(error, ModuleNotFoundError) else said
 
 
 @contextmanager
@@ -171,7 +137,7 @@ def _load_entry(entry: importlib.metadata.EntryPoint, kind: type) -> None:
         records = [value] if isinstance(value, kind) else list(value)
     except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
-        raise StudyError(f"{place}: {_said(error)} ({last.filename}, line {last.lineno}).") from None
+        raise StudyError(f"{place}: {in_one_line(error)} ({last.filename}, line {last.lineno}).") from None
     file = Path(sys.modules[entry.module].__file__ or entry.module)
     for record in records:
         if not isinstance(record, kind):
@@ -231,6 +197,6 @@ def _told(
         except Exception as error:
             logging.getLogger("kdpipe").info("%s: %s", file, what, exc_info=error)
             # The name alone: the sentence reaches the study's record, and where the file lies is nobody's business.
-            raise StudyError(f"{file.name}{_line(error, file)}: {what}: {_said(error)}") from None
+            raise StudyError(f"{file.name}{line_of(error, file)}: {what}: {in_one_line(error)}") from None
 
     return told

@@ -21,9 +21,11 @@ from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec, VectorStudy
 from kdpipe.config.study_file import StudyFile
 from kdpipe.config.vector_store import seen_in, shape_of, store_of, stored
 from kdpipe.data.augmentation import AUGMENTATIONS
-from kdpipe.data.dataset import plan_splits
-from kdpipe.data.sources import SOURCES
+from kdpipe.data.copies import copies_in_words
+from kdpipe.data.dataset import SplitPlan, plan_splits
+from kdpipe.data.sources import SOURCES, Source
 from kdpipe.data.sources.base import Peek, inspect, peek
+from kdpipe.engine.stage import Reporter
 from kdpipe.errors import DataError, NetworkError, StudyError
 from kdpipe.methods import METHODS, Pair
 from kdpipe.models.build import build
@@ -39,22 +41,29 @@ class Preflight:
     """The data and the networks of a study, seen from outside.
 
     Attributes:
+        splits: how the images would be split; None for vectors, which say it themselves.
         shapes: of the teacher, and of students by the name of their architecture; of finished networks by their own.
+        warnings: what makes numbers of the study say less than they seem to; known where every image was decoded.
     """
 
     data: Peek
+    splits: SplitPlan | None
     shapes: dict[str, Profile]
+    warnings: tuple[str, ...] = ()
 
     def layers(self, shape: str) -> list[str]:
         """Names of the layers that are looked at in networks of this shape."""
         return [tap.layer for tap in self.shapes[shape].taps]
 
 
-def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) -> Preflight:
+def run_preflight(
+    study: StudyFile, root: Path, *, every_image: bool = False, reporter: Reporter | None = None
+) -> Preflight:
     """Look at the data and build every architecture once.
 
     Args:
         every_image: decode all of them, which a run does anyhow, and not the first alone.
+        reporter: shows how far the decoding is.
 
     Raises:
         StudyError: all that is impossible, one line each.
@@ -66,8 +75,9 @@ def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) ->
     source = SOURCES[spec.data.dataset]
     if source.needs_path and not spec.data.path:
         raise StudyError(f"{study.place('data', 'path')}: dataset {source.name!r} needs the folder that holds it.")
-    seen = (inspect if every_image else peek)(source, spec.data, root)
-    problems = [*_split_problems(spec, seen), *_look_problems(spec, seen)]
+    seen = _look(source, spec, root, every_image, reporter)
+    splits, unsplit = _planned_splits(spec, seen)
+    problems = [*unsplit, *_look_problems(spec, seen)]
     if isinstance(spec, StudySpec):
         problems += _training_problems(spec, seen)
     shapes: dict[str, Profile] = {}
@@ -79,9 +89,9 @@ def run_preflight(study: StudyFile, root: Path, *, every_image: bool = False) ->
             problems.append(((*place, field), reason))
     if isinstance(spec, StudySpec):
         problems += _refusals(spec, shapes, len(seen.class_names))
-    if problems:
+    if problems or splits is None:
         raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
-    return Preflight(seen, shapes)
+    return Preflight(seen, splits, shapes, tuple(_copies(seen, splits)))
 
 
 def _look_at_vectors(study: StudyFile, spec: VectorStudy, root: Path) -> Preflight:
@@ -96,7 +106,7 @@ def _look_at_vectors(study: StudyFile, spec: VectorStudy, root: Path) -> Preflig
             problems.append((("networks", i, "vectors"), str(error)))
     if problems:
         raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
-    return Preflight(seen, shapes)
+    return Preflight(seen, None, shapes)
 
 
 def _sections(spec: BaseStudy) -> Iterator[tuple[Where, str, ArchSpec]]:
@@ -110,6 +120,26 @@ def _sections(spec: BaseStudy) -> Iterator[tuple[Where, str, ArchSpec]]:
             yield ("networks", i), spec.network_id(network), network
 
 
+def _look(source: Source, spec: BaseStudy, root: Path, every_image: bool, reporter: Reporter | None) -> Peek:
+    if not every_image:
+        return peek(source, spec.data, root)
+    if reporter is None or source.peek is None:  # a look would cost as much as the reading
+        return inspect(source, spec.data, root)
+    seen = source.peek(spec.data, root)
+    with reporter.track(f"decoding {source.title}", seen.train + (seen.test or 0)) as bar:
+        return inspect(source, spec.data, root, bar.advance)
+
+
+def _copies(seen: Peek, splits: SplitPlan) -> Iterator[str]:
+    """What is said of images that stand there twice, if all were decoded."""
+    train, test = seen.train_digests, seen.test_digests
+    if train is not None:
+        test = test if splits.test is None else train[splits.test]
+        assert test is not None
+        others = {"test": test, "validation": train[splits.validation]}
+        yield from copies_in_words(train[splits.train], seen.train_labels[splits.train], others)
+
+
 def _shape(architecture: ArchSpec, seen: Peek) -> Profile:
     channels = seen.image_shape[0]
     network = build(
@@ -119,12 +149,13 @@ def _shape(architecture: ArchSpec, seen: Peek) -> Profile:
         mean=[0.5] * channels,
         std=[0.5] * channels,
         seed=0,
-        weights=architecture.checkpoint is not None,  # a local file is read now, a hub asked when it is needed
+        # A local file is read now, a hub asked when it is needed.
+        weights=architecture.checkpoint is not None or architecture.folder is not None,
     )
     if broken := _not_finite(network):
-        raise NetworkError(
-            f"checkpoint: {architecture.checkpoint} holds NaN or infinity in {broken}; take other weights."
-        )
+        brought = "folder" if architecture.folder is not None else "checkpoint"
+        place = getattr(architecture, brought) or architecture.factory
+        raise NetworkError(f"{brought}: {place} holds NaN or infinity in {broken}; take other weights.")
     if narrow := _dangerous_convolution(network):
         raise NetworkError(
             f"arguments: {narrow} is a strided 1x1 convolution of fewer than 8 channels, whose backward pass corrupts "
@@ -203,13 +234,14 @@ def _training_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
         )
 
 
-def _split_problems(spec: BaseStudy, seen: Peek) -> Iterator[Problem]:
-    """Classes too small for three splits."""
+def _planned_splits(spec: BaseStudy, seen: Peek) -> tuple[SplitPlan | None, list[Problem]]:
+    """The splits, or why there are none: classes too small for three of them."""
     fractions = {"validation_fraction": spec.data.validation_fraction, "test_fraction": spec.data.test_fraction}
+    train, test, seed = seen.train_labels, seen.test_labels, spec.data.split_seed
     try:
-        plan_splits(seen.train_labels, seen.test_labels, seen.class_names, **fractions, split_seed=spec.data.split_seed)
+        return plan_splits(train, test, seen.class_names, **fractions, split_seed=seed), []
     except DataError as error:
-        yield ("data",), str(error)
+        return None, [(("data",), str(error))]
 
 
 def _cache_problems(spec: StudySpec, train: int) -> Iterator[Problem]:
@@ -239,5 +271,7 @@ def _refusals(spec: StudySpec, shapes: dict[str, Profile], classes: int) -> Iter
             teacher = shape if method.teacher_kind == "self" else shapes.get(TEACHER)
             if shape is None or teacher is None:
                 continue
-            if reason := record.refuse(Pair(shape, teacher, classes), record.resolved(method.parameters)):
+            shown = method.recipe(spec.training).images_a_step(method.unlabelled)
+            pair = Pair(shape, teacher, classes, batch_size=shown)
+            if reason := record.refuse(pair, record.resolved(method.parameters)):
                 yield ("methods", i), f"{method.method!r} cannot distil into {student.name!r}: {reason}."

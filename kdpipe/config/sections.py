@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kdpipe.config.diagnostics import explain
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.sources import SOURCES
+from kdpipe.data.sources.base import ChannelAxis
 from kdpipe.measures import MEASURES
 from kdpipe.methods import METHODS
 from kdpipe.names import unknown_name
@@ -20,6 +21,9 @@ from kdpipe.representation.projectors import PROJECTORS
 
 VECTORS = "vectors"  # the dataset of a study of vectors: samples, and perhaps no images
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 Positive = Annotated[int, Field(ge=1)]
@@ -50,13 +54,14 @@ class Spec(BaseModel):
 class DataSpec(Spec):
     """What is learned and on which images it is looked at."""
 
-    later = frozenset({"image_column", "label_column"})
+    later = frozenset({"image_column", "label_column", "channel_axis"})
     dataset: str = "digits"
     path: str | None = Field(default=None, exclude=True, description="folder, relative to the data root")
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
     channels: Literal[1, 3] | None = None
     image_column: str | None = Field(default=None, description="of a table with several columns of images")
     label_column: str | None = Field(default=None, description="of a table whose label is not called label")
+    channel_axis: ChannelAxis | None = Field(default=None, description="of arrays whose shape could be read both ways")
     augmentation: str | None = None
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.3
@@ -81,20 +86,49 @@ class DataSpec(Spec):
 
 
 class ArchSpec(Spec):
-    """A timm model, its stem for small images, where its weights come from, which layers are tapped."""
+    """What a network is, where its weights come from, how it takes images, which layers are tapped."""
 
-    arch: str
+    later = frozenset({"factory", "folder", "image_size", "mean", "std"})
+    arch: str | None = Field(default=None, description="a timm model; not needed where a checkpoint of kdpipe says it")
+    factory: str | None = Field(
+        default=None, description="file.py:function that returns a torch.nn.Module; the file relative to the study file"
+    )
+    folder: str | None = Field(default=None, description="of an image classifier of transformers, with its weights")
     arguments: dict[str, Any] = {}
     stem: Literal["default", "small"] = "default"
     stem_stride: Literal[1, 2] = 2
     pretrained: bool = False
     checkpoint: str | None = None
     layers: Literal["stages", "all"] | Annotated[list[str], Field(min_length=2)] = "stages"
+    image_size: Annotated[int, Field(ge=4, le=2048)] | None = Field(
+        default=None, description="side that the network takes; images are resized to it"
+    )
+    mean: list[float] | None = Field(default=None, description="of each channel, of images in [0, 1]")
+    std: list[Annotated[float, Field(gt=0.0)]] | None = Field(default=None, description="of each channel")
 
     @model_validator(mode="after")
     def _one_origin(self) -> ArchSpec:
+        named = [name for name in ("arch", "factory", "folder") if getattr(self, name) is not None]
+        if not named:
+            raise ValueError(
+                "arch: this field is required, unless factory, folder or a checkpoint of kdpipe says what it is"
+            )
+        if len(named) > 1:
+            raise ValueError(f"a network is one of arch, factory and folder, not {' and '.join(named)}")
+        if self.arch is None and (self.pretrained or self.stem != "default"):
+            field = "pretrained" if self.pretrained else "stem"
+            raise ValueError(f"{field}: only a timm model (arch) has that; leave it out")
+        if self.folder is not None and (self.arguments or self.checkpoint is not None):
+            field = "arguments" if self.arguments else "checkpoint"
+            raise ValueError(f"{field}: a folder of transformers brings its own; leave it out")
         if self.pretrained and self.checkpoint is not None:
             raise ValueError("weights come from pretrained or from checkpoint, not from both")
+        return self
+
+    @model_validator(mode="after")
+    def _scaled(self) -> ArchSpec:
+        if (self.mean is None) != (self.std is None) or len(self.mean or []) != len(self.std or []):
+            raise ValueError("mean and std go together, a number for each channel")
         return self
 
     @property
@@ -104,16 +138,26 @@ class ArchSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """SGD with Nesterov momentum for a fixed number of steps."""
+    """SGD with momentum for a fixed number of steps."""
 
-    later = frozenset({"teacher_cache", "compile"})
+    later = frozenset({"teacher_cache", "compile", "nesterov", "decay_norms", "milestones", "decay"})
     steps: Annotated[int, Field(ge=0)] = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
     lr: Annotated[float, Field(gt=0.0)] = 0.1
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0.0)] = 5e-4
-    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    decay_norms: bool = Field(default=False, description="weight decay for norms and biases too")
+    schedule: Literal["onecycle", "cosine", "step"] = "onecycle"
     warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    milestones: list[Share] = Field(
+        default=[150 / 240, 180 / 240, 210 / 240],
+        min_length=1,
+        description="of schedule step: shares of the training after which the rate drops",
+    )
+    decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        default=0.1, description="of schedule step: what the rate is multiplied by at a milestone"
+    )
     evaluations: Positive = 10
     unlabelled_batch_size: Positive = 128
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -124,8 +168,20 @@ class TrainingSpec(Spec):
     @property
     def shared(self) -> dict[str, Any]:
         """What students that train together must have in common."""
-        own = {"lr", "momentum", "weight_decay", "schedule", "warmup", "teacher_cache"}
+        own = {"lr", "momentum", "nesterov", "weight_decay", "decay_norms"}
+        own |= {"schedule", "warmup", "milestones", "decay", "teacher_cache"}
         return self.model_dump(mode="json", exclude=own)
+
+    @field_validator("milestones")
+    @classmethod
+    def _in_order(cls, value: list[float]) -> list[float]:
+        if value != sorted(set(value)):
+            raise ValueError("milestones come in order, each once, such as [0.5, 0.75]")
+        return value
+
+    def images_a_step(self, unlabelled: bool) -> int:
+        """How many images a step shows, with or without the unlabelled ones."""
+        return self.batch_size + (self.unlabelled_batch_size if unlabelled else 0)
 
 
 class TeacherSpec(ArchSpec):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from kdpipe.config.diagnostics import Where, explain, place_of
 from kdpipe.config.plugins import load_plugins
-from kdpipe.config.sections import VECTORS
+from kdpipe.config.sections import VECTORS, DataSpec
 from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec, VectorStudy
 from kdpipe.errors import StudyError
 from kdpipe.models.checkpoints import complete
@@ -61,23 +61,14 @@ def read_study(path: Path, overrides: Iterable[str] = (), plugins: Iterable[Path
     Raises:
         StudyError: the file cannot be read, is not TOML, or does not describe a study; a plug-in is broken.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise StudyError(f"{path}: there is no such study file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: the study file cannot be read ({error}).") from None
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"{path}: not valid TOML: {error}.") from None
+    text, raw = _parsed(path)
     chosen = tuple(overrides)
     _spell_out_methods(raw)
     for override in chosen:
         _apply(raw, override)
         _spell_out_methods(raw)
     load_plugins([*_named_plugins(raw, path.parent), *plugins])
-    if problems := _complete_architectures(raw):
+    if problems := _complete_architectures(raw, path.parent):
         raise StudyError("\n".join(f"{place_of(path, text, chosen, where)}: {said}" for where, said in problems))
     kind = _kind(raw)
     try:
@@ -91,6 +82,34 @@ def _kind(raw: Mapping[str, Any]) -> type[BaseStudy]:
     if "networks" not in raw:
         return StudySpec
     return VectorStudy if isinstance(data, dict) and data.get("dataset") == VECTORS else FinishedStudy
+
+
+def read_data(path: Path) -> DataSpec:
+    """The data of a study file alone: its networks may not be there yet.
+
+    Raises:
+        StudyError: as :func:`read_study`, of its section ``data`` and its plug-ins.
+    """
+    text, raw = _parsed(path)
+    load_plugins(_named_plugins(raw, path.parent))
+    try:
+        return DataSpec.model_validate(raw.get("data", {}))
+    except ValidationError as error:
+        raise StudyError(explain(error, DataSpec, lambda where: place_of(path, text, (), ("data", *where)))) from None
+
+
+def _parsed(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a study file, and what it says as TOML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError(f"{path}: there is no such study file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: the study file cannot be read ({error}).") from None
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path}: not valid TOML: {error}.") from None
 
 
 def _named_plugins(raw: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -107,14 +126,14 @@ def _spell_out_methods(raw: dict[str, Any]) -> None:
         raw["methods"] = [{"method": entry} if isinstance(entry, str) else entry for entry in raw["methods"]]
 
 
-def _complete_architectures(raw: dict[str, Any]) -> list[tuple[Where, str]]:
+def _complete_architectures(raw: dict[str, Any], folder: Path) -> list[tuple[Where, str]]:
     """A checkpoint that kdpipe wrote is short for its whole architecture; what contradicts it is returned."""
     places: list[tuple[Where, Any]] = [(("teacher",), raw.get("teacher"))]
     for several in ("students", "networks"):
         listed = raw.get(several)
         places += [((several, i), entry) for i, entry in enumerate(listed if isinstance(listed, list) else ())]
     sections = [(where, section) for where, section in places if isinstance(section, dict)]
-    return [((*where, field), said) for where, section in sections for field, said in complete(section)]
+    return [((*where, field), said) for where, section in sections for field, said in complete(section, folder)]
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -132,9 +151,9 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     last = parts[-1]
     if isinstance(target, list):
         _item(target, last, override)
-        target[int(last)] = _toml_value(text)
+        target[int(last)] = toml_value(text)
     elif isinstance(target, dict):
-        target[last] = _toml_value(text)
+        target[last] = toml_value(text)
     else:
         raise StudyError(f"override {override!r}: {'.'.join(parts[:-1])} is a single value and has no field {last!r}.")
 
@@ -145,7 +164,7 @@ def _item(items: list[Any], part: str, override: str) -> Any:
     return items[int(part)]
 
 
-def _toml_value(text: str) -> Any:
+def toml_value(text: str) -> Any:
     """A TOML value; a bare word is a string, so that ``data.dataset=digits`` needs no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,11 +11,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What a training view may do to an image: shift by up to ``shift`` pixels, flip left-right."""
+    """What a training view may do to an image: shift by up to ``shift`` pixels, flip left-right.
+
+    What comes in from outside of a shifted image is its reflection, or black.
+    """
 
     name: str
     shift: int
     flip: bool
+    outside: Literal["reflect", "constant"] = "reflect"
 
     @property
     def views(self) -> int:
@@ -30,6 +35,7 @@ AUGMENTATIONS = {
         Augmentation("shift2", 2, False),
         Augmentation("flip-shift2", 2, True),
         Augmentation("flip-shift4", 4, True),
+        Augmentation("flip-crop4", 4, True, "constant"),  # of the literature: a crop of the image on black
     )
 }
 
@@ -47,7 +53,7 @@ def draw_views(count: int, policy: Augmentation, generator: torch.Generator) -> 
 
 
 def augment(padded: Tensor, size: tuple[int, int], policy: Augmentation, views: Tensor) -> Tensor:
-    """Crop and flip each image of a reflect-padded uint8 batch as its view says.
+    """Crop and flip each image of a padded uint8 batch as its view says.
 
     Args:
         padded: (B, C, H + 2*shift, W + 2*shift) uint8.

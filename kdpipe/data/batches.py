@@ -59,7 +59,7 @@ class Batches:
     ) -> None:
         self.size = (int(split.images.shape[2]), int(split.images.shape[3]))
         margin = (policy.shift, policy.shift)
-        padded = np.pad(split.images[indices], ((0, 0), (0, 0), margin, margin), mode="reflect")
+        padded = np.pad(split.images[indices], ((0, 0), (0, 0), margin, margin), mode=policy.outside)
         self.padded = torch.from_numpy(padded).to(device).contiguous(memory_format=torch.channels_last)
         self.labels = torch.from_numpy(split.labels[indices]).to(device)
         self.batch_size, self.seed, self.policy, self.stream = batch_size, seed, policy, stream

@@ -14,7 +14,7 @@ from kdpipe.models.network import Network, Outputs
 from kdpipe.models.profile import Profile
 
 Terms = dict[str, Tensor]
-Need = Literal["logits", "maps", "pooled", "classifier", "index", "second-order gradients"]
+Need = Literal["logits", "maps", "preactivations", "pooled", "classifier", "index", "second-order gradients"]
 Teacher = Literal["study", "untrained", "own-budget", "self"]
 
 
@@ -32,12 +32,14 @@ class Pair:
         classes: number of classes.
         labels: class of each training image that the student may see, -1 where it has no label;
             an image's place here is its ``index`` in a :class:`Step`. Empty while only shapes are known.
+        batch_size: images in a training step, unlabelled ones too; 0 while it is not known.
     """
 
     student: Profile
     teacher: Profile
     classes: int
     labels: tuple[int, ...] = ()
+    batch_size: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdpipe.methods.base import Method, Pair, Parameters, Step, Terms
-from kdpipe.methods.layers import meet, refuse_final_points
+from kdpipe.methods.layers import final_map, meet, refuse_final_points
 from kdpipe.methods.numerics import full_precision, unit, wide
-from kdpipe.models.network import Network, Outputs, ReusedHead
+from kdpipe.models.network import Network, ReusedHead
 from kdpipe.models.weights import give_head
-
-
-def _last_map(network: Network | None, outputs: Outputs) -> Tensor:
-    assert network is not None
-    return network.as_map(outputs.final, outputs.maps[-1])
-
 
 # ------------------------------------------------------------------------------------------ simkd
 
@@ -63,7 +57,7 @@ def _simkd_adapt(student: Network, teacher: Network, pair: Pair, parameters: Sim
 
 def _simkd_terms(step: Step) -> Terms:
     chosen: SimKdParameters = step.parameters
-    teacher = _last_map(step.teacher_network, step.of_teacher)
+    teacher = final_map(step.teacher_network, step.of_teacher)
     return {"simkd": chosen.simkd_weight * simkd_loss(step.student.final, teacher)}
 
 
@@ -152,7 +146,7 @@ def _catkd_terms(step: Step) -> Terms:
     for network, outputs in ((step.student_network, step.student), (step.teacher_network, step.of_teacher)):
         classifier = network.classifier if network is not None else None
         assert isinstance(classifier, nn.Linear)
-        cams.append(class_activation_maps(_last_map(network, outputs), classifier.weight))
+        cams.append(class_activation_maps(final_map(network, outputs), classifier.weight))
     return {
         "ce": chosen.ce_weight * step.cross_entropy,
         "catkd": chosen.catkd_weight * catkd_loss(cams[0], cams[1], chosen.pooled, chosen.normalised),

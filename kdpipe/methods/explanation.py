@@ -47,7 +47,7 @@ def grad_cam(network: Network, outputs: Outputs, classes: Tensor, create_graph: 
             final, logits = outputs.final, outputs.logits
         else:
             final = outputs.final.detach().requires_grad_()
-            logits = network.classify(final)[1]
+            logits = network.classify(final, outputs.shown)[1]
         explained = logits.gather(1, classes[:, None]).sum()
         (gradient,) = torch.autograd.grad(explained, final, create_graph=create_graph)
     maps, slopes = (wide(network.as_map(part, outputs.maps[-1])) for part in (final, gradient))

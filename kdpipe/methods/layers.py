@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdpipe.methods.base import Pair, Parameters
+from kdpipe.models.network import Network, Outputs
 from kdpipe.models.profile import Tap, pair_by_depth
 from kdpipe.names import closest
 
@@ -73,6 +74,12 @@ def refuse_final_points(pair: Pair) -> str | None:
                 "use stem = 'small' or larger images"
             )
     return None
+
+
+def final_map(network: Network | None, outputs: Outputs) -> Tensor:
+    """What the head takes before it pools, as (B, C, H, W), without class or distillation tokens."""
+    assert network is not None
+    return network.as_map(outputs.final, outputs.maps[-1])
 
 
 def smaller_size(student: Sequence[int], teacher: Sequence[int]) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ def full_precision(loss: Callable[Arguments, Tensor]) -> Callable[Arguments, Ten
 
     @wraps(loss)
     def outside(*tensors: Arguments.args, **parameters: Arguments.kwargs) -> Tensor:
-        first = tensors[0] if tensors else next(iter(parameters.values()))
-        example = first if isinstance(first, Tensor) else first[0]  # type: ignore[index]
+        example: Any = tensors[0] if tensors else next(iter(parameters.values()))
+        while not isinstance(example, Tensor):
+            example = example[0]
         with torch.autocast(example.device.type, enabled=False):
             return loss(*tensors, **parameters)
 

@@ -1,180 +1,142 @@
-"""Building a timm model for a study: its stem for small images, its taps, its first weights."""
+"""Building the network of a section: a timm model, a factory's module, or a classifier of transformers."""
 
 from __future__ import annotations
 
-import difflib
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from kdpipe.errors import NetworkError
+from kdpipe.models import factories, huggingface
+from kdpipe.models.arrangement import arrangement_of
+from kdpipe.models.hooked import Arrangement, HookedNetwork
 from kdpipe.models.limits import TooLargeError, limited, refuse_arguments, refuse_size
 from kdpipe.models.network import Architecture, Network
+from kdpipe.models.timm_models import reason, seeded, timm_model
 from kdpipe.models.weights import load_weights, read_header
+
+Shape = tuple[int, int, int]
 
 
 def build(
     spec: Architecture,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: Shape,
     classes: int,
     mean: Sequence[float],
     std: Sequence[float],
     seed: int,
     weights: bool = True,
 ) -> Network:
-    """Make the network of a teacher or student section.
+    """Make the network of a teacher, student or network section.
 
     Args:
-        mean, std: of the dataset's channels; pretrained weights, and networks of another study, bring
-            their own instead.
+        mean, std: of the dataset's channels. What the section says comes first, then what pretrained weights, a
+            folder of transformers or a network of another study bring along; these are for what neither says.
         seed: of the initial weights. The global random state is left as it was.
-        weights: False skips ``pretrained`` and ``checkpoint``, for those who want shapes alone.
+        weights: False skips ``pretrained``, ``checkpoint`` and a folder's weights, for those who want shapes alone.
 
     Raises:
         NetworkError: an unknown name, unfit arguments, too large, no taps, unreadable weights.
     """
-    _refuse_unknown(spec.arch)
-    refuse_arguments(spec.arguments)
-    with _words_for(spec, "arguments" if spec.arguments else "arch"):
-        with _seeded(0):
-            refuse_size(lambda: _create(spec, image_shape, classes, weights=False), image_shape)
-        with _seeded(seed), limited():
-            model = _create(spec, image_shape, classes, weights)
-        indices, names = _choose_taps(model, spec)
-    config = getattr(model, "pretrained_cfg", {}) if spec.pretrained else {}
-    if spec.as_it_comes and config.get("num_classes", classes) != classes:
-        raise NetworkError(
-            f"pretrained: the weights of {spec.arch!r} tell {config['num_classes']} classes apart, the data has "
-            f"{classes}, so the classifier would be new and untrained; give it steps (training.steps)."
-        )
+    folder = None if spec.folder is None else huggingface.read_folder(Path(spec.folder).expanduser())
+    brought: Mapping[str, Any] = {} if folder is None else folder.input
     if weights and spec.checkpoint is not None:
         with suppress(OSError, SafetensorError, KeyError, ValueError):  # a plain state dict says nothing of it
-            config = read_header(Path(spec.checkpoint).expanduser())
-    if len(config.get("mean", ())) == image_shape[0]:
-        mean, std = config["mean"], config["std"]
-    network = Network(model, indices, names, mean, std)
+            brought = read_header(Path(spec.checkpoint).expanduser())
+    side = spec.image_size or brought.get("image_size")
+    shape = image_shape if side is None else (image_shape[0], side, side)
+    if spec.arch is not None:
+        model, indices, names = timm_model(spec, shape, classes, seed, weights=weights)
+        if spec.pretrained and spec.checkpoint is None:
+            brought = getattr(model, "pretrained_cfg", {})
+        network = Network(model, indices, names, *_scaling(spec, brought, image_shape[0], mean, std), side)
+    else:
+        kind = "factory" if spec.factory is not None else "folder"
+        with seeded(seed), limited():
+            made = _module(spec, folder if weights else None, shape, classes, head=spec.as_it_comes)
+            arrangement = _arranged(made, spec, shape, classes, kind)
+        network = HookedNetwork(made, arrangement, *_scaling(spec, brought, image_shape[0], mean, std), side, kind)
     if weights and spec.checkpoint is not None:
         load_weights(network, Path(spec.checkpoint).expanduser(), head=spec.as_it_comes)
+    _try(network.eval(), spec, image_shape)
+    return network
+
+
+def _module(
+    spec: Architecture, folder: huggingface.Folder | None, shape: Shape, classes: int, *, head: bool
+) -> nn.Module:
+    """The module of a factory, of a folder with its weights, or of transformers' description with new ones."""
+    if spec.factory is not None:
+        refuse_arguments(spec.arguments, loading=True)
+        model = factories.make(spec.factory, spec.arguments, classes)
+    elif folder is not None:
+        _refuse_large_description(folder.config, shape, classes)
+        model = huggingface.load(folder, classes, head=head)
+    else:
+        config = huggingface.description(spec)
+        _refuse_large_description(config, shape, classes)
+        model = huggingface.model_of(config, classes)
+    return model.to("cpu", torch.float32).eval()
+
+
+def _refuse_large_description(config: dict[str, Any], shape: Shape, classes: int) -> None:
     try:
+        refuse_size(lambda: huggingface.model_of(config, classes), shape)
+    except TooLargeError as error:
+        raise NetworkError(f"folder: its network {error}") from None
+
+
+def _arranged(model: nn.Module, spec: Architecture, shape: Shape, classes: int, kind: str) -> Arrangement:
+    try:
+        return arrangement_of(model, shape, classes, spec.layers, kind)
+    except TooLargeError as error:
+        raise NetworkError(f"{kind}: the network {error}") from None
+    except NetworkError:
+        raise
+    except Exception as error:  # people's modules fail in any way at images that do not fit them
+        raise NetworkError(
+            f"{kind}: the network cannot take images of shape {shape}: {reason(error)}. Its image_size, or "
+            "data.channels, may have to be set."
+        ) from None
+
+
+def _scaling(
+    spec: Architecture, brought: Mapping[str, Any], channels: int, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and std: the section's own, or what weights bring along, or the dataset's."""
+    if spec.mean is not None and spec.std is not None:
+        if len(spec.mean) != channels:
+            raise NetworkError(
+                f"mean: it has {len(spec.mean)} numbers and the images {channels} channels; give one for each channel."
+            )
+        return spec.mean, spec.std
+    if len(brought.get("mean", ())) == channels:
+        return brought["mean"], brought["std"]
+    return mean, std
+
+
+def _try(network: Network, spec: Architecture, image_shape: Shape) -> None:
+    """Take two images through a network, of people's own modules twice."""
+    try:
+        images = torch.zeros(2, *image_shape)
         with torch.no_grad():
-            network.eval()(torch.zeros(2, *image_shape))
+            once = network(images).logits
+            again = network(images).logits if isinstance(network, HookedNetwork) else once
+    except NetworkError:
+        raise
     except Exception as error:  # timm's models fail in any way at images or arguments that do not fit them
         raise NetworkError(
             f"arch: {spec.arch!r} cannot take images of shape {image_shape}: {reason(error)}. Transformers want "
             "arguments such as img_size and patch_size."
         ) from None
-    return network
-
-
-@contextmanager
-def _seeded(seed: int) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
-def _refuse_unknown(arch: str) -> None:
-    if not timm.is_model(arch):
-        near = difflib.get_close_matches(arch, timm.list_models(), n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise NetworkError(f"arch: timm {timm.__version__} has no model {arch!r}{hint}")
-
-
-@contextmanager
-def _words_for(spec: Architecture, field: str) -> Iterator[None]:
-    """Turn whatever timm raises at arguments that do not fit a model into a NetworkError that names the field."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch's, about layers of no width and the like
-            yield
-    except TooLargeError as error:
-        raise NetworkError(f"{field}: {spec.arch!r} {error}") from None
-    except NetworkError:
-        raise
-    except OSError as error:
+    if not torch.equal(once.nan_to_num(), again.nan_to_num()):
         raise NetworkError(
-            f"pretrained: the weights of {spec.arch!r} cannot be fetched ({reason(error).split('. ')[0]}); name a file "
-            "under checkpoint."
-        ) from None
-    except Exception as error:
-        raise NetworkError(f"{field}: {spec.arch!r} cannot be built with {spec.arguments}: {reason(error)}") from None
-
-
-def reason(error: Exception) -> str:
-    """The first line of what a library says."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def _create(spec: Architecture, image_shape: tuple[int, int, int], classes: int, weights: bool) -> nn.Module:
-    model = timm.create_model(
-        spec.arch,
-        pretrained=spec.pretrained and weights,
-        num_classes=classes,
-        in_chans=image_shape[0],
-        **spec.arguments,
-    )
-    if spec.stem == "small":
-        _small_stem(model, spec)
-    return model
-
-
-_POOLS = ("maxpool", "stem.pool", "features.pool0")
-
-
-def _small_stem(model: nn.Module, spec: Architecture) -> None:
-    """Replace the first convolution by a 3x3 of the given stride, and drop the pooling after it."""
-    name = getattr(model, "pretrained_cfg", {}).get("first_conv")
-    conv = _submodule(model, name) if isinstance(name, str) else None
-    if type(conv) is not nn.Conv2d or conv.kernel_size == conv.stride:
-        raise NetworkError(
-            f"stem: {spec.arch!r} has no plain convolutional stem to make small; leave stem at 'default' "
-            "(transformers: set patch_size and img_size under arguments)."
+            f"{network.origin}: the network gives another answer to the same images each time, in eval mode; switch "
+            "off what is random in it."
         )
-    small = nn.Conv2d(
-        conv.in_channels, conv.out_channels, 3, stride=spec.stem_stride, padding=1, bias=conv.bias is not None
-    )
-    nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
-    assert isinstance(name, str)
-    model.set_submodule(name, small)
-    for pool in _POOLS:
-        if _submodule(model, pool) is not None:
-            model.set_submodule(pool, nn.Identity())
-
-
-def _submodule(model: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        return None
-
-
-def _choose_taps(model: nn.Module, spec: Architecture) -> tuple[list[int], list[str]]:
-    """Indices for ``forward_intermediates`` and their module names."""
-    info = getattr(model, "feature_info", None)
-    if not hasattr(model, "forward_intermediates") or not info:
-        raise NetworkError(f"arch: {spec.arch!r} does not offer forward_intermediates in timm {timm.__version__}.")
-    entries = info.info if hasattr(info, "info") else info
-    offered = [entry["module"] or f"stage{number}" for number, entry in enumerate(entries)]
-    if spec.layers == "all":
-        return list(range(len(offered))), offered
-    if spec.layers == "stages":
-        chosen = [i for i, entry in enumerate(offered) if not _is_stem(entry)]
-        return chosen, [offered[i] for i in chosen]
-    for name in spec.layers:
-        if name not in offered:
-            near = difflib.get_close_matches(name, offered, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise NetworkError(f"layers: {spec.arch!r} has no layer {name!r}{hint}; it has {', '.join(offered)}.")
-    chosen = sorted(offered.index(name) for name in set(spec.layers))
-    return chosen, [offered[i] for i in chosen]
-
-
-def _is_stem(name: str) -> bool:
-    return name in {"act1", "bn1", "conv1", "conv_stem", "features.norm0"} or name.startswith("stem")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,10 +40,14 @@ class TooLargeError(NetworkError):
         super().__init__(f"would have more than {limit}, which kdpipe does not build; make it or its images smaller.")
 
 
-def refuse_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raise NetworkError where arguments of a timm model make it load something, or are no small plain values."""
+def refuse_arguments(arguments: Mapping[str, Any], *, loading: bool = False) -> None:
+    """Raise NetworkError where arguments are no small plain values, or make a timm model load something.
+
+    Args:
+        loading: whether they may say what to load, as those of people's own functions.
+    """
     for name, value in arguments.items():
-        if name in _LOADING or name.startswith("pretrained"):
+        if not loading and (name in _LOADING or name.startswith("pretrained")):
             raise NetworkError(
                 f"arguments: {name} makes timm load weights by itself; use the fields checkpoint or pretrained."
             )
@@ -101,7 +106,7 @@ def limited() -> Iterator[None]:
 
     def count_numbers(parent: nn.Module, name: str, tensor: Tensor | None) -> None:
         nonlocal numbers
-        numbers += 0 if tensor is None else tensor.numel()
+        numbers += 0 if tensor is None or is_lazy(tensor) else tensor.numel()
         if numbers > PARAMETERS:
             raise TooLargeError(f"{PARAMETERS:,} parameters")
 

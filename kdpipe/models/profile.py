@@ -17,9 +17,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdpipe.errors import NetworkError
-from kdpipe.models.build import reason
 from kdpipe.models.network import Network, Outputs
+from kdpipe.models.timm_models import reason
 from kdpipe.relative_depth import nearest_place
+
+MORE_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Tap:
     """A layer that is looked at.
 
     Attributes:
-        layer: timm's module name.
+        layer: its module's name.
         order: position among the taps, from 0.
         relative_depth: order / (taps - 1), in [0, 1].
         mac_share: share of the network's MACs spent up to and including it; None where unknown.
@@ -53,6 +55,8 @@ class Profile:
         final: (C, H, W) of what the head takes before it pools.
         linear_head: the logits are one linear layer on the mean of ``final``, so class-activation maps exist.
         spatial_head: every position of ``final`` reaches the logits, so Grad-CAM exists.
+        linear_classifier: the logits are one linear layer on the pooled vector.
+        two_heads: a second head answers beside the first, as in distilled transformers; both can be had apart.
     """
 
     taps: list[Tap]
@@ -62,6 +66,8 @@ class Profile:
     final: tuple[int, int, int]
     linear_head: bool
     spatial_head: bool
+    linear_classifier: bool = False
+    two_heads: bool = False
 
 
 def profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
@@ -76,13 +82,12 @@ def profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
     try:
         return _profile_of(network, image_shape)
     except Exception as error:  # timm's models fail in any way where they are not arranged as usual
-        raise NetworkError(f"arch: this model's layers cannot be looked at: {reason(error)}.") from None
+        raise NetworkError(f"{network.origin}: this model's layers cannot be looked at: {reason(error)}.") from None
 
 
 def _profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
     taps, macs = _taps(network.eval(), image_shape)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(2, *image_shape, generator=generator).to(network.mean.device)
+    images = _images(network, 2, image_shape)
     with torch.no_grad():
         outputs = network(images)
     final = network.as_map(outputs.final, outputs.maps[-1]).float()
@@ -93,7 +98,9 @@ def _profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
         pooled=outputs.pooled.shape[1],
         final=(final.shape[1], final.shape[2], final.shape[3]),
         linear_head=isinstance(network.classifier, nn.Linear) and _is_mean(outputs.pooled, final),
-        spatial_head=_reaches_logits(network, outputs),
+        spatial_head=_reaches_logits(network, outputs, image_shape),
+        linear_classifier=isinstance(network.classifier, nn.Linear),
+        two_heads=network.two_heads,
     )
 
 
@@ -114,15 +121,29 @@ def _used_parameters(network: Network, images: torch.Tensor) -> int:
     return sum(p.numel() for p, gradient in zip(parameters, used, strict=True) if gradient is not None)
 
 
-def _reaches_logits(network: Network, outputs: Outputs) -> bool:
+def _reaches_logits(network: Network, outputs: Outputs, image_shape: tuple[int, int, int]) -> bool:
     """Whether every position of the final map reaches what the classifier takes (which may start at zero)."""
     if network.head is not None:
         return True
+    reached = _reached(network, outputs)
+    if reached.any() and not reached.all():  # max-pooling lets through other positions of other images
+        with torch.no_grad():
+            outputs = network(_images(network, MORE_IMAGES, image_shape))
+        reached |= _reached(network, outputs)
+    return bool(reached.all())
+
+
+def _reached(network: Network, outputs: Outputs) -> torch.Tensor:
+    """(H, W) whether a position reaches what the classifier takes, on any of the images."""
     with torch.enable_grad():
         final = outputs.final.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(network.classify(final)[0].square().sum(), final)
-    positions = network.as_map(gradient, outputs.maps[-1]).abs().sum(1)
-    return bool((positions > 0).all())
+        (gradient,) = torch.autograd.grad(network.classify(final, outputs.shown)[0].square().sum(), final)
+    return (network.as_map(gradient, outputs.maps[-1]).abs() > 0).any(1).any(0)
+
+
+def _images(network: Network, count: int, image_shape: tuple[int, int, int]) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(count, *image_shape, generator=generator).to(network.mean.device)
 
 
 def _taps(network: Network, image_shape: tuple[int, int, int]) -> tuple[list[Tap], int]:

@@ -12,8 +12,9 @@ from kdpipe.config.study import BaseStudy
 from kdpipe.data.sources import SOURCES
 from kdpipe.data.sources.base import fingerprint
 from kdpipe.engine.stage import Stage
-from kdpipe.errors import NetworkError, StudyError
-from kdpipe.files import canonical_json, sha256_of
+from kdpipe.errors import StudyError
+from kdpipe.files import canonical_json
+from kdpipe.models.origins import PLACES, contents, origin_of, places
 from kdpipe.pipeline.stages.data import make_data, make_probe
 from kdpipe.pipeline.stages.embeddings import make_pixels
 from kdpipe.pipeline.stages.outputs import LAST
@@ -121,7 +122,7 @@ def plan_data(spec: BaseStudy, root: Path) -> tuple[Stage, Stage]:
 
 
 def architecture_params(spec: ArchSpec, extra: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Key parameters and runtime of a network: a checkpoint counts by content, not by path.
+    """Key parameters and runtime of a network: files that it comes from count by content, not by path.
 
     Args:
         extra: fields of the section that are no part of the network itself.
@@ -129,16 +130,10 @@ def architecture_params(spec: ArchSpec, extra: Collection[str] = ()) -> tuple[di
     Raises:
         NetworkError: there is no such file.
     """
-    described = spec.keyed({"checkpoint", *extra})
-    if spec.checkpoint is None:
-        return {"network": described}, {}
-    path = Path(spec.checkpoint).expanduser()
-    if not path.is_file():
-        raise NetworkError(f"checkpoint: there is no file {path}.")
-    return {"network": described, "checkpoint": sha256_of(path)}, {"checkpoint": str(path)}
+    return {"network": spec.keyed({*PLACES, *extra}), **contents(spec)}, places(spec)
 
 
 def described_architecture(spec: ArchSpec) -> dict[str, str]:
     """What networks.parquet says of an architecture."""
     own = {"arguments": spec.arguments, "stem": spec.stem, "stem_stride": spec.stem_stride}
-    return {"arch": spec.arch, "arch_arguments": canonical_json(own)}
+    return {"arch": origin_of(spec), "arch_arguments": canonical_json(own)}

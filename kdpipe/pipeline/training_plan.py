@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kdpipe.config.preflight import Preflight
 from kdpipe.config.sections import MethodSpec, StudentSpec, TeacherSpec, TrainingSpec
 from kdpipe.config.study import StudySpec
 from kdpipe.data.sources import SOURCES
 from kdpipe.engine.stage import Stage
+from kdpipe.errors import StudyError
 from kdpipe.files import canonical_json
 from kdpipe.methods import METHODS
+from kdpipe.models.origins import PLACES
 from kdpipe.pipeline.planned import (
     NetworksPlan,
     Planned,
@@ -74,6 +77,16 @@ def plan_training(
     )
 
 
+def _new_weights(section: TeacherSpec) -> dict[str, Any]:
+    """What changes in a section whose network is to start from new weights."""
+    if section.folder is not None or (section.factory or "").startswith("module:"):
+        raise StudyError(
+            "teacher: a control needs this network with new weights, and it comes with its own; leave such controls "
+            "out, or name a factory."
+        )
+    return {"checkpoint": None, "pretrained": False}
+
+
 class _TrainingPlanner:
     """Adds students to a plan, and the teachers that they need."""
 
@@ -96,7 +109,8 @@ class _TrainingPlanner:
                 runtime={**runtime, "stand_in": role != TEACHER},
                 cost=recipe.steps * recipe.batch_size,
             )
-            blank = recipe.steps == 0 and section.checkpoint is None and not section.pretrained
+            brought = section.pretrained or any(getattr(section, field) is not None for field in PLACES)
+            blank = recipe.steps == 0 and (role != TEACHER or not brought)
             fraction = 0.0 if blank else section.label_fraction
             self.teachers[name] = Planned(
                 network_id=name,
@@ -129,15 +143,14 @@ class _TrainingPlanner:
     def _untrained(self) -> Planned:
         section = self.spec.teacher
         recipe = section.training.model_copy(update={"steps": 0})
-        blank = {"training": recipe, "checkpoint": None, "pretrained": False}
+        blank = {"training": recipe, **_new_weights(section)}
         return self._teacher("teacher-untrained", section.model_copy(update=blank), CONTROL_TEACHER)
 
     def _own_budget(self, method: MethodSpec, fraction: float, seed: int) -> Planned:
         """Everything the student has and no more: its labelled images (chosen by its seed) and its training."""
         recipe = method.recipe(self.spec.training).model_copy(update={"teacher_cache": False})
         budget = {"label_fraction": fraction, "seed": seed, "training": recipe}
-        blank = {"checkpoint": None, "pretrained": False}
-        section = self.spec.teacher.model_copy(update=budget | blank)
+        section = self.spec.teacher.model_copy(update=budget | _new_weights(self.spec.teacher))
         own = f"-for-{method.name}" if method.training else ""
         return self._teacher(f"teacher-l{fraction:g}-s{seed}{own}", section, CONTROL_TEACHER)
 

@@ -66,7 +66,7 @@ class Learner:
         return self.recipe is not None and self.recipe.teacher_cache and self.method.reads_logits_alone
 
     def set_up(self, recipe: TrainingSpec, device: torch.device) -> None:
-        """Move to the device and make the optimiser; weight decay spares norms, biases and scalars."""
+        """Move to the device and make the optimiser; norms, biases and scalars decay only on request."""
         self.recipe = recipe = self.recipe or recipe
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -74,11 +74,13 @@ class Learner:
         if self.extras is not None:
             modules.append(self.extras.to(device))
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        spared = recipe.weight_decay if recipe.decay_norms else 0.0
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": spared},
         ]
-        self.optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+        nesterov = recipe.nesterov and recipe.momentum > 0
+        self.optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov)
         self.clock = StepClock(device)
         self._sums: dict[str, Tensor] = {}
         self._since = 0

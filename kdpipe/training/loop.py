@@ -64,6 +64,7 @@ def train(
         teacher.to(device=device, memory_format=layout).eval().requires_grad_(False)  # type: ignore[call-overload]
         if any(learner.recalls for learner in learners):
             cache = TeacherLogits(teacher, labelled, half)
+    _keep_preactivations(learners, teacher, validation)
     (views,) = {learner.method.views for learner in learners}
     through = compiled_forward() if recipe.compile else forward
     teacher_batches = TeacherBatches(
@@ -73,6 +74,13 @@ def train(
         advance(start * len(group), "resumed" if start else "")
         _train_from(start, group, teacher_batches, validation, recipe, resume, advance)
     return clock.a_step
+
+
+def _keep_preactivations(learners: Sequence[Learner], teacher: Network | None, validation: Split) -> None:
+    readers = [learner.network for learner in learners if "preactivations" in learner.method.needs]
+    channels, height, width = validation.images.shape[1:]
+    for network in [*readers, *([teacher] if teacher is not None and readers else [])]:
+        network.keep_preactivations((channels, height, width))
 
 
 def _resumed(learner: Learner, resume: Resume, advance: Callable[[int, str], None]) -> int:

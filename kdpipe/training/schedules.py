@@ -6,7 +6,7 @@ Functions of the step alone, unlike torch's schedulers, so that a resumed traini
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kdpipe.config.sections import TrainingSpec
 
@@ -25,6 +25,13 @@ def cosine(progress: float, warmup: float) -> float:
     return _cosine(1.0, 0.0, (progress - warmup) / (1.0 - warmup))
 
 
+def step_decay(progress: float, warmup: float, milestones: Sequence[float], decay: float) -> float:
+    """Linear warm-up from zero, then 1, times ``decay`` from each milestone on (He et al., 2016)."""
+    if progress < warmup:
+        return progress / warmup
+    return decay ** sum(progress >= milestone for milestone in milestones)
+
+
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * share))
 
@@ -34,4 +41,7 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {"onecycle": onecycle, "
 
 def learning_rate(recipe: TrainingSpec, step: int) -> float:
     """Learning rate of a step (0-based)."""
-    return recipe.lr * SCHEDULES[recipe.schedule]((step + 0.5) / recipe.steps, recipe.warmup)
+    progress = (step + 0.5) / recipe.steps
+    if recipe.schedule == "step":
+        return recipe.lr * step_decay(progress, recipe.warmup, recipe.milestones, recipe.decay)
+    return recipe.lr * SCHEDULES[recipe.schedule](progress, recipe.warmup)

@@ -144,7 +144,8 @@ def _pixels(value: Any, place: str, size: int) -> Any:
         return as_array(column, place)  # texts are refused there: no address is followed
     if empty := len(entries) - len(encoded):
         raise DataError(f"{place}: {empty} of {len(entries)} images are empty.")
-    return stack(list(encoded), _Displayed(size))
+    (images,) = stack([encoded], _Displayed(size))
+    return images
 
 
 @dataclass(frozen=True)
@@ -156,3 +157,4 @@ class _Displayed:
     channels: int = 3
     image_column: None = None
     label_column: None = None
+    channel_axis: None = None

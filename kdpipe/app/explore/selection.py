@@ -198,7 +198,7 @@ def counts(chosen: pl.DataFrame, shown: pl.DataFrame, column: str) -> pl.DataFra
     every = shown.group_by(pl.col(column).alias("group")).agg(all=pl.len())
     both = mine.join(every, on="group", how="full", coalesce=True).drop_nulls("group").fill_null(0)
     shares = both.with_columns(
-        share=pl.col("selected") / chosen.height, shown=pl.col("all") / max(shown.height, 1)
+        share=pl.col("selected") / max(chosen.height, 1), shown=pl.col("all") / max(shown.height, 1)
     ).with_columns(expected=pl.col("shown") * chosen.height)
     return shares.sort("selected", "expected", "group", descending=[True, True, False]).drop("all")
 

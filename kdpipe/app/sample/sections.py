@@ -158,6 +158,7 @@ def show_heat_maps(study: Study, chosen: pl.DataFrame, row: dict[str, Any]) -> N
         "Two maps do not compare in strength: each runs from nothing to its own maximum.",
         "Grad-CAM (Selvaraju et al., 2017): the places that speak for the teacher's answer. The cosine says how much "
         "a map is like the "
-        "teacher's; it does not say how right the network is. Each square is one place of the last layer's map.",
+        "teacher's; it does not say how right the network is. Each cell is one place of the last layer's map, or "
+        "several where that has more than 8 rows or columns.",
     )
     page.folded_table(cosines, f"{study.name}-image-{row['sample_id']}-grad-cam", "cosines")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,9 +88,16 @@ def details(study: Study, verdict: Mapping[str, Any]) -> None:
         missing = verdict["controls_not_asked"]
         said.append(f"{held}." + (f" {missing} more could not be asked." if missing else ""))
     if verdict["null_ratio"] is not None:
-        said.append(f"{verdict['null_ratio']:.1f} times what other initial weights alone change.")
+        said.append(null_in_words(verdict["null_ratio"]))
     if said:
         st.caption(" ".join(said))
+
+
+def null_in_words(ratio: float) -> str:
+    """An effect against what other initial weights change; a ratio to nothing is infinite, or 0 where both are."""
+    if math.isinf(ratio):
+        return "Other initial weights alone change nothing here."
+    return f"{ratio:.1f} times what other initial weights alone change."
 
 
 def controls_of(study: Study, verdict: Mapping[str, Any]) -> pl.DataFrame:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import polars as pl
+from PIL import Image
 
 from kdpipe.app.shell.theme import GREY, HEAT
 
@@ -16,13 +18,16 @@ from kdpipe.app.shell.theme import GREY, HEAT
 PIXELS_CSS = """<style>
 #vg-tooltip-element img, .kd-strip img { image-rendering: pixelated; width: 96px; height: 96px; object-fit: contain; }
 .kd-strip { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-end; }
-.kd-strip figure { margin: 0; text-align: center; font-size: .75rem; }
-.kd-strip img { width: 48px; height: 48px; display: block; border: 3px solid; border-radius: 4px; }
+.kd-strip figure { margin: 0; text-align: center; font-size: .75rem; max-width: 118px; overflow-wrap: anywhere;
+  align-self: flex-start; }
+[data-testid="stTable"] td, [data-testid="stTable"] td * { overflow-wrap: anywhere; white-space: normal; }
+.kd-strip img { width: 48px; height: 48px; display: block; margin: 0 auto; border: 3px solid;
+  border-radius: 4px; }
 .kd-strip figure.large img, .kd-strip figure.heat img { width: 112px; height: 112px; }
-.kd-strip figure.heat { width: 118px; overflow-wrap: anywhere; align-self: flex-start; }
+.kd-strip figure.heat { width: 118px; }
 .kd-heat img { border-color: GREY; }
 .kd-heat { position: relative; width: 112px; }
-.kd-cells { position: absolute; left: 3px; top: 3px; width: 106px; height: 106px; display: grid; }
+.kd-cells { position: absolute; display: grid; }
 .kd-cells span { background: HEAT; }
 .kd-gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(124px, 1fr)); gap: 14px 10px; }
 .kd-gallery figure { margin: 0; font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere; }
@@ -31,6 +36,7 @@ PIXELS_CSS = """<style>
 .kd-gallery a { color: inherit; text-decoration: none; display: block; }
 .kd-gallery a:hover figcaption, .kd-gallery a:focus-visible figcaption { text-decoration: underline; }
 </style>""".replace("HEAT", HEAT).replace("GREY", GREY)
+_HEATED, _FRAME = 106, 3  # pixels of a figure of class heat inside its frame, and of the frame
 _NO_IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
 
@@ -77,19 +83,32 @@ def with_images(samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def heat_strip(figures: Iterable[tuple[bytes, bytes, int, str]]) -> str:
-    """HTML of images under their heat-maps. Each figure is (WebP bytes, side² heat bytes, side, caption)."""
+    """HTML of images under their heat-maps. Each figure is (WebP bytes, heat bytes row by row, rows, caption)."""
     cells = (
         f'<figure class="heat"><div class="kd-heat"><img src="{data_uri(image)}" alt="{escape(caption, quote=True)}">'
-        f"{_heat_cells(heat, side)}</div>{escape(caption)}</figure>"
-        for image, heat, side, caption in figures
+        f"{_heat_cells(heat, rows, *size_of(image))}</div>{escape(caption)}</figure>"
+        for image, heat, rows, caption in figures
     )
     return f'<div class="kd-strip">{"".join(cells)}</div>'
 
 
-def _heat_cells(heat: bytes, side: int) -> str:
-    """A grid of squares, the more opaque the hotter; Streamlit strips SVG out of HTML."""
-    squares = "".join(f'<span style="opacity:{value / 255 * 0.75:.2f}"></span>' for value in heat[: side * side])
-    return f'<div class="kd-cells" style="grid-template-columns:repeat({side},1fr)">{squares}</div>'
+def size_of(image: bytes) -> tuple[int, int]:
+    """Width and height of WebP bytes in pixels; a square where they cannot be read."""
+    try:
+        with Image.open(io.BytesIO(image), formats=("WEBP",)) as opened:
+            return opened.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return 1, 1
+
+
+def _heat_cells(heat: bytes, rows: int, width: int, height: int) -> str:
+    """A grid of cells over the image alone, the more opaque the hotter; Streamlit strips SVG out of HTML."""
+    scale = _HEATED / max(width, height)
+    across, down = width * scale, height * scale  # the picture's own part of its frame, which it is centred in
+    place = f"left:{_FRAME + (_HEATED - across) / 2:g}px;top:{_FRAME + (_HEATED - down) / 2:g}px"
+    grid = f"grid-template:repeat({rows},1fr)/repeat({len(heat) // max(rows, 1)},1fr)"
+    cells = "".join(f'<span style="opacity:{value / 255 * 0.75:.2f}"></span>' for value in heat)
+    return f'<div class="kd-cells" style="{place};width:{across:g}px;height:{down:g}px;{grid}">{cells}</div>'
 
 
 def strip(figures: Iterable[tuple[bytes, str, str]], large: bool = False) -> str:

@@ -124,8 +124,8 @@ TABLES = (
             "cosine": Column(
                 REAL, "cosine of its Grad-CAM with the teacher's; empty where one is blank", nullable=True
             ),
-            "side": Column(COUNT, "height and width of the heat-map"),
-            "heatmap": Column(pl.Binary(), "side² bytes, row by row, 255 at the map's own maximum"),
+            "side": Column(COUNT, "rows of the heat-map; it has as many columns where images are square"),
+            "heatmap": Column(pl.Binary(), "a byte a place, row by row, 255 at the map's own maximum"),
         },
     ),
 )

@@ -5,12 +5,12 @@ key), how to describe itself without decoding everything, and how to decode. A n
 in the ``SOURCES`` of a module here; ``SOURCES.register`` adds one of your own.
 """
 
-from kdpipe.data.sources import digits, folder, idx, parquet, vision
+from kdpipe.data.sources import arrays, digits, folder, idx, parquet, vision
 from kdpipe.data.sources.base import Peek, RawData, Request, Source, Split, data_root, fingerprint, no_tick, peek
 from kdpipe.registry import Registry
 
 SOURCES: Registry[Source] = Registry(
-    "dataset", (source for module in (digits, vision, folder, parquet, idx) for source in module.SOURCES)
+    "dataset", (source for module in (digits, vision, folder, parquet, arrays, idx) for source in module.SOURCES)
 )
 
 __all__ = [

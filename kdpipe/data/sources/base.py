@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from kdpipe.errors import DataError
 from kdpipe.files import sha256_of
 
 DATA_ROOT_VARIABLE = "KDPIPE_DATA"
+ChannelAxis = Literal["first", "last"]
 Tick = Callable[[int], None]
 
 
@@ -41,6 +42,8 @@ class Request(Protocol):
     def image_column(self) -> str | None: ...
     @property
     def label_column(self) -> str | None: ...
+    @property
+    def channel_axis(self) -> ChannelAxis | None: ...
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class Split:
 class RawData:
     """A decoded dataset; ``test`` is None where the source has no split of its own.
 
+    Attributes:
+        notes: as those of :class:`Peek`.
+
     Raises:
         DataError: test images of another shape.
     """
@@ -62,6 +68,7 @@ class RawData:
     train: Split
     test: Split | None
     class_names: list[str]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.test is None or self.test.images.shape[1:] == self.train.images.shape[1:]:
@@ -81,12 +88,18 @@ class Peek:
         image_shape: (C, H, W).
         train_labels: (N,) of all images that are no test images of the source's own.
         test_labels: (M,); None where the source has no test split of its own.
+        notes: where images and labels were found, and what was left out and why: for people, a sentence each.
+        train_digests: (N,) one hash an image, equal where the pixels are; None where not all were decoded.
+        test_digests: (M,) likewise.
     """
 
     image_shape: tuple[int, int, int]
     class_names: list[str]
     train_labels: NDArray[np.int64]
     test_labels: NDArray[np.int64] | None
+    notes: tuple[str, ...] = ()
+    train_digests: NDArray[np.bytes_] | None = None
+    test_digests: NDArray[np.bytes_] | None = None
 
     @property
     def train(self) -> int:
@@ -144,16 +157,29 @@ def peek(source: Source, request: Request, root: Path) -> Peek:
     return inspect(source, request, root) if source.peek is None else source.peek(request, root)
 
 
-def inspect(source: Source, request: Request, root: Path) -> Peek:
+def inspect(source: Source, request: Request, root: Path, tick: Tick = no_tick) -> Peek:
     """As :func:`peek`, with every image decoded: what this does not refuse, a run can read.
 
     Raises:
-        DataError: an image that cannot be read or fits no other.
+        DataError: images that cannot be read or fit no other.
     """
-    raw = source.load(request, root, no_tick)
+    raw = source.load(request, root, tick)
     shape = raw.train.images.shape
     tests = None if raw.test is None else raw.test.labels
-    return Peek((shape[1], shape[2], shape[3]), raw.class_names, raw.train.labels, tests)
+    seen = Peek((shape[1], shape[2], shape[3]), raw.class_names, raw.train.labels, tests, raw.notes)
+    of_tests = None if raw.test is None else digests(raw.test.images)
+    return replace(seen, train_digests=digests(raw.train.images), test_digests=of_tests)
+
+
+def digests(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """A hash (N,) of the pixels of each of (N, C, H, W)."""
+    return np.array([hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest().encode() for image in images])
+
+
+def place_of(request: Request, root: Path) -> Path:
+    """Where ``data.path`` points, from the data root on."""
+    assert request.path is not None
+    return root / Path(request.path).expanduser()
 
 
 def folder_of(request: Request, root: Path) -> Path:
@@ -162,8 +188,9 @@ def folder_of(request: Request, root: Path) -> Path:
     Raises:
         DataError: it is not there.
     """
-    assert request.path is not None
-    place = Path(request.path) if Path(request.path).is_absolute() else root / request.path
+    place = place_of(request, root)
+    if place.is_file():
+        raise DataError(f"{place}: this is a file; set data.path to the folder that holds it.")
     if not place.is_dir():
         raise DataError(
             f"{place}: there is no such folder; set data.path, and --data-root or {DATA_ROOT_VARIABLE} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,13 @@ IMAGE_SUFFIXES |= {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 # A class that holds images of these kinds would be smaller than people think if they were left out without a word.
 UNREAD_SUFFIXES = frozenset({".arw", ".cr2", ".dcm", ".dng", ".exr", ".heic", ".heif", ".jp2", ".nef", ".psd", ".svg"})
 
+Encoded = bytes | Path | Callable[[], Image.Image]
+_MOST_NAMED = 10  # images that cannot be read, one line each
+
 _MODES = {1: "L", 3: "RGB"}
 _SIXTEEN_BITS = {"I;16", "I;16L", "I;16B", "I;16N"}
 _LFS = b"version https://git-lfs"
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,15 +40,18 @@ _UPRIGHT = {
 }
 
 
-def decode(data: bytes | Path, place: str, request: Request) -> NDArray[np.uint8]:
+def decode(data: Encoded, place: str, request: Request) -> NDArray[np.uint8]:
     """One image as (C, H, W) uint8, as a viewer shows it, in the channels and size that the request asks for, if any.
 
     Turned as EXIF says; transparent parts lie on white; 16-bit grey keeps its upper eight bits; an animation gives
     its first frame.
 
+    Args:
+        data: the file's bytes, its path, or what opens it.
+        place: where it lies, for people.
+
     Raises:
-        DataError: no image can be read from ``data``, or none whose black and white are known; ``place`` says where
-            it lies.
+        DataError: no image can be read from ``data``, or none whose black and white are known.
     """
     image = _opened(data, place)
     try:
@@ -60,17 +68,21 @@ def decode(data: bytes | Path, place: str, request: Request) -> NDArray[np.uint8
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
 
 
-def _opened(data: bytes | Path, place: str) -> Image.Image:
+def _opened(data: Encoded, place: str) -> Image.Image:
     try:
+        if callable(data):
+            return data()
         content = data if isinstance(data, bytes) else data.read_bytes()
         with Image.open(io.BytesIO(content)) as file:
             file.load()
             pages = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1
-    except MemoryError:
+    except (MemoryError, DataError):
         raise
     except Exception as error:  # Pillow's readers raise of every kind on damaged bytes
         reason = "no format that is known" if isinstance(error, UnidentifiedImageError) else shown(error)
-        if _is_pointer(data):
+        if isinstance(data, Path) and not data.exists():
+            reason = "a link to a file that is not there, as git-annex leaves them; fetch it with git annex get"
+        elif _is_pointer(data):
             reason = "a Git LFS pointer, fetch the image itself with git lfs pull"
         raise DataError(f"{place}: not a readable image ({reason}); replace or remove it.") from None
     if pages > 1:
@@ -78,8 +90,10 @@ def _opened(data: bytes | Path, place: str) -> Image.Image:
     return file
 
 
-def _is_pointer(data: bytes | Path) -> bool:
+def _is_pointer(data: Encoded) -> bool:
     """Whether only Git LFS's note of where the file lies is there."""
+    if callable(data):
+        return False
     if isinstance(data, bytes):
         return data.startswith(_LFS)
     with contextlib.suppress(OSError), data.open("rb") as file:
@@ -140,30 +154,70 @@ def resize(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def stack(items: list[tuple[bytes | Path, str]], request: Request, tick: Tick = no_tick) -> NDArray[np.uint8]:
-    """Decode many images, each with its place, at once: (N, C, H, W).
+def stack(
+    splits: Sequence[Sequence[tuple[Encoded, str]]], request: Request, tick: Tick = no_tick
+) -> list[NDArray[np.uint8]]:
+    """Decode the images of some splits, each image with its place, at once: (N, C, H, W) of each split.
 
     Raises:
-        DataError: as :func:`decode`, or images that come out in different shapes.
+        DataError: as :func:`decode`, a line an image, or images of a split that come out in different shapes.
     """
-    images = []
+
+    def attempt(item: tuple[Encoded, str]) -> NDArray[np.uint8] | DataError:
+        try:
+            return decode(item[0], item[1], request)
+        except DataError as error:
+            return error
+
+    images: list[NDArray[np.uint8]] = []
+    faults: list[DataError] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for image in pool.map(lambda item: decode(item[0], item[1], request), items):
-            images.append(image)
+        for found in pool.map(attempt, [item for split in splits for item in split]):
+            if isinstance(found, DataError):
+                faults.append(found)
+            else:
+                images.append(found)
             tick(1)
-    shape = images[0].shape
-    for image, (_, place) in zip(images, items, strict=True):
-        if image.shape[0] != shape[0]:
-            raise DataError(
-                f"{place}: {image.shape[0]} channels, where the first image has {shape[0]}; "
-                "set data.channels to 1 or 3 to convert all."
-            )
-        if image.shape != shape:
-            raise DataError(
-                f"{place}: {image.shape[2]}x{image.shape[1]} pixels, where the first image has "
-                f"{shape[2]}x{shape[1]}; set data.image_size to bring all to one size."
-            )
-    return np.stack(images)
+    if faults:
+        rest = [f"and {len(faults) - _MOST_NAMED} more images like these."] if len(faults) > _MOST_NAMED else []
+        raise DataError("\n".join([*map(str, faults[:_MOST_NAMED]), *rest]))
+    stacked = []
+    for split in splits:
+        mine, images = images[: len(split)], images[len(split) :]
+        _refuse_shapes(mine, [place for _, place in split])
+        stacked.append(np.stack(mine))
+    return stacked
+
+
+def _refuse_shapes(images: Sequence[NDArray[np.uint8]], places: Sequence[str]) -> None:
+    """Refuse images of which not all have the shape of the first."""
+    channels, height, width = images[0].shape
+    other = [i for i, image in enumerate(images) if image.shape[0] != channels]
+    if other:
+        raise DataError(
+            f"{places[other[0]]}: {images[other[0]].shape[0]} channels, where the first image has {channels}"
+            f"{and_more(other)}; set data.channels to 1 or 3 to convert all."
+        )
+    other = [i for i, image in enumerate(images) if image.shape[1:] != (height, width)]
+    if other:
+        _, rows, columns = images[other[0]].shape
+        raise DataError(
+            f"{places[other[0]]}: {columns}x{rows} pixels, where the first image has {width}x{height}"
+            f"{and_more(other)}; set data.image_size to bring all to one size."
+        )
+
+
+def and_more(found: Sequence[object]) -> str:
+    """How many there are beside the one that is named."""
+    return f" ({len(found) - 1} more are like it)" if len(found) > 1 else ""
+
+
+def begins_as_image(path: Path) -> bool:
+    """Whether a file's first bytes are those of a usual format, whatever it is called."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        head = file.read(12)
+        return head.startswith(_BEGINNINGS) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+    return False
 
 
 def checked(images: NDArray[np.uint8], labels: NDArray[Any], classes: int, place: str) -> Split:

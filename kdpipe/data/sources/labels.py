@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from kdpipe.data.sources.layout import look, refuse_alike
 from kdpipe.errors import DataError
 
 Key = int | str
+
+_SYNSET = re.compile(r"n\d{8}")
+_SYNSET_LISTS = ("LOC_synset_mapping.txt", "synset_words.txt", "words.txt")
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,20 @@ def told_apart(names: Sequence[object]) -> list[str]:
     return out
 
 
+def described_classes(folders: Sequence[str], places: Sequence[Path]) -> list[str]:
+    """Names of classes: those of their folders, or of ImageNet's synsets where a list of them lies in ``places``."""
+    if not all(_SYNSET.fullmatch(name) for name in folders):
+        return list(folders)
+    for path in [place / name for place in places for name in _SYNSET_LISTS]:
+        if not path.is_file():
+            continue
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        known = dict(line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)
+        if known.keys() >= set(folders):
+            return told_apart([known[name].partition(",")[0].strip() for name in folders])
+    return list(folders)
+
+
 def one_numbering(
     train: Sequence[FileLabels], test: Sequence[FileLabels]
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64] | None]:
@@ -114,6 +132,8 @@ def one_numbering(
 
 def _refuse_no_classes(train: Sequence[FileLabels], used: set[Key]) -> None:
     rows, file = sum(len(of_file.values) for of_file in train), train[0]
+    if not rows:
+        raise DataError(f"{file.path}: it holds no images.")
     if len(used) < 2:
         raise DataError(f"{file.path}: column {file.column!r} has {len(used)} class; there must be two at least.")
     if file.names is None and 2 * len(used) > rows:

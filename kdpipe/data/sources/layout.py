@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 from kdpipe.data.sources.base import shown
 from kdpipe.errors import DataError
@@ -30,8 +31,17 @@ def role_of(name: str) -> Role | None:
 
 def role_within(name: str) -> Role | None:
     """Of a name with the word for a split as one of its parts (``seg_train``, ``train-00000-of-00002``), else None."""
-    words = (word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", name.lower()))
-    return next((_ROLES[word] for word in words if word in _ROLES), None)
+    return next((role for word in words_of(name) if (role := role_of_word(word))), None)
+
+
+def words_of(name: str) -> list[str]:
+    """Words of a name: letters and digits between other signs."""
+    return re.findall(r"[a-z0-9]+", name.lower())
+
+
+def role_of_word(word: str) -> Role | None:
+    """Of a lower-case word, perhaps with a number behind it (``val2017``)."""
+    return _ROLES.get(word.rstrip("0123456789"))
 
 
 def is_leftover(name: str) -> bool:
@@ -45,9 +55,26 @@ def folders_in(place: Path) -> list[Path]:
 
 
 def files_below(place: Path) -> list[Path]:
-    """Files at any depth of ``place``, sorted, without leftovers."""
-    found = (path for path in place.rglob("*") if not any(map(is_leftover, path.relative_to(place).parts)))
-    return sorted(path for path in found if path.is_file())
+    """Files at any depth of ``place``, sorted, without leftovers. Links are followed; a broken one is a file.
+
+    Raises:
+        DataError: a folder that may not be read.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise DataError(f"{shown(error.filename)}: the folder cannot be read ({error.strerror}).")
+
+    real = Path(os.path.realpath(place))
+    found, ways = [], {str(place): {str(real), *map(str, real.parents)}}  # of a folder: it and those above, really
+    for folder, folders, names in os.walk(place, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not is_leftover(name)]
+        for name in list(folders):
+            below = os.path.join(folder, name)
+            if os.path.realpath(below) in ways[folder]:  # a link back up
+                folders.remove(name)
+            ways[below] = ways[folder] | {os.path.realpath(below)}
+        found += [Path(folder, name) for name in names if not is_leftover(name)]
+    return sorted(path for path in found if path.is_file() or path.is_symlink())
 
 
 def test_candidates(by_role: dict[Role, list[Entry]]) -> list[tuple[Role, list[Entry]]]:

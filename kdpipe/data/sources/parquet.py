@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,23 +12,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdpipe.data.sources.base import Peek, RawData, Request, Source, Split, Tick, folder_of
+from kdpipe.data.sources.base import Peek, RawData, Request, Source, Tick, folder_of, shown
 from kdpipe.data.sources.images import checked, decode, stack
 from kdpipe.data.sources.labels import FileLabels, one_numbering
-from kdpipe.data.sources.layout import Role, by_role, files_below, role_within, test_candidates
-from kdpipe.data.sources.tables import images_of, labels_of
+from kdpipe.data.sources.layout import Role, by_role, files_below, role_of_word, role_within, test_candidates, words_of
+from kdpipe.data.sources.tables import columns_of, described_columns, images_of, labels_of
 from kdpipe.errors import DataError
+
+_MOST_NAMED = 5
+_OF_SHARDS = {"of", "part", "shard", "batch", "chunk", "file", "data", "set", "images", "split"}
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """The files of both splits, and one numbering of their classes."""
+    """The files of both splits, one numbering of their classes, and what was found and left out."""
 
     train: list[Path]
     test: list[Path]
     class_names: list[str]
     train_labels: NDArray[np.int64]
     test_labels: NDArray[np.int64] | None
+    notes: tuple[str, ...]
 
 
 def _configuration(path: Path, place: Path) -> str:
@@ -35,6 +41,13 @@ def _configuration(path: Path, place: Path) -> str:
     words = re.split(r"[^A-Za-z0-9]+", path.stem)
     prefix = words[: next((i for i, word in enumerate(words) if role_within(word)), 0)]
     return "/".join([*above, *prefix])
+
+
+def _variant(path: Path) -> str:
+    """What a file's name says behind its split beside the number of its shard: ``clean`` of ``train_clean-0``."""
+    words = words_of(path.stem)
+    at = next((i for i, word in enumerate(words) if role_of_word(word)), len(words))
+    return " ".join(word for word in words[at + 1 :] if word.isalpha() and word not in _OF_SHARDS)
 
 
 def _role(path: Path, place: Path) -> Role | None:
@@ -49,17 +62,30 @@ def _files_by_role(suffix: str, place: Path) -> dict[Role, list[Path]]:
     Raises:
         DataError: none to train on, or files of several configurations.
     """
-    found = [path for path in files_below(place) if path.suffix == suffix and not path.name.startswith("cache-")]
+    everything = files_below(place)
+    found = [path for path in everything if path.suffix.lower() == suffix and not path.name.startswith("cache-")]
     roles = by_role((_role(path, place), path) for path in found) or ({"train": found} if found else {})
     if "train" not in roles:
+        kinds = Counter(path.suffix.lower() or "(no suffix)" for path in everything)
+        there = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3))
         raise DataError(
-            f"{place}: no train*{suffix} there; Hugging Face names files train-00000-of-00001{suffix}, "
-            "or puts them into a folder train."
+            f"{shown(place)}: no train*{suffix} there{shown(f' ({there})') if there else ''}; Hugging Face names files "
+            f"train-00000-of-00001{suffix}, or puts them into a folder train."
         )
     configurations = sorted({_configuration(path, place) for paths in roles.values() for path in paths})
     if len(configurations) > 1:
-        names = " and ".join(name or "one without a name" for name in configurations[:2])
-        raise DataError(f"{place}: files of several configurations ({names}); set data.path to the folder of one.")
+        names = " and ".join(name or "one without a name" for name in configurations[:_MOST_NAMED])
+        raise DataError(
+            f"{shown(place)}: files of several configurations ({shown(names)}); set data.path to the folder of one, "
+            "or give each a folder of its own."
+        )
+    for role, paths in roles.items():
+        if len(variants := sorted({_variant(path) for path in paths})) > 1:
+            names = " and ".join(name or "one without a name" for name in variants[:_MOST_NAMED])
+            raise DataError(
+                f"{shown(place)}: {role} files of several kinds ({names}); keep one kind in the folder, or move all "
+                "that belong together into a folder of their split."
+            )
     return roles
 
 
@@ -73,23 +99,41 @@ def _tables(suffix: str, request: Request, root: Path) -> _Tables:
     roles = _files_by_role(suffix, place)
     train = [_labelled(path, request) for path in roles["train"]]
     test: list[FileLabels] = []
-    for _, paths in test_candidates(roles):
-        test = [labels_of(path, request) for path in paths]
-        if not all(file.withheld for file in test):
-            break
-        test = []
-    if not any(file.values for file in train):
-        raise DataError(f"{train[0].path}: it holds no images.")
+    notes = []
+    for role, paths in test_candidates(roles):
+        found = [labels_of(path, request) for path in paths]
+        if test:
+            notes.append(f"left out: {role} files, as validation images come out of the training images")
+        elif all(file.withheld for file in found):
+            notes.append(f"left out: {role} files, as they have no labels")
+        else:
+            test = found
     names, train_labels, test_labels = one_numbering(train, test)
-    return _Tables([file.path for file in train], [file.path for file in test], names, train_labels, test_labels)
+    columns = columns_of(train[0].path, request)
+    notes = [*_found(place, "training", train), *_found(place, "test", test), *notes]
+    notes.append(f"images are in column {columns.image!r}, labels in {columns.label!r} ({train[0].kind})")
+    of_train, of_test = [file.path for file in train], [file.path for file in test]
+    return _Tables(of_train, of_test, names, train_labels, test_labels, tuple(map(shown, notes)))
+
+
+def _found(place: Path, split: str, files: list[FileLabels]) -> Iterator[str]:
+    """Which files a split has, and how many of its numbered shards are not there."""
+    if not files:
+        return
+    names = [str(file.path.relative_to(place)) for file in files]
+    yield f"{split} images: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} in {place}"
+    wanted = {int(found[1]) for name in names if (found := re.search(r"-of-0*(\d+)", name))}
+    if len(wanted) == 1 and (every := wanted.pop()) > len(files):
+        yield f"only {len(files)} of the {every} {split} files are there, by their names"
 
 
 def _labelled(path: Path, request: Request) -> FileLabels:
     labels = labels_of(path, request)
     if labels.column is None:
-        raise DataError(
-            f"{path}: needs a label: an integer or text column called label, or the one that data.label_column names."
-        )
+        wanted = f"data.label_column: there is no column {request.label_column!r}; it"
+        if request.label_column is None:
+            wanted = "needs a label: an integer or text column called label, or the one in data.label_column; it"
+        raise DataError(f"{shown(path)}: {wanted} has {described_columns(path)}.")
     return labels
 
 
@@ -100,20 +144,21 @@ def _table_files(suffix: str, request: Request, root: Path) -> list[Path]:
 
 def _load_tables(suffix: str, request: Request, root: Path, tick: Tick) -> RawData:
     tables = _tables(suffix, request, root)
-
-    def split(paths: list[Path], labels: NDArray[np.int64]) -> Split:
-        items: list[tuple[bytes | Path, str]] = [item for path in paths for item in images_of(path, request)]
-        return checked(stack(items, request, tick), labels, len(tables.class_names), str(paths[0]))
-
-    test = None if tables.test_labels is None else split(tables.test, tables.test_labels)
-    return RawData(split(tables.train, tables.train_labels), test, tables.class_names)
+    labels = [tables.train_labels] if tables.test_labels is None else [tables.train_labels, tables.test_labels]
+    files = [tables.train, tables.test][: len(labels)]
+    images = stack([[item for path in paths for item in images_of(path, request)] for paths in files], request, tick)
+    train, *test = (
+        checked(pixels, numbers, len(tables.class_names), shown(paths[0]))
+        for pixels, numbers, paths in zip(images, labels, files, strict=True)
+    )
+    return RawData(train, test[0] if test else None, tables.class_names, tables.notes)
 
 
 def _peek_tables(suffix: str, request: Request, root: Path) -> Peek:
     tables = _tables(suffix, request, root)
     first = next(images[0] for path in tables.train if (images := images_of(path, request, rows=1)))
-    shape = decode(*first, request).shape
-    return Peek((shape[0], shape[1], shape[2]), tables.class_names, tables.train_labels, tables.test_labels)
+    channels, height, width = decode(*first, request).shape
+    return Peek((channels, height, width), tables.class_names, tables.train_labels, tables.test_labels, tables.notes)
 
 
 def _source(name: str, title: str, suffix: str) -> Source:
@@ -126,6 +171,7 @@ def _source(name: str, title: str, suffix: str) -> Source:
         "that of the images",
         needs_path=True,
         peek=partial(_peek_tables, suffix),
+        version=2,  # EXIF orientation, transparency, 16 bits
     )
 
 

@@ -17,6 +17,7 @@ from kdpipe.data.sources import SOURCES
 from kdpipe.engine.cache import Cache
 from kdpipe.measures import FACTORS, MEASURES
 from kdpipe.methods import METHODS
+from kdpipe.models.origins import PLACES
 from kdpipe.pipeline.analysis_plan import Analysis
 from kdpipe.pipeline.planned import NetworksPlan
 from kdpipe.pipeline.run_study import Result
@@ -38,8 +39,9 @@ def study_record(spec: BaseStudy, result: Result, cache: Cache) -> dict[str, Any
     described = spec.model_dump(mode="json")
     sections = [described.get("teacher"), *described.get("students", ()), *described.get("networks", ())]
     for part in filter(None, sections):
-        if part.get("checkpoint") is not None:  # its content is in the stage's key; where it lay is nobody's business
-            part["checkpoint"] = Path(part["checkpoint"]).name
+        for field in PLACES:  # their content is in the stage's key; where they lay is nobody's business
+            if part.get(field) is not None:
+                part[field] = Path(part[field]).name
     keys = [stage.key for stage in [*(p.stage for p in plan.networks), *analysis.stages] if cache.has(stage)]
     return {
         "name": spec.name,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from kdpipe.config.sections import DataSpec
+from kdpipe.data.copies import copies_in_words
 from kdpipe.data.dataset import Dataset, probe_set, reference_set, split_dataset
 from kdpipe.data.sources import SOURCES
-from kdpipe.data.sources.base import no_tick
+from kdpipe.data.sources.base import digests, no_tick
 from kdpipe.engine.stage import Context, Task, stage
 
 
@@ -29,6 +30,11 @@ def make_data(task: Task, context: Context) -> None:
         test_fraction=spec.test_fraction,
         split_seed=spec.split_seed,
     )
+    for note in raw.notes:
+        context.reporter.say(note)
+    others = {name: digests(getattr(dataset, name).images) for name in ("test", "validation")}
+    for warning in copies_in_words(digests(dataset.train.images), dataset.train.labels, others):
+        context.reporter.warn(warning)
     dataset.write(task.folder)
 
 

@@ -18,7 +18,9 @@ from kdpipe.representation.embed import BATCH
 MAPS, SIDE = "maps.npy", 8
 
 
-@stage("explanation", takes=("probe", "network", "answers"), may_take=("teacher",), title="explaining answers")
+@stage(
+    "explanation", version=2, takes=("probe", "network", "answers"), may_take=("teacher",), title="explaining answers"
+)
 def make_explanations(task: Task, context: Context) -> None:
     """Heat-maps of the probe images, and how far each looks like the teacher's."""
     network = read_network(task.inputs["network"] / task.stage.params["weights"]).to(torch.device(context.device))
@@ -62,9 +64,8 @@ def map_cosine(maps: NDArray[np.float32], others: NDArray[np.float32]) -> NDArra
 
 
 def small_maps(maps: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Square heat-maps of at most 8 x 8, each from 0 to 255 at its own maximum; blank ones stay 0."""
-    side = min(SIDE, *maps.shape[1:])
-    small = _pooled(maps, side, side)
+    """Heat-maps of at most 8 rows and 8 columns, each from 0 to 255 at its own maximum; blank ones stay 0."""
+    small = _pooled(maps, min(SIDE, maps.shape[1]), min(SIDE, maps.shape[2]))
     top = small.max(axis=(1, 2), keepdims=True)
     return np.round(255 * small / np.where(top > 0, top, 1)).astype(np.uint8)
 

@@ -24,6 +24,7 @@ from kdpipe.files import write_atomic
 from kdpipe.methods import METHODS, Pair
 from kdpipe.models.build import build
 from kdpipe.models.network import Network
+from kdpipe.models.origins import restored
 from kdpipe.models.profile import Profile, profile_of
 from kdpipe.models.saved import read_network, write_network
 from kdpipe.pipeline.stages.outputs import HISTORY, HISTORY_SCHEMA, LAST, RESULT, SELECTED, kept_weights
@@ -37,7 +38,7 @@ def make_teacher(tasks: Sequence[Task], context: Context) -> None:
     """Train a teacher on its labels, or take it as it comes where it has no steps."""
     for task in tasks:
         params = task.stage.params
-        spec = TeacherSpec.model_validate({**params["network"], "checkpoint": task.stage.runtime.get("checkpoint")})
+        spec = TeacherSpec.model_validate({**params["network"], **restored(params, task.stage.runtime)})
         dataset = Dataset.read(task.inputs["data"])
         network = _new(spec, dataset, spec.seed)
         profile = profile_of(network, dataset.image_shape)
@@ -104,6 +105,7 @@ def _learner(
     network = _new(_student(task), dataset, params["init_seed"])
     method = METHODS[params["method"]]
     parameters = method.resolved(params["method_parameters"])
+    recipe = TrainingSpec.model_validate(params["training"])
     extras = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(params["init_seed"])
@@ -112,7 +114,8 @@ def _learner(
             labels = dataset.train.labels[chosen].tolist()
             if params["unlabelled"]:
                 labels += [-1] * (len(dataset.train.labels) - len(chosen))
-            pair = Pair(profile_of(network, dataset.image_shape), master, len(dataset.class_names), tuple(labels))
+            shape, shown = profile_of(network, dataset.image_shape), recipe.images_a_step(params["unlabelled"])
+            pair = Pair(shape, master, len(dataset.class_names), tuple(labels), shown)
             extras = method.extras(pair, parameters)
             method.adapt(network, teacher, pair, parameters)
     return Learner(
@@ -123,14 +126,14 @@ def _learner(
         extras,
         task.stage.key,
         unlabelled=params["unlabelled"],
-        recipe=TrainingSpec.model_validate(params["training"]),
+        recipe=recipe,
         keep_at=tuple(params.get("keep_at", ())),
     )
 
 
 def _student(task: Task) -> StudentSpec:
-    runtime = {"name": "student", "checkpoint": task.stage.runtime.get("checkpoint")}
-    return StudentSpec.model_validate({**task.stage.params["network"], **runtime})
+    own = {"name": "student", **restored(task.stage.params, task.stage.runtime)}
+    return StudentSpec.model_validate({**task.stage.params["network"], **own})
 
 
 def _new(spec: TeacherSpec | StudentSpec, dataset: Dataset, seed: int) -> Network:

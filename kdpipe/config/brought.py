@@ -1,0 +1,104 @@
+"""Networks and images that somebody names in a word or two, as the sections of a study file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdpipe.errors import DataError, NetworkError
+
+ORIGINS = (
+    "a .safetensors file that kdpipe wrote, ARCH@FILE.safetensors for timm's ARCH, MODELS.py:FUNCTION@FILE.safetensors "
+    "for a network of your own, or a folder of transformers"
+)
+
+
+def origin_of(text: str) -> dict[str, str]:
+    """Where a network comes from, as fields of its section; files by their absolute paths.
+
+    Args:
+        text: one of :data:`ORIGINS`.
+
+    Raises:
+        NetworkError: none of them, or a file that is not there.
+    """
+    made_by, at, weights = text.rpartition("@")
+    fields = {"checkpoint": str(_file(weights, text))} if at and weights else {}
+    made_by = made_by if at else text
+    if factory := re.fullmatch(r"(.+\.py):([A-Za-z_][A-Za-z0-9_]*)", made_by):
+        return {"factory": f"{_file(factory.group(1), text)}:{factory.group(2)}", **fields}
+    place = Path(made_by).expanduser()
+    if at and not place.exists():
+        return {"arch": made_by, **fields}
+    if place.is_dir():
+        return {"folder": str(place.resolve()), **fields}
+    if at:
+        raise NetworkError(f"{text}: a network is {ORIGINS}.")
+    return {"checkpoint": str(_file(made_by, text))}
+
+
+def _file(name: str, text: str) -> Path:
+    place = Path(name).expanduser()
+    if not place.is_file():
+        raise NetworkError(f"{text}: there is no file {place}; a network is {ORIGINS}.")
+    return place.resolve()
+
+
+def dataset_at(path: Path) -> str:
+    """The name of the dataset that reads what lies at ``path``, told by its files.
+
+    Raises:
+        DataError: nothing is there, or nothing that images come in.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder.")
+    if path.is_file():
+        return _by_name([path], path)
+    if (path / "samples.parquet").is_file() and path.suffix == ".vectors":
+        return "vectors"
+    if (path / "dataset_dict.json").is_file() or ((path / "dataset_info.json").is_file() and any(path.glob("*.arrow"))):
+        return "arrow"
+    inside = [one for one in sorted(path.rglob("*")) if one.is_file() and not one.name.startswith(".")]
+    if not inside:
+        raise DataError(f"{path}: the folder is empty.")
+    return _by_name(inside, path)
+
+
+def _by_name(files: Sequence[Path], path: Path) -> str:
+    kinds = {".parquet": "parquet", ".arrow": "arrow", ".npz": "arrays", ".npy": "arrays"}
+    found = {kinds[one.suffix.lower()] for one in files if one.suffix.lower() in kinds}
+    if len(found) > 1:
+        raise DataError(f"{path}: it holds {' and '.join(sorted(found))}; name one of them by --dataset.")
+    if not found and path.is_file():
+        raise DataError(f"{path}: images come as a folder with a folder for each class, .parquet, .arrow or .npz.")
+    return found.pop() if found else "folder"
+
+
+def toml_of(study: Mapping[str, Any]) -> str:
+    """A study as the text of a study file; values are text, numbers, truth, and lists of them."""
+    lines = [f"{key} = {_value(value)}" for key, value in study.items() if not _is_table(value)]
+    for key, value in study.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{key}]", *_fields(value)]
+        elif _is_table(value):
+            for entry in value:
+                lines += ["", f"[[{key}]]", *_fields(entry)]
+    return "\n".join(lines) + "\n"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
+
+
+def _fields(table: Mapping[str, Any]) -> Iterable[str]:
+    return (f"{key} = {_value(value)}" for key, value in table.items())
+
+
+def _value(value: Any) -> str:
+    """JSON, which TOML reads the same for these, but for the one control character that JSON leaves as it is."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(part)}" for key, part in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
