@@ -101,6 +101,9 @@ class HookedNetwork(Network):
         """What the classifier takes, (B, D), and the logits (B, K): the pass of ``shown``, with ``final`` in its place.
 
         Where there is no linear classifier, what it takes is the mean of the final map over its places.
+
+        Raises:
+            ValueError: ``shown`` is missing.
         """
         if self.head is not None:
             return self.head.classify(final)
