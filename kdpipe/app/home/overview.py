@@ -99,7 +99,7 @@ def picture(study: Study, networks: pl.DataFrame) -> None:
     drawn = [name for name in ENDPOINTS if curves(study, shown, name).height]
     rows = catalog.headline_rows(shown).unique("role", keep="first", maintain_order=True)
     rows = rows.filter(pl.col("role") != "teacher")
-    has_maps = rows.height > 1
+    has_maps = rows.height > 1 and bool(maps.projectors_of(study))
     if not drawn and not has_maps:
         st.info(lacks.no_measures("layers"))
         return

@@ -115,11 +115,18 @@ def strip(figures: Iterable[tuple[bytes, str, str]], large: bool = False) -> str
     """HTML of images in a row. Each figure is (WebP bytes, caption, colour of its border)."""
     size = ' class="large"' if large else ""
     cells = (
-        f'<figure{size}><img src="{data_uri(image)}" alt="{escape(caption, quote=True)}" '
+        f'<figure{size}><img src="{data_uri(image)}" {_in_words(image, caption)} '
         f'style="border-color:{escape(colour, quote=True)}">{escape(caption)}</figure>'
         for image, caption, colour in figures
     )
     return f'<div class="kd-strip">{"".join(cells)}</div>'
+
+
+def _in_words(image: bytes, caption: str) -> str:
+    """What a screen reader says of an image; of a text the text too, which pointing at it shows in full."""
+    text = escape(as_text_sample(image).replace("\n", ": "), quote=True)
+    alt = f'alt="{escape(caption, quote=True)}{f", {text}" if text else ""}"'
+    return f'{alt} title="{text}"' if text else alt
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,8 @@ def _figure(figure: Figure) -> str:
     words = "<br>".join([f"<b>{first}</b>", *rest])
     # The words below say all that there is to say, so a screen reader need not hear them twice.
     shown = (
-        f'<img src="{data_uri(figure.image)}" alt="" style="border-color:{escape(figure.border, quote=True)}">'
+        f'<img src="{data_uri(figure.image)}" {_in_words(figure.image, "")} '
+        f'style="border-color:{escape(figure.border, quote=True)}">'
         f"<figcaption>{words}</figcaption>"
     )
     link = f'<a href="{escape(figure.link, quote=True)}">{shown}</a>' if figure.link else shown

@@ -13,7 +13,7 @@ from kdpipe.vocabulary import CHECKPOINT, DISTILLED, PLAIN
 
 DIFFERENCE, OF_PLAIN, OF_DISTILLED = "distilled less plain", "plain", "distilled"
 AT = ["checkpoint_step", "relative_depth"]
-CELL = 44  # pixels
+CELL, AROUND = 44, 120  # pixels: of a square, and of axes and signature, which the height includes
 
 
 def on_their_way(networks: pl.DataFrame, student: str, budget: str) -> pl.DataFrame:
@@ -71,7 +71,7 @@ def chart(found: pl.DataFrame, column: str, title: str) -> alt.Chart:
                 alt.Tooltip("seeds:Q"),
             ],
         )
-        .properties(width=min(CELL * steps, 900), height=min(CELL * depths, 420))
+        .properties(width=min(CELL * steps, 900), height=AROUND + min(CELL * depths, 420))
     )
 
 
