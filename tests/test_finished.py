@@ -17,6 +17,7 @@ from torch import nn
 import kdpipe
 from kdpipe.artifacts.store import load_study
 from kdpipe.config.brought import dataset_at, origin_of, toml_of
+from kdpipe.config.preflight import run_preflight
 from kdpipe.config.study import FinishedStudy
 from kdpipe.config.study_file import read_study
 from kdpipe.errors import DataError, NetworkError, StudyError
@@ -138,6 +139,24 @@ def test_a_role_that_cannot_be_is_refused(finished, tmp_path, change, said):
     with pytest.raises(StudyError) as error:
         read_study(written(path, text.replace(*change)))
     assert said in str(error.value)
+
+
+def test_students_of_one_name_have_the_same_layers(finished, tmp_path):
+    weights = finished.weights / "tiny"
+    sections = [network("teacher", weights / "teacher.safetensors"), network("plain", weights / "teacher.safetensors")]
+    sections.append(network("distilled", weights / "small-kd-l0.2-s0.safetensors", layers=["layer2", "layer3"]))
+    study = read_study(written(tmp_path / "study.toml", STUDY + "".join(sections)))
+    with pytest.raises(
+        StudyError, match="'student' has the layers layer2, layer3 here, and layer1, layer3 in networks.1"
+    ):
+        run_preflight(study, tmp_path)
+
+
+def test_a_network_without_weights_is_not_finished(finished, tmp_path):
+    plain = network("plain", finished.weights / "tiny" / "small-plain-l0.2-s0.safetensors")
+    bare = toml_of({"networks": [{"role": "teacher", "arch": "resnet18"}]})
+    with pytest.raises(StudyError, match="'resnet18' alone is a network that nobody trained; name its weights"):
+        read_study(written(tmp_path / "study.toml", STUDY + bare + plain))
 
 
 def written(path, text):

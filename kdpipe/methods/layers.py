@@ -45,7 +45,7 @@ def refuse_names(pair: Pair, parameters: LayerParameters) -> str | None:
     return None
 
 
-def refuse_without_preactivations(pair: Pair, parameters: Parameters) -> str | None:
+def refuse_without_preactivations(pair: Pair, parameters: LayerParameters) -> str | None:
     """Why a method cannot read maps before the activations that end their layers, or its layers at all."""
     if not (pair.student.has_preactivations and pair.teacher.has_preactivations):
         return "it reads maps before their activations, which are found in timm's networks alone"
