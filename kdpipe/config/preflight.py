@@ -11,13 +11,14 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from kdpipe.config.diagnostics import Where
 from kdpipe.config.sections import ArchSpec, TrainingSpec
-from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec, VectorStudy
+from kdpipe.config.study import BaseStudy, FinishedStudy, GivenStudy, StudySpec, VectorStudy
 from kdpipe.config.study_file import StudyFile
 from kdpipe.config.vector_store import seen_in, shape_of, store_of, stored
 from kdpipe.data.augmentation import AUGMENTATIONS
@@ -112,7 +113,7 @@ def _look_at_vectors(study: StudyFile, spec: VectorStudy, root: Path) -> Preflig
     return Preflight(seen, None, shapes)
 
 
-def _unlike(spec: FinishedStudy | VectorStudy, shapes: dict[str, Profile]) -> Iterator[Problem]:
+def _unlike(spec: GivenStudy[Any], shapes: dict[str, Profile]) -> Iterator[Problem]:
     """Students of one name whose layers differ: nothing of them could be compared layer by layer."""
     first: dict[str, tuple[int, list[str]]] = {}
     for i, network in enumerate(spec.networks):
