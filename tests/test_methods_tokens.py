@@ -75,8 +75,9 @@ def test_the_network_answers_with_the_mean_of_its_heads_before_and_after_trainin
     images = torch.rand(2, 3, 32, 32)
     for mode in (True, False):
         outputs = made.student.train(mode)(images)
-        first, second = made.student.train().heads_apart(outputs.final)
+        first, second = made.student.heads_apart(outputs.final)
         torch.testing.assert_close(outputs.logits, (first + second) / 2)
+        assert made.student.model.training == mode
     assert outputs.logits.shape == (2, CLASSES)
 
 

@@ -157,13 +157,16 @@ class Network(nn.Module):
     def heads_apart(self, final: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, K) of the first and of the second head, of which :meth:`forward` gives the mean.
 
-        Only in training mode, from what the head takes; for networks that have :attr:`two_heads`.
+        From what the head takes; for networks that have :attr:`two_heads`.
         """
-        self.model.set_distilled_training(True)  # type: ignore[operator]
+        model, mode = self.model, self.model.training
+        model.set_distilled_training(True)  # type: ignore[operator]
+        model.training = True  # of this module alone: timm gives both in training, and norms within keep their mode
         try:
-            first, second = self.model.forward_head(final)  # type: ignore[operator]
+            first, second = model.forward_head(final)  # type: ignore[operator]
         finally:
-            self.model.set_distilled_training(False)  # type: ignore[operator]
+            model.set_distilled_training(False)  # type: ignore[operator]
+            model.training = mode
         return first, second
 
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
