@@ -9,15 +9,19 @@ from importlib import import_module
 from typing import Any
 
 from kdpipe.artifacts.store import Study, load_study
-from kdpipe.vectors.write import write_vectors
 
 __version__ = "0.2.0"  # the one place: the package's metadata are built from it
-__all__ = ["Recorder", "Study", "__version__", "load_study", "write_vectors"]
+__all__ = ["Recorder", "Study", "__version__", "load_study", "study_of", "write_vectors"]
 
-_WITH_TORCH = {"Recorder": "kdpipe.recording"}  # imported when it is asked for: torch takes seconds, or is not there
+# Imported when they are asked for: torch takes seconds, or is not there.
+_LATER = {"Recorder": "kdpipe.recording", "study_of": "kdpipe.notebook", "write_vectors": "kdpipe.vectors.write"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WITH_TORCH:
+    if name not in _LATER:
         raise AttributeError(f"module 'kdpipe' has no attribute {name!r}")
-    return getattr(import_module(_WITH_TORCH[name]), name)
+    return getattr(import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +70,18 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_the_network_is_found_in_what_programs_save(kind, zipped, model, state, tmp_path):
+def test_the_network_is_found_in_what_programs_save(kind, model, state, tmp_path):
     make, key = KINDS[kind]
-    torch.save(make(state), tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    torch.save(make(state), tmp_path / "x.pth")
     found = converted(tmp_path / "x.pth")
     assert (found.problem, found.reading.key, found.classes) == (None, key, 5)
     assert found.fit.whole and same_logits(model, found)
+
+
+def test_files_of_torch_before_1_6_are_no_zip(model, state, tmp_path):
+    torch.save(with_options(state), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    assert not zipfile.is_zipfile(tmp_path / "x.pth")
+    assert same_logits(model, converted(tmp_path / "x.pth"))
 
 
 def test_an_optimizer_with_names_for_keys_is_no_network(model, state, tmp_path):
@@ -147,7 +153,7 @@ def test_nothing_is_written_where_something_that_matters_is_missing(state, tmp_p
     torch.save(state, tmp_path / "x.pth")
     found = converted(tmp_path / "x.pth")
     assert found.problem == (
-        f"{tmp_path / 'x.pth'} does not fit resnet18: 1 of 67 tensors are missing (layer2.0.conv1.weight), 1 are left "
+        f"{tmp_path / 'x.pth'} does not fit resnet18: 1 of 67 tensors missing (layer2.0.conv1.weight), 1 left "
         "over (layer2.0.convolution1.weight); name the architecture and the arguments that it was trained with."
     )
     with pytest.raises(NetworkError, match="does not fit resnet18"):
@@ -159,7 +165,7 @@ def test_tensors_that_the_network_has_no_place_for_matter(state, tmp_path):
     state["layer1.0.se.weight"] = torch.ones(8, 8)
     torch.save(state, tmp_path / "x.pth")
     found = converted(tmp_path / "x.pth")
-    assert "1 are left over (layer1.0.se.weight); name the architecture that has them" in str(found.problem)
+    assert "1 left over (layer1.0.se.weight); name the architecture that has them" in str(found.problem)
     assert converted(tmp_path / "x.pth", allow_extra=["layer1.0.se"]).problem is None
     assert converted(tmp_path / "x.pth", allow_extra=["layer1.0.s"]).problem is not None
 
@@ -167,7 +173,7 @@ def test_tensors_that_the_network_has_no_place_for_matter(state, tmp_path):
 def test_integers_are_no_weights_and_nan_is_none(state, tmp_path):
     torch.save(state | {"conv1.weight": torch.ones(64, 3, 7, 7, dtype=torch.int8)}, tmp_path / "x.pth")
     found = converted(tmp_path / "x.pth")
-    assert "1 have another shape (conv1.weight: int8, not float32)" in str(found.problem)
+    assert "1 of another shape (conv1.weight: int8, not float32)" in str(found.problem)
     state["layer1.0.bn1.bias"][2] = torch.nan
     torch.save(state, tmp_path / "x.pth")
     found = converted(tmp_path / "x.pth")
@@ -190,7 +196,7 @@ def test_grey_images_are_seen_in_the_file_and_need_a_scaling(tmp_path):
     found = converted(tmp_path / "x.pth", scaling=Scaling((0.5,), (0.5,)), image_size=28)
     assert found.image_shape == (1, 28, 28)
     with pytest.raises(NetworkError, match="takes images of 1 channels, for which timm names no scaling"):
-        converted(tmp_path / "x.pth")
+        converted(tmp_path / "x.pth", scaling=None)
     with pytest.raises(NetworkError, match="3 and 3 numbers are given, and the network's images have 1 channels"):
         converted(tmp_path / "x.pth")
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import tomllib
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 from app_pages import ROOT, show
 from conftest import CommandLine
 from polars.testing import assert_frame_equal
+from sklearn.datasets import load_digits
+from torch import nn
 
+import kdpipe
 from kdpipe.artifacts.store import load_study
 from kdpipe.config.brought import dataset_at, origin_of, toml_of
+from kdpipe.config.preflight import run_preflight
 from kdpipe.config.study import FinishedStudy
 from kdpipe.config.study_file import read_study
 from kdpipe.errors import DataError, NetworkError, StudyError
@@ -135,6 +141,22 @@ def test_a_role_that_cannot_be_is_refused(finished, tmp_path, change, said):
     assert said in str(error.value)
 
 
+def test_students_of_one_name_have_the_same_layers(finished, tmp_path):
+    weights = finished.weights / "tiny"
+    sections = [network("teacher", weights / "teacher.safetensors"), network("plain", weights / "teacher.safetensors")]
+    sections.append(network("distilled", weights / "small-kd-l0.2-s0.safetensors", layers=["layer2", "layer3"]))
+    study = read_study(written(tmp_path / "study.toml", STUDY + "".join(sections)))
+    with pytest.raises(StudyError, match="has the layers layer2, layer3 here, and layer1, layer3 in networks"):
+        run_preflight(study, tmp_path)
+
+
+def test_a_network_without_weights_is_not_finished(finished, tmp_path):
+    plain = network("plain", finished.weights / "tiny" / "small-plain-l0.2-s0.safetensors")
+    bare = toml_of({"networks": [{"role": "teacher", "arch": "resnet18"}]})
+    with pytest.raises(StudyError, match="'resnet18' alone is a network that nobody trained; name its weights"):
+        read_study(written(tmp_path / "study.toml", STUDY + bare + plain))
+
+
 def written(path, text):
     path.write_text(text)
     return path
@@ -185,6 +207,23 @@ def test_a_study_of_any_words_is_read_back_as_it_was():
         "networks": [{"role": odd}, {"role": "b"}],
     }  # fmt: skip
     assert tomllib.loads(toml_of(study)) == study
+
+
+def test_live_modules_and_arrays_are_a_study_in_one_call(tmp_path):
+    digits = load_digits()
+    torch.manual_seed(0)
+    widths = [(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 10)) for _ in range(3)]
+    nets = {r: nn.Sequential(nn.Flatten(), *w) for r, w in zip(("teacher", "plain", "distilled"), widths, strict=True)}
+    pixels = np.round(digits.images[:300] * 255 / 16).astype(np.uint8)
+    places = {"artifacts": tmp_path / "artifacts", "cache": tmp_path / "cache", "projectors": ["pca"], "device": "cpu"}
+    study = kdpipe.study_of(nets, (pixels[..., None], digits.target[:300]), progress=False, **places)
+    assert set(study.networks["role"]) == {"teacher", "plain", "distilled", "untrained"}
+    assert study.layers.filter(network_id="teacher", view="gap")["dim"].to_list() == [32, 24]
+    assert study.frame("predictions", network_id="teacher").height == study.samples.height == 180
+    with pytest.raises(StudyError, match="300 images have 299 labels"):
+        kdpipe.study_of(nets, (pixels[..., None], digits.target[:299]), progress=False, **places)
+    with pytest.raises(StudyError, match="a int is no network"):
+        kdpipe.study_of({**nets, "plain": 3}, "digits", progress=False, **places)
 
 
 def test_one_line_looks_at_networks(finished, tmp_path):

@@ -117,7 +117,7 @@ def convert(
         raise NetworkError(conversion.problem)
     if images is not None:
         trial = try_on(conversion, images, resolve_device(device))
-        console.print(escape(str(trial)), highlight=False, soft_wrap=True)
+        _say(str(trial))
     conversion.write(target)
     _show_lines(conversion, target)
 
@@ -152,25 +152,27 @@ def _argument(text: str) -> tuple[str, Any]:
 # ------------------------------------------------------------------------------------------- what fits
 
 
+def _say(line: str) -> None:
+    """A line as it stands: paths and commands in it are to be copied."""
+    console.print(escape(line), highlight=False, soft_wrap=True)
+
+
 def _show(conversion: Conversion, file: Path) -> None:
     """What was taken from the file, and how it fits."""
     fit, reading = conversion.fit, conversion.reading
     taken = f"from {reading.key!r}" if reading.key else "from the file itself"
     words = f", by {reading.convention}" if reading.convention else ""
-    console.print(escape(f"{file}: weights {taken}{words}"), highlight=False)
+    _say(f"{file}: weights {taken}{words}")
     if conversion.others:
         kind = "averaged" if reading.averaged else "raw"
         there = ", ".join(map(repr, conversion.others))
-        console.print(
-            escape(f"The {kind} weights were taken; others that fit: {there} (--key, --ema)."), highlight=False
-        )
+        _say(f"The {kind} weights were taken; others that fit: {there} (--key, --ema).")
     if reading.arguments:
         said = ", ".join(f"{name} = {json.dumps(value)}" for name, value in reading.arguments.items())
-        console.print(escape(f"To compute the same, timm's network is made with {said}."), highlight=False)
-    console.print(
+        _say(f"To compute the same, timm's network is made with {said}.")
+    _say(
         f"{conversion.spec.arch}: {len(fit.fitting)} of {fit.tensors} tensors fit, {len(fit.missing)} missing, "
-        f"{len(fit.misfits)} of another shape, {len(fit.left_over)} left over.",
-        highlight=False,
+        f"{len(fit.misfits)} of another shape, {len(fit.left_over)} left over."
     )
     if not fit.whole:
         console.print(_table(conversion))
@@ -200,20 +202,12 @@ def _show_lines(conversion: Conversion, target: Path) -> None:
     """What was written, and the lines of a study file that take it."""
     scaling, (_, height, width) = conversion.scaling, conversion.image_shape
     numbers = [", ".join(f"{value:.4g}" for value in values) for values in (scaling.mean, scaling.std)]
-    console.print(
-        escape(
-            f"{target}: {conversion.spec.arch}, {conversion.classes} classes, images of {height} x {width}, "
-            f"scaled by mean {numbers[0]} and std {numbers[1]} ({scaling.origin})."
-        ),
-        highlight=False,
-        soft_wrap=True,
+    _say(
+        f"{target}: {conversion.spec.arch}, {conversion.classes} classes, images of {height} x {width}, "
+        f"scaled by mean {numbers[0]} and std {numbers[1]} ({scaling.origin})."
     )
     if conversion.untrained:
         training = "training = { steps = 1000 }   # its classifier is new and must be trained"
     else:
         training = "training = { steps = 0 }   # as it comes; any other number trains it on"
-    console.print(
-        escape(f"In a study:\n\n[teacher]\ncheckpoint = {json.dumps(str(target), ensure_ascii=False)}\n{training}"),
-        highlight=False,
-        soft_wrap=True,
-    )
+    _say(f"In a study:\n\n[teacher]\ncheckpoint = {json.dumps(str(target), ensure_ascii=False)}\n{training}")

@@ -65,7 +65,7 @@ class Trial:
             mean, std = (",".join(f"{value:.4g}" for value in values) for values in (scaling.mean, scaling.std))
             said += (
                 f"; with --mean {mean} --std {std} ({scaling.origin}) {100 * then:.1f} % of some of them instead of "
-                f"{100 * now:.1f} %: which scaling was it trained with?"
+                f"{100 * now:.1f} %; take the scaling that it was trained with"
             )
         elif self.top1 < 2 / self.classes:
             said += (

@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdpipe.errors import DataError, NetworkError
+from kdpipe.config.sections import DataSpec, MapsSpec
+from kdpipe.data.sources import SOURCES
+from kdpipe.data.sources.base import data_root, peek
+from kdpipe.errors import DataError, NetworkError, StudyError
+from kdpipe.files import write_atomic
+from kdpipe.names import unknown_name
+from kdpipe.representation.projectors import PROJECTORS
+
+PROBE, TESTED = 1000, 0.6  # images at most; share of them where the data have no test split: nothing is trained here
+DRAWN = ("tsne", "pca")
 
 ORIGINS = (
     "a .safetensors file that kdpipe wrote, ARCH@FILE.safetensors for timm's ARCH, MODELS.py:FUNCTION@FILE.safetensors "
@@ -45,6 +55,66 @@ def _file(name: str, text: str) -> Path:
     if not place.is_file():
         raise NetworkError(f"{text}: there is no file {place}; a network is {ORIGINS}.")
     return place.resolve()
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that networks are looked at on.
+
+    Attributes:
+        dataset: a dataset of the registry.
+        path: where its files lie; empty for a dataset that needs none.
+        image_size: what they are brought to.
+    """
+
+    dataset: str
+    path: str
+    image_size: int | None = None
+
+
+def write_study(
+    folder: Path, name: str, networks: Sequence[Mapping[str, Any]], images: Images, projectors: Sequence[str]
+) -> Path:
+    """Write a study of finished networks, with numbers of neighbours and a perplexity that its images allow.
+
+    Args:
+        folder: where the file goes; made if it is not there.
+        networks: their sections.
+        projectors: how maps are drawn.
+
+    Raises:
+        StudyError: a name that no study may have, a dataset or projector that is not registered.
+        DataError: images that cannot be read.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,59}", name):
+        raise StudyError(f"name {name!r}: a study's name has lower-case letters, digits, '-' and '_', 60 at most.")
+    try:
+        source = SOURCES[unknown_name("dataset", images.dataset, SOURCES)]
+        drawn = [unknown_name("projector", one, PROJECTORS) for one in projectors]
+    except ValueError as error:
+        raise StudyError(f"{error}.") from None
+    data: dict[str, Any] = {"dataset": images.dataset, "test_fraction": TESTED}
+    data |= {"path": images.path} if images.path else {}
+    data |= {"image_size": images.image_size} if images.image_size else {}
+    try:
+        seen = peek(source, DataSpec.model_validate(data), data_root(None))
+    except DataError as error:
+        raise DataError(str(error).replace("data.image_size", "the image size (--image-size)")) from None
+    probe = min(PROBE, seen.test if seen.test is not None else round(TESTED * seen.train))
+    maps: dict[str, Any] = {"projectors": drawn}
+    if probe <= 3 * MapsSpec.model_fields["perplexity"].default:
+        maps["perplexity"] = max(float((probe - 1) // 3 - 1), 2.0)
+    study = {
+        "name": name,
+        "title": f"What distillation changed: {name}",
+        "data": {**data, "probe_size": probe},
+        "maps": maps,
+        "measures": {"k": max(min(20, probe // 5), 2), "second_k": max(min(5, probe // 10), 1)},
+        "networks": [dict(network) for network in networks],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / f"{name}.toml", toml_of(study))
+    return folder / f"{name}.toml"
 
 
 def dataset_at(path: Path) -> str:

@@ -8,16 +8,17 @@ a class. All of it is found here, from shapes, and reported at once.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from kdpipe.config.diagnostics import Where
 from kdpipe.config.sections import ArchSpec, TrainingSpec
-from kdpipe.config.study import BaseStudy, FinishedStudy, StudySpec, VectorStudy
+from kdpipe.config.study import BaseStudy, FinishedStudy, GivenStudy, StudySpec, VectorStudy
 from kdpipe.config.study_file import StudyFile
 from kdpipe.config.vector_store import seen_in, shape_of, store_of, stored
 from kdpipe.data.augmentation import AUGMENTATIONS
@@ -89,6 +90,8 @@ def run_preflight(
             problems.append(((*place, field), reason))
     if isinstance(spec, StudySpec):
         problems += _refusals(spec, shapes, len(seen.class_names))
+    if isinstance(spec, FinishedStudy):
+        problems += _unlike(spec, shapes)
     if problems or splits is None:
         raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
     return Preflight(seen, splits, shapes, tuple(_copies(seen, splits)))
@@ -104,9 +107,31 @@ def _look_at_vectors(study: StudyFile, spec: VectorStudy, root: Path) -> Preflig
             shapes[spec.network_id(network)] = shape_of(stored(store, network))
         except DataError as error:
             problems.append((("networks", i, "vectors"), str(error)))
+    problems += _unlike(spec, shapes)
     if problems:
         raise StudyError("\n".join(f"{study.place(*where)}: {problem}" for where, problem in problems))
     return Preflight(seen, None, shapes)
+
+
+def _unlike(spec: GivenStudy[Any], shapes: dict[str, Profile]) -> Iterator[Problem]:
+    """Students of one name whose layers differ: nothing of them could be compared layer by layer."""
+    first: dict[str, tuple[int, list[str]]] = {}
+    for i, network in enumerate(spec.networks):
+        shape = shapes.get(spec.network_id(network))
+        if network.role == TEACHER or shape is None:
+            continue
+        layers = [tap.layer for tap in shape.taps]
+        other, expected = first.setdefault(network.student, (i, layers))
+        if layers != expected:
+            yield (
+                ("networks", i, "student"),
+                f"{network.student!r} has the layers {_listed(layers)} here, and {_listed(expected)} in "
+                f"networks.{other}; choose the same by layers, or give it another student's name and a plain one.",
+            )
+
+
+def _listed(layers: Sequence[str]) -> str:
+    return ", ".join(layers[:4]) + (f", … ({len(layers)})" if len(layers) > 4 else "")
 
 
 def _sections(spec: BaseStudy) -> Iterator[tuple[Where, str, ArchSpec]]:

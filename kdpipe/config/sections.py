@@ -248,6 +248,15 @@ class GivenSpec(Spec):
 class NetworkSpec(GivenSpec, ArchSpec):
     """A finished network: what it is in the study, and where it comes from."""
 
+    @model_validator(mode="after")
+    def _has_weights(self) -> NetworkSpec:
+        if self.arch is not None and self.checkpoint is None and not self.pretrained:
+            raise ValueError(
+                f"arch: {self.arch!r} alone is a network that nobody trained; name its weights by checkpoint, or take "
+                "timm's by pretrained = true"
+            )
+        return self
+
     @property
     def as_it_comes(self) -> bool:
         """Whether the network is used without training of its own."""

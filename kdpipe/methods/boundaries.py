@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdpipe.methods.base import Method, Pair, Step, Terms
 from kdpipe.methods.connectors import Connectors
-from kdpipe.methods.layers import LayerParameters, meet, paired_layers, refuse_names
+from kdpipe.methods.layers import LayerParameters, meet, paired_layers, refuse_without_preactivations
 from kdpipe.methods.logits import kd_loss
 from kdpipe.methods.numerics import full_precision, wide
 
@@ -80,7 +80,7 @@ AB = Method(
     needs=("logits", "preactivations"),
     parameters=AbParameters,
     extras=_ab_extras,
-    refuse=refuse_names,
+    refuse=refuse_without_preactivations,
     formula="first 30/270 of the training: 0.003 sum over layers, each half of the next, of relu(1 - s)^2 where the "
     "teacher's neuron is active, relu(1 + s)^2 elsewhere, s = R(map_student); then 0.1 CE + 0.9 KD, T = 4",
     summary="The student starts from the teacher's pattern of active and inactive neurons, then learns by KD.",

@@ -45,6 +45,13 @@ def refuse_names(pair: Pair, parameters: LayerParameters) -> str | None:
     return None
 
 
+def refuse_without_preactivations(pair: Pair, parameters: LayerParameters) -> str | None:
+    """Why a method cannot read maps before the activations that end their layers, or its layers at all."""
+    if not (pair.student.has_preactivations and pair.teacher.has_preactivations):
+        return "it reads maps before their activations, which are found in timm's networks alone"
+    return refuse_names(pair, parameters)
+
+
 def refuse_points(taps: list[Tap]) -> str | None:
     """Why a spatial method cannot use these taps: a map under 2x2 has no space left in it."""
     for tap in taps:

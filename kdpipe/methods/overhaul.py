@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdpipe.methods.base import Method, Pair, Step, Terms
 from kdpipe.methods.boundaries import halved_towards_the_first
 from kdpipe.methods.connectors import Connectors
-from kdpipe.methods.layers import LayerParameters, meet, paired_layers, refuse_names
+from kdpipe.methods.layers import LayerParameters, meet, paired_layers, refuse_without_preactivations
 from kdpipe.methods.numerics import full_precision, wide
 
 
@@ -107,7 +107,7 @@ OFD = Method(
     needs=("preactivations",),
     parameters=OfdParameters,
     extras=_ofd_extras,
-    refuse=refuse_names,
+    refuse=refuse_without_preactivations,
     formula="CE + 0.001 sum over layers, each half of the next, of |R(map_student) - max(map_teacher, m)|^2 before "
     "ReLU, but for what is inactive in both; m = mean of a channel's negative values",
     summary="The student meets the teacher's maps before their ReLU, and is free wherever the ReLU hides both.",

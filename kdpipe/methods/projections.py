@@ -127,7 +127,10 @@ class VkdParameters(Parameters):
 
 
 def _vkd_extras(pair: Pair, parameters: VkdParameters) -> nn.Module:
-    return parametrizations.orthogonal(nn.Linear(pair.student.final[0], pair.teacher.final[0], bias=False))
+    projection = nn.Linear(pair.student.final[0], pair.teacher.final[0], bias=False)
+    # Not the default map of oblong weights (Householder): it keeps signs among what is trained and rounds them to
+    # whole numbers, so that the first step of weight decay makes the whole projection 0.
+    return parametrizations.orthogonal(projection, orthogonal_map="cayley")
 
 
 def _vkd_refuse(pair: Pair, parameters: VkdParameters) -> str | None:

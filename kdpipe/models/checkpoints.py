@@ -45,7 +45,7 @@ def complete(section: dict[str, Any], folder: Path = Path()) -> Iterator[tuple[s
     except RuntimeError:
         yield "checkpoint", f"{checkpoint} starts in the home of a user that this machine does not have."
         return
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" and path.is_file():
         if alone:
             yield "checkpoint", not_safetensors(path)
         return

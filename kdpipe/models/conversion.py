@@ -245,12 +245,12 @@ def _problem(
     extra = [name for name in fit.left_over if not covered(name, allow_extra)]
     said = []
     if missing:
-        said.append(f"{len(missing)} of {fit.tensors} tensors are missing ({_some(missing)})")
+        said.append(f"{len(missing)} of {fit.tensors} tensors missing ({_some(missing)})")
     if misfits:
         one = misfits[0]
-        said.append(f"{len(misfits)} have another shape ({one.name}: {one.theirs}, not {one.own})")
+        said.append(f"{len(misfits)} of another shape ({one.name}: {one.theirs}, not {one.own})")
     if extra:
-        said.append(f"{len(extra)} are left over ({_some(extra)})")
+        said.append(f"{len(extra)} left over ({_some(extra)})")
     if said:
         wrong = [*missing, *(misfit.name for misfit in misfits)]
         return f"{path} does not fit {spec.arch}: {', '.join(said)}; {_remedy(network, spec, fit, wrong, extra)}."

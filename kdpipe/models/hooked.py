@@ -55,6 +55,9 @@ class HookedNetwork(Network):
     leave their module: what works on them in place afterwards does not change what is read.
     """
 
+    has_preactivations = False
+    two_heads = False
+
     def __init__(
         self,
         model: nn.Module,

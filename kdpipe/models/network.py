@@ -109,6 +109,7 @@ class Network(nn.Module):
     """
 
     origin = "arch"  # the field of a section that says what it is, for errors
+    has_preactivations = True  # maps can be read before the activations that end their layers
     mean: Tensor
     std: Tensor
 

@@ -57,6 +57,7 @@ class Profile:
         spatial_head: every position of ``final`` reaches the logits, so Grad-CAM exists.
         linear_classifier: the logits are one linear layer on the pooled vector.
         two_heads: a second head answers beside the first, as in distilled transformers; both can be had apart.
+        has_preactivations: maps can be read before the activations that end their layers.
     """
 
     taps: list[Tap]
@@ -68,6 +69,7 @@ class Profile:
     spatial_head: bool
     linear_classifier: bool = False
     two_heads: bool = False
+    has_preactivations: bool = True
 
 
 def profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
@@ -101,6 +103,7 @@ def _profile_of(network: Network, image_shape: tuple[int, int, int]) -> Profile:
         spatial_head=_reaches_logits(network, outputs, image_shape),
         linear_classifier=isinstance(network.classifier, nn.Linear),
         two_heads=network.two_heads,
+        has_preactivations=network.has_preactivations,
     )
 
 
