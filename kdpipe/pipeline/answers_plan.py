@@ -13,7 +13,7 @@ from kdpipe.pipeline.stages.factors import factor_input
 from kdpipe.pipeline.stages.flips import make_flips
 from kdpipe.pipeline.stages.predictions import make_predictions
 from kdpipe.pipeline.stages.samples import make_samples
-from kdpipe.vocabulary import FACTORS
+from kdpipe.vocabulary import FACTORS, PIXELS
 
 ANSWER_STAGES = (make_predictions, make_answers_measure, make_answers_shares, make_flips, make_samples)
 
@@ -66,7 +66,9 @@ def plan_answers(
         return function.plan(name, params, {"probe": probe, **inputs}, batch="all")
 
     said = {
-        name: planned(make_predictions, f"answers of {name}", {}, embedding=stage) for name, stage in embeddings.items()
+        name: planned(make_predictions, f"answers of {name}", {}, embedding=stage)
+        for name, stage in embeddings.items()
+        if name != PIXELS
     }
     pairs = [pair for pair in pairs if said.keys() >= set(pair)]
     trios = [trio for trio in trios if said.keys() >= set(trio)]

@@ -65,7 +65,7 @@ def _planned(spec: VectorStudy, network: VectorsSpec, data: Stage, store: Vector
         student=TEACHER_ARCHITECTURE if is_teacher else network.student,
         shape=name,
         described={
-            "arch": network.student,
+            "arch": network.vectors if is_teacher else network.student,
             "arch_arguments": "{}",
             "method": SUPERVISED_TEACHER if is_teacher else network.label,
         },

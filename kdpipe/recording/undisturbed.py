@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from kdpipe.models.hooked import without_fast_path
+
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
@@ -22,16 +24,14 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     values = {buffer: buffer.clone() for buffer in model.buffers()}
     numpy_state, python_state = np.random.get_state(), random.getstate()
-    fast = torch.backends.mha.get_fastpath_enabled()
     device = next((tensor.device.type for tensor in [*model.parameters(), *model.buffers()]), "cpu")
     devices = range(torch.cuda.device_count())
     with torch.random.fork_rng(devices), torch.no_grad(), torch.autocast(device, enabled=False):
         model.eval()
-        torch.backends.mha.set_fastpath_enabled(False)
         try:
-            yield
+            with without_fast_path():
+                yield
         finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
             for module, mode in modes.items():
                 module.training = mode
             for module, own in buffers:

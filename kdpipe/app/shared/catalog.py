@@ -232,9 +232,11 @@ def _others(frame: pl.DataFrame) -> str:
 
 
 def _architectures(frame: pl.DataFrame) -> str:
-    """Architectures with their size, as one timm name may stand for networks of several widths."""
+    """Architectures with their size, where it is known: one timm name may stand for networks of several widths."""
     kinds = frame.select("arch", "params").unique(maintain_order=True).rows()
-    return _listed([f"{verbatim(arch)} ({params / 1e6:.3g} M parameters)" for arch, params in kinds])
+    return _listed(
+        [verbatim(arch) + (f" ({params / 1e6:.3g} M parameters)" if params else "") for arch, params in kinds]
+    )
 
 
 def _listed(words: Sequence[str]) -> str:
