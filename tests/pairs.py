@@ -31,9 +31,15 @@ ARCHITECTURES = {
 }
 # (student, teacher): other widths, other depths, other kinds.
 PAIRS = [
-    ("cnn", "wide-cnn"), ("cnn", "vit"), ("vit", "wide-cnn"), ("mobile", "wide-cnn"), ("vit-mean", "wide-cnn"),
-    ("resnet8", "wrn"), ("vit", "vit-mean"), ("distilled", "wide-cnn"),
-]  # fmt: skip
+    ("cnn", "wide-cnn"),
+    ("cnn", "vit"),
+    ("vit", "wide-cnn"),
+    ("mobile", "wide-cnn"),
+    ("vit-mean", "wide-cnn"),
+    ("resnet8", "wrn"),
+]
+# What methods for transformers ask for: tokens on both sides, or a second head.
+TOKEN_PAIRS = [("vit", "vit-mean"), ("distilled", "wide-cnn")]
 
 
 def network(kind: str, seed: int = 0) -> Network:
@@ -59,7 +65,7 @@ def refusal(name: str, student: str, teacher: str) -> str | None:
 
 def pair_for(name: str) -> tuple[str, str]:
     """The first pair that a method serves."""
-    return next(kinds for kinds in PAIRS if refusal(name, *kinds) is None)
+    return next(kinds for kinds in (*PAIRS, *TOKEN_PAIRS) if refusal(name, *kinds) is None)
 
 
 def setting(name: str, student: str, teacher: str, **parameters: Any) -> SimpleNamespace:

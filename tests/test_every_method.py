@@ -58,7 +58,7 @@ def refused(student: str, teacher: str) -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-@pytest.mark.parametrize(("student", "teacher"), pairs.PAIRS)
+@pytest.mark.parametrize(("student", "teacher"), [*pairs.PAIRS, *pairs.TOKEN_PAIRS])
 def test_every_method_serves_a_pair_or_says_why_not(student, teacher):
     """One training of all that serve it; whoever is refused gets a reason that names what is in the way."""
     able = served(student, teacher)

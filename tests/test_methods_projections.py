@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from draws import lattice, normal
-from pairs import PAIRS, pair, refusal, setting, terms
+from pairs import PAIRS, TOKEN_PAIRS, pair, refusal, setting, terms
 from torch import nn
 
 from kdpipe.methods import METHODS, Pair, kd_loss, projected_loss, srd_loss, srrl_loss, vkd_loss
@@ -65,7 +65,7 @@ def test_autocast_does_not_reach_the_losses(name):
 
 
 @pytest.mark.parametrize("name", HERE)
-@pytest.mark.parametrize("names", PAIRS)
+@pytest.mark.parametrize("names", [*PAIRS, *TOKEN_PAIRS])
 def test_a_real_step_reaches_student_and_projection_alone(name, names):
     assert refusal(name, *names) is None
     made = setting(name, *names)

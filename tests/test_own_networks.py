@@ -225,6 +225,7 @@ factory = "{place}:build"
 [[networks]]
 role = "plain"
 arch = "resnet18"
+pretrained = true
 [[networks]]
 role = "distilled"
 arch = "resnet18"
@@ -270,7 +271,7 @@ def test_keys_of_networks_that_name_none_of_it_are_what_they_were():
     assert set(ArchSpec(arch="resnet18").keyed()) == fields
     assert set(StudentSpec(arch="resnet18", name="s").keyed()) == fields | {"name"}
     assert set(TeacherSpec(arch="resnet18").keyed()) == fields | {"label_fraction", "seed", "training"}
-    named = NetworkSpec(role="teacher", arch="resnet18", image_size=32, mean=[0.5], std=[0.5]).keyed()
+    named = NetworkSpec(role="teacher", arch="resnet18", pretrained=True, image_size=32, mean=[0.5], std=[0.5]).keyed()
     assert named["image_size"] == 32 and named["mean"] == [0.5]
 
 
