@@ -31,6 +31,9 @@ ARCHITECTURES = {
 }
 # (student, teacher): other widths, other depths, other kinds.
 PAIRS = [
+    ("cnn", "wide-cnn"), ("cnn", "vit"), ("vit", "wide-cnn"), ("mobile", "wide-cnn"), ("vit-mean", "wide-cnn"),
+    ("resnet8", "wrn"),
+]  # fmt: skip
     ("cnn", "wide-cnn"),
     ("cnn", "vit"),
     ("vit", "wide-cnn"),
