@@ -175,7 +175,7 @@ def test_the_cards_numbers_are_the_studys(export, study, tmp_path):
 
 
 def test_every_network_has_a_card(export, study, tmp_path):
-    for name in study.networks["network_id"]:
+    for name in study.networks.filter(pl.col("network_id") != "pixels")["network_id"]:
         done = export("tiny", name, "--card", tmp_path / f"{name}.md")
         assert done.code == 0, done.err
         text = (tmp_path / f"{name}.md").read_text()
@@ -225,13 +225,20 @@ def test_maps_go_out_with_labels(export, finished, study, tmp_path):
         (["tiny", KD], "Say what to write"),
         (["tiny", KD, "--onnx", "c.md"], "must end in .onnx"),
         (["tiny", "--vectors", "new"], "needs the study file"),
-        (["tiny", "pixels", "--onnx", "a.onnx", "--card", "c.md"], "the weights of pixels are not there"),
+        (["tiny", "pixels", "--card", "c.md"], "there is no network 'pixels'"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence_and_nothing_is_written(export, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
     done = export(*words)
     assert done.code and said in done.err and done.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_there_are_named_and_no_card_is_written(finished, tmp_path):
+    words = ["export", "tiny", KD, "--safetensors", tmp_path / "s.safetensors", "--card", tmp_path / "c.md"]
+    done = finished.words(*map(str, [*words, "--artifacts", finished.artifacts, "--weights", tmp_path / "none"]))
+    assert done.code == 2 and f"the weights of {KD} are not there" in done.err
     assert not list(tmp_path.iterdir())
 
 

@@ -80,18 +80,25 @@ def _article(role: str) -> str:
 
 
 def _network(study: Study, row: Row) -> str:
-    size = f"{row['params']:,} parameters, {row['macs']:,} multiply-accumulates an image"
-    teacher = _teacher(study, row)
-    if teacher is not None and row["network_id"] != teacher["network_id"] and row["params"]:
-        size += f"; its teacher has {teacher['params'] / row['params']:.3g} times as many parameters"
-        size += f" and {teacher['macs'] / row['macs']:.3g} times as many multiply-accumulates" if row["macs"] else ""
     channels, height, width = study.record["data"]["image_shape"]
+    takes = f"images of {height} x {width} pixels and {channels} {'channel' if channels == 1 else 'channels'}"
     return (
         "## Network\n\n"
         f"- Architecture: `{row['arch']}`, {_settings(row['arch_arguments'])}\n"
-        f"- Size: {size}\n"
-        f"- Takes: images of {height} x {width} pixels and {channels} {'channel' if channels == 1 else 'channels'}\n"
+        f"- Size: {_size(study, row)}\n"
+        f"- Takes: {takes}\n"
         f"- Answers: logits, in this order: {', '.join(study.record['data']['class_names'])}"
+    )
+
+
+def _size(study: Study, row: Row) -> str:
+    size = f"{row['params']:,} parameters, {row['macs']:,} multiply-accumulates an image"
+    teacher = _teacher(study, row)
+    if teacher is None or row["network_id"] == teacher["network_id"]:
+        return size
+    size += f"; its teacher has {teacher['params'] / row['params']:.3g} times as many parameters"
+    return size + (
+        f" and {teacher['macs'] / row['macs']:.3g} times as many multiply-accumulates" if row["macs"] else ""
     )
 
 
@@ -124,8 +131,7 @@ def _method(study: Study, row: Row) -> str:
             f"- Teacher: `{teacher['network_id']}`, a `{teacher['arch']}`{share}; test accuracy "
             f"{_percent(teacher['test_accuracy'])}"
         )
-    images = f"{row['labelled_images']:,} labelled images, {_percent(row['label_fraction'])} of the training labels"
-    lines.append(f"- Trained on: {images}{', and unlabelled ones for the method' if row['unlabelled'] else ''}")
+    lines.append(f"- Trained on: {_trained_on(row)}")
     if training := study.record["study"].get("training"):
         settings = {**training, **json.loads(row["training"])}
         shown = {name: settings[name] for name in _TRAINING if settings.get(name) is not None}
@@ -135,6 +141,13 @@ def _method(study: Study, row: Row) -> str:
         f"labelled images {row['label_seed']}"
     )
     return "## How it was trained\n\n" + "\n".join(lines)
+
+
+def _trained_on(row: Row) -> str:
+    if not row["labelled_images"]:
+        return "nothing in this study, which took it as it was"
+    images = f"{row['labelled_images']:,} labelled images, {_percent(row['label_fraction'])} of the training labels"
+    return f"{images}{', and unlabelled ones for the method' if row['unlabelled'] else ''}"
 
 
 _TRAINING = ("steps", "batch_size", "lr", "schedule", "weight_decay", "momentum")
@@ -259,7 +272,7 @@ def _limitations(study: Study, row: Row) -> str:
             f"The study has {seeds} {'seed' if seeds == 1 else 'seeds'} of this method; it takes {LEAST_SEEDS} before "
             "kdpipe says that a method helps."
         )
-    if row["label_fraction"] < 1:
+    if row["labelled_images"] and row["label_fraction"] < 1:
         lines.append(f"It was trained with {_percent(row['label_fraction'])} of the labels that there are.")
     lines.append("The licence of these weights is for whoever publishes them to choose; the data's stands above.")
     return "## Limitations\n\n" + "\n".join(f"- {line}" for line in lines)

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
 from kdpipe.artifacts.store import Study
+from kdpipe.config.sections import VECTORS
 from kdpipe.errors import NetworkError, StudyError
 from kdpipe.models.network import Network
 from kdpipe.models.saved import read_network
 from kdpipe.models.weights import read_header
 from kdpipe.names import closest
+from kdpipe.vocabulary import PIXELS
 
 CHECKED = 64  # images that an exported network must answer as torch's does
 
@@ -50,14 +53,16 @@ def network_row(study: Study, network_id: str | None) -> dict[str, Any]:
     """The row of a network in the table networks.
 
     Raises:
-        StudyError: none was named, or there is none of that name.
+        StudyError: none was named, there is none of that name, or the study has vectors alone.
     """
-    known = study.networks["network_id"].to_list()
+    if study.record["study"]["data"]["dataset"] == VECTORS:
+        raise StudyError(f"{study.name}: it is made of vectors, so it has no network to write; --vectors writes these.")
+    known = [name for name in study.networks["network_id"] if name != PIXELS]
     if network_id not in known:
         said = "which network?" if network_id is None else f"there is no network {network_id!r}"
-        near = "" if network_id is None else closest(network_id, known)
+        near = "" if network_id is None else closest(network_id, known) or "."
         raise StudyError(f"{study.name}: {said}{near} Networks: {', '.join(known)}.")
-    return study.networks.row(known.index(network_id), named=True)
+    return study.networks.row(by_predicate=pl.col("network_id") == network_id, named=True)
 
 
 def choose(study: Study, network_id: str | None, weights: Path) -> Chosen:
