@@ -31,6 +31,7 @@ COMMANDS = {
     "migrate": "Bring a finished study's artifacts to the present schema, without a network.",
     "cache": "Show, clean, pack and unpack finished stages.",
     "import": "Take vectors made elsewhere, and look at them as at a study's own.",
+    "export": "Write a network as ONNX and safetensors with its card, or vectors and maps as Parquet.",
     "app": "Open the pages on finished studies in a browser.",
 }
 MODULES = {"import": "import_vectors"}  # a command whose name is a word of Python

@@ -100,7 +100,7 @@ def _create(spec: Architecture, image_shape: tuple[int, int, int], classes: int,
     return model
 
 
-_POOLS = ("maxpool", "stem.pool", "features.pool0")
+STEM_POOLS = ("maxpool", "stem.pool", "features.pool0")
 
 
 def _small_stem(model: nn.Module, spec: Architecture) -> None:
@@ -118,7 +118,7 @@ def _small_stem(model: nn.Module, spec: Architecture) -> None:
     nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
     assert isinstance(name, str)
     model.set_submodule(name, small)
-    for pool in _POOLS:
+    for pool in STEM_POOLS:
         if _submodule(model, pool) is not None:
             model.set_submodule(pool, nn.Identity())
 

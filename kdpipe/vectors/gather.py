@@ -17,7 +17,7 @@ from kdpipe.vectors.content import LOGITS, NetworkRecord, NetworkVectors, Reduce
 from kdpipe.vectors.facts import DISPLAYED, IMAGES, LABELS, SPLIT, TEXTS, Facts, joined_samples
 from kdpipe.vectors.readers import CLASS_NAMES, Loader, Part, files_of, read_csv, read_ids, read_parts
 from kdpipe.vectors.roles import record_of
-from kdpipe.vectors.store import HEAD, VectorStore, open_vectors
+from kdpipe.vectors.store import HEAD, StoredNetwork, VectorStore, open_vectors
 
 _WITHOUT_IDS = (
     "which sample is each row of? Add ids to it, give them by --ids FILE, or say --ids-are-row-numbers, if all files "
@@ -165,9 +165,8 @@ def add_store(gathered: Gathered, store: VectorStore) -> None:
             whole = Rows(ids, partial(store.vectors, network, order), place)
             gathered.add(name, layer, ReducedRows(network.shapes[order], views) if views else whole, place)
         if network.has_logits:
-            load = partial(store.logits, network)
             place = f"{store.folder}, {name!r}, logits"
-            gathered.add(name, LOGITS, Rows(ids, load, place), place)
+            gathered.add(name, LOGITS, _known_answers(store, network, place), place)
     fields: dict[str, Any] = {
         LABELS: np.array(names)[samples.labels],
         SPLIT: np.where(samples.reference, "reference", "probe"),
@@ -177,6 +176,16 @@ def add_store(gathered: Gathered, store: VectorStore) -> None:
     }
     known = {name: partial(_itself, value) for name, value in fields.items() if value is not None}
     gathered.facts.append(Facts(str(store.folder), ids, known))
+
+
+def _known_answers(store: VectorStore, network: StoredNetwork, place: str) -> Rows:
+    """A stored network's logits; of samples that probes are fitted on they need not be known."""
+    ids, known = store.samples.ids, ~np.isnan(store.logits(network)[:, 0])
+    if known.all():
+        return Rows(ids, partial(store.logits, network), place)
+    return Rows(
+        [one for one, there in zip(ids, known, strict=True) if there], lambda: store.logits(network)[known], place
+    )
 
 
 def _add_file(gathered: Gathered, path: Path, row_ids: RowIds) -> None:

@@ -246,10 +246,24 @@ def _write_network(building: Path, index: int, network: NetworkVectors, samples:
             entry |= {"shape": list(given.shape), "views": list(given.views)}
         layers.append(entry)
     if network.logits is not None:
-        rows = network.logits
-        scores = class_scores(rows.load(), len(rows.ids), len(samples.class_names), rows.place)
-        np.save(building / logits_file(index), _in_order(scores, rows, samples), allow_pickle=False)
+        np.save(building / logits_file(index), _answers(network.logits, samples), allow_pickle=False)
     return {"record": asdict(network.record), "layers": layers, "logits": network.logits is not None}
+
+
+def _answers(rows: Rows, samples: Samples) -> Array:
+    """Logits in the samples' order; NaN where probes are fitted on a sample whose answer is not known."""
+    given, ids = rows.load(), list(rows.ids)
+    if isinstance(given, pa.ChunkedArray) and given.null_count:
+        ids = [one for one, known in zip(ids, given.is_valid().to_pylist(), strict=False) if known]
+        given = given.drop_null()
+    scores = class_scores(given, len(ids), len(samples.class_names), rows.place)
+    known = set(ids)
+    asked = np.array([one in known for one in samples.ids]) | ~samples.reference
+    wanted = [one for one, needed in zip(samples.ids, asked, strict=True) if needed]
+    order = rows_in_order(ids, wanted, rows.place, "the samples")
+    answers = np.full((len(samples), scores.shape[1]), np.nan, np.float32)
+    answers[asked] = scores if order is None else scores[order]
+    return answers
 
 
 def _in_order(array: Array, rows: Rows, samples: Samples) -> Array:

@@ -1,0 +1,1 @@
+"""Out again: a network as ONNX and safetensors with a card, and vectors and maps as Parquet."""
