@@ -53,6 +53,7 @@ class Step:
         progress: share of the training that is done, in [0, 1).
         extras: the method's own trainable modules, if it has any.
         student_network, teacher_network: for methods that ask more of them than outputs.
+        label_smoothing: share of each label that is spread over all classes.
     """
 
     student: Outputs
@@ -64,6 +65,7 @@ class Step:
     extras: nn.Module | None
     student_network: Network
     teacher_network: Network | None
+    label_smoothing: float = 0.0
 
     @property
     def of_teacher(self) -> Outputs:
@@ -79,7 +81,11 @@ class Step:
     @property
     def cross_entropy(self) -> Tensor:
         """The plain student's loss."""
-        return F.cross_entropy(self.labelled, self.target)
+        return self.cross_entropy_of(self.labelled)
+
+    def cross_entropy_of(self, logits: Tensor) -> Tensor:
+        """Cross-entropy of logits (L, K) of the labelled rows with their labels, smoothed as the training asks."""
+        return F.cross_entropy(logits, self.target, label_smoothing=self.label_smoothing)
 
     def ramp(self, warmup: float) -> float:
         """A weight that rises linearly to 1 over the first ``warmup`` of the training."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch.nn.functional as F
 from pydantic import Field
 
 from kdpipe.methods.base import Method, Parameters, Step, Terms
@@ -82,7 +81,7 @@ class SmoothingParameters(Parameters):
 
 def _smoothing_terms(step: Step) -> Terms:
     chosen: SmoothingParameters = step.parameters
-    return {"ce": F.cross_entropy(step.labelled, step.target, label_smoothing=chosen.epsilon)}
+    return {"ce": replace(step, label_smoothing=chosen.epsilon).cross_entropy}
 
 
 LABEL_SMOOTHING = Method(
