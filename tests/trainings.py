@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from kdpipe.config.sections import ArchSpec, TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.batches import Batches
+from kdpipe.data.mixing import UNMIXED
 from kdpipe.data.sources.base import Split
 from kdpipe.methods import METHODS, Pair
 from kdpipe.models.build import build
@@ -69,16 +70,19 @@ def learner(name: str, teacher, parameters=None, drop: float = 0.2, student=None
     return Learner(name, made, method, resolved, extras, f"stream of {name}", unlabelled, **more)
 
 
-def fit(learners, teacher, recipe=recipe(), resume=None, **more):  # noqa: B008
-    def stream(indices, name):
-        policy = AUGMENTATIONS["shift1"]
-        return Batches(TRAIN, indices, batch_size=16, seed=0, policy=policy, device=CPU, stream=name)
+def stream(indices, name="labelled", augmentation="shift1", mixing=UNMIXED):
+    policy = AUGMENTATIONS[augmentation]
+    return Batches(TRAIN, indices, batch_size=16, seed=0, policy=policy, device=CPU, stream=name, mixing=mixing)
+
+
+def fit(learners, teacher, recipe=recipe(), resume=None, augmentation="shift1", **more):  # noqa: B008
+    shown = {"augmentation": augmentation, "mixing": recipe.mixing}
 
     train(
         learners,
         teacher=teacher,
-        labelled=stream(np.arange(200), "labelled"),
-        unlabelled=stream(np.arange(200, 400), "unlabelled"),
+        labelled=stream(np.arange(200), "labelled", **shown),
+        unlabelled=stream(np.arange(200, 400), "unlabelled", **shown),
         validation=VALIDATION,
         recipe=recipe,
         device=CPU,

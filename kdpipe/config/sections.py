@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kdpipe.config.diagnostics import explain
 from kdpipe.data.augmentation import AUGMENTATIONS
+from kdpipe.data.mixing import Mixing
 from kdpipe.data.sources import SOURCES
 from kdpipe.data.sources.base import ChannelAxis
 from kdpipe.measures import MEASURES
@@ -27,6 +28,9 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+Alpha = Annotated[float, Field(ge=0.0)]
 
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -142,7 +146,7 @@ class TrainingSpec(Spec):
 
     later = frozenset(
         {"teacher_cache", "compile", "nesterov", "decay_norms", "milestones", "decay"}
-        | {"optimizer", "betas", "clip_norm", "label_smoothing", "ema"}
+        | {"optimizer", "betas", "clip_norm", "label_smoothing", "ema", "mixup", "cutmix"}
     )
     steps: Annotated[int, Field(ge=0)] = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
@@ -163,6 +167,10 @@ class TrainingSpec(Spec):
     )
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         default=0.0, description="share of a label that is spread over all classes"
+    )
+    mixup: Alpha = Field(default=0.0, description="alpha by which images of a batch are mixed; 0 for never")
+    cutmix: Alpha = Field(
+        default=0.0, description="alpha by which parts of images are exchanged in a batch; with mixup, one or the other"
     )
     ema: Share | None = Field(
         default=None, description="decay of a running mean of the weights, which is evaluated and saved in their place"
@@ -191,6 +199,11 @@ class TrainingSpec(Spec):
         own |= {"schedule", "warmup", "milestones", "decay", "teacher_cache"}
         own |= {"optimizer", "betas", "clip_norm", "label_smoothing", "ema"}
         return self.model_dump(mode="json", exclude=own)
+
+    @property
+    def mixing(self) -> Mixing:
+        """How batches are mixed."""
+        return Mixing(self.mixup, self.cutmix)
 
     @field_validator("milestones")
     @classmethod
@@ -342,7 +355,7 @@ class MethodSpec(Spec):
         """
         record = METHODS[self.method]
         other_teacher = self.teacher not in (None, record.teacher)
-        other_batches = {"steps", "batch_size", "unlabelled_batch_size"} & set(self.training)
+        other_batches = {"steps", "batch_size", "unlabelled_batch_size", "mixup", "cutmix"} & set(self.training)
         own_plain = record.role == "plain" and self.training
         return "control" if other_teacher or other_batches or own_plain else record.role
 

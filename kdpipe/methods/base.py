@@ -54,6 +54,7 @@ class Step:
         extras: the method's own trainable modules, if it has any.
         student_network, teacher_network: for methods that ask more of them than outputs.
         label_smoothing: share of each label that is spread over all classes.
+        class_shares: (L, K) how much of each class is in the first L rows, where images are mixed.
     """
 
     student: Outputs
@@ -66,6 +67,7 @@ class Step:
     student_network: Network
     teacher_network: Network | None
     label_smoothing: float = 0.0
+    class_shares: Tensor | None = None
 
     @property
     def of_teacher(self) -> Outputs:
@@ -84,8 +86,9 @@ class Step:
         return self.cross_entropy_of(self.labelled)
 
     def cross_entropy_of(self, logits: Tensor) -> Tensor:
-        """Cross-entropy of logits (L, K) of the labelled rows with their labels, smoothed as the training asks."""
-        return F.cross_entropy(logits, self.target, label_smoothing=self.label_smoothing)
+        """Cross-entropy of logits (L, K) of the labelled rows with labels, mixed and smoothed as the training asks."""
+        target = self.target if self.class_shares is None else self.class_shares
+        return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
 
     def ramp(self, warmup: float) -> float:
         """A weight that rises linearly to 1 over the first ``warmup`` of the training."""

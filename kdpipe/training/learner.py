@@ -109,6 +109,7 @@ class Learner:
                             student_network=self.network,
                             teacher_network=teacher_batches.teacher if self.method.needs_teacher else None,
                             label_smoothing=self.recipe.label_smoothing,
+                            class_shares=shown.class_shares,
                         )
                     )
                     loss = torch.stack([term.float() for term in terms.values()]).sum()
@@ -124,7 +125,7 @@ class Learner:
             bad = ~torch.isfinite(loss) & (self._first_bad < 0)
             self._first_bad = torch.where(bad, step, self._first_bad)
             sums = {"loss": loss, **{f"loss/{name}": term for name, term in terms.items()}}
-            if self.method.views == "shared":  # a mixed image has no one label
+            if self.method.views == "shared" and shown.class_shares is None:  # a mixed image has no one label
                 sums["train_accuracy"] = (outputs.logits[: len(target)].argmax(1) == target).float().mean()
             for name, value in sums.items():
                 self._sums[name] = self._sums.get(name, torch.zeros((), device=device)) + value.detach().float()

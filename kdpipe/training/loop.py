@@ -62,7 +62,7 @@ def train(
     if teacher is not None:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         teacher.to(device=device, memory_format=layout).eval().requires_grad_(False)  # type: ignore[call-overload]
-        if any(learner.recalls for learner in learners):
+        if labelled.shows_known_views and any(learner.recalls for learner in learners):
             cache = TeacherLogits(teacher, labelled, half)
     _keep_preactivations(learners, teacher, validation)
     (views,) = {learner.method.views for learner in learners}
