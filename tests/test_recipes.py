@@ -227,3 +227,46 @@ def test_a_mean_of_another_network_is_refused_and_training_starts_anew(tmp_path,
     fit([made], teacher, resume=resume, advance=lambda steps, note: notes.append(note))
     assert notes[0] == "kd from the start, as its resume file is damaged"
     assert same(snapshot(made.network), snapshot(taught(teacher, {"ema": 0.9}).network))
+
+
+# -------------------------------------------------------------------------------------- image sizes
+
+
+class Enlarged(nn.Module):
+    """A network of 16 x 16 images that is shown images of 8 x 8 by somebody else's hand."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images):
+        return self.inner(F.interpolate(images, (16, 16), mode="bilinear", antialias=True))
+
+
+def test_a_teacher_of_larger_images_teaches_what_it_says_of_larger_images(teacher):
+    """Both see one view, each at its own size."""
+    large, bare = trained_teacher(image_size=16), trained_teacher()
+    bare.load_state_dict(large.state_dict())
+    (found,) = fit([learner("kd", large, drop=0.0)], large)
+    (expected,) = fit([learner("kd", large, drop=0.0)], Enlarged(bare))
+    assert same(snapshot(found.network), snapshot(expected.network))
+    (small,) = fit([learner("kd", bare, drop=0.0)], bare)
+    assert not same(snapshot(found.network), snapshot(small.network))
+
+
+@pytest.mark.parametrize("name", ["kd", "fitnet", "at", "rkd"])
+@pytest.mark.parametrize(("student_size", "teacher_size"), [(None, 16), (16, None), (12, 16)])
+def test_teacher_and_student_of_different_image_sizes_learn(name, student_size, teacher_size):
+    """Maps of different sizes meet, and students of other sizes share the batch."""
+    teacher = trained_teacher(teacher_size)
+    both = [
+        learner(name, teacher, student=(name, 1, False), drop=0.0, image_size=student_size),
+        learner("plain", teacher, drop=0.0),
+    ]
+    fit(both, teacher, recipe(steps=4))
+    assert all(made.diverged_step is None for made in both)
+    (alone,) = fit([learner(name, teacher, student=(name, 1, False), drop=0.0, image_size=student_size)], teacher,
+                   recipe(steps=4))  # fmt: skip
+    assert same(snapshot(alone.network), snapshot(both[0].network))
+    maps = [one.network(torch.rand(1, 1, 8, 8)).maps[0].shape[-1] for one in both]
+    assert (maps[0] > maps[1]) == (student_size is not None)

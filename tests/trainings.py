@@ -42,23 +42,25 @@ def recipe(**more):
     return TrainingSpec(**{"evaluations": 3, "precision": "float32", **defaults, **more})
 
 
-def network(seed: int, width: int = 8, **more):
+def network(seed: int, width: int = 8, image_size: int | None = None, **more):
     arguments = {"channels": [width, width, width, width], "layers": [1, 1, 1, 1], **more}
-    spec = ArchSpec(arch="resnet18", arguments=arguments, stem="small")
+    spec = ArchSpec(arch="resnet18", arguments=arguments, stem="small", image_size=image_size)
     return build(spec, image_shape=SHAPE, classes=10, mean=[0.3], std=[0.4], seed=seed)
 
 
-def trained_teacher():
+def trained_teacher(image_size: int | None = None):
     """A teacher whose BatchNorm statistics are not the initial ones."""
-    made = network(0, 16).train()
+    made = network(0, 16, image_size).train()
     with torch.no_grad():
         made(torch.from_numpy(IMAGES[:100].astype(np.float32) / 255))
     return made
 
 
-def learner(name: str, teacher, parameters=None, drop: float = 0.2, student=None, **more) -> Learner:
+def learner(
+    name: str, teacher, parameters=None, drop: float = 0.2, student=None, image_size: int | None = None, **more
+) -> Learner:
     method_name, seed, unlabelled = student or STUDENTS[name]
-    method, made = METHODS[method_name], network(seed, drop_rate=drop)
+    method, made = METHODS[method_name], network(seed, image_size=image_size, drop_rate=drop)
     resolved, extras = method.resolved(parameters or {}), None
     labels = (*TRAIN.labels[:200].tolist(), *[-1] * (200 if unlabelled else 0))
     if method.needs_teacher:

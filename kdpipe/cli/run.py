@@ -182,7 +182,7 @@ def _show_results(frames: dict[str, pl.DataFrame]) -> None:
     trained = groups["selected_test_accuracy"].is_not_null().any()  # networks that were given have no steps
     accuracies = {"test_accuracy": "accuracy, %"}
     if trained:
-        accuracies = {"test_accuracy": "last step, %", "selected_test_accuracy": "best step, %"}
+        accuracies = {"test_accuracy": "last, %", "selected_test_accuracy": "best, %"}
     for column in ("student", "method", "labels", "seeds", *accuracies.values(), "silhouette"):
         table.add_column(column, justify="left" if column in {"student", "method"} else "right", no_wrap=True)
     for row in groups.iter_rows(named=True):
@@ -197,7 +197,7 @@ def _show_results(frames: dict[str, pl.DataFrame]) -> None:
         )
     console.print(table)
     if trained:
-        console.print("Best step: that of the highest validation accuracy; all else is of the last step.")
+        console.print("Best: at the step of the highest validation accuracy; all else is of the last step.")
     console.print("Silhouette: of the last layer's channel means (gap).")
 
 
