@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from trainings import CPU, STEPS, VALIDATION, fit, interrupted, learner, recipe, trained_teacher
 
 from kdpipe.config.sections import MethodSpec, TrainingSpec
+from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.methods import METHODS, Step
 from kdpipe.training import loop
 from kdpipe.training.evaluation import accuracy
@@ -65,6 +67,12 @@ def test_fields_stay_out_of_keys_until_they_are_used_and_companions_may_differ_i
         assert set(used.keyed()) - set(TrainingSpec().keyed()) == fields & set(asked)
         assert used.shared == TrainingSpec().shared
     assert MethodSpec(method="kd", training={"optimizer": "adamw"}).role == "distilled"
+
+
+def test_the_reference_names_every_field_and_every_augmentation():
+    text = (Path(__file__).parent.parent / "docs" / "TRAINING.md").read_text()
+    names = {*TrainingSpec.model_fields, *AUGMENTATIONS}
+    assert not {name for name in names if f"`{name}`" not in text and f"`{name} =" not in text}
 
 
 @pytest.mark.parametrize(

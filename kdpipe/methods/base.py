@@ -120,7 +120,7 @@ class Method:
         refuse: says why a pair cannot be served, or None. Asked before ``extras``.
         adapt: changes the student before training, for good.
         views: how the shared views are changed for both networks: "mixup" mixes pairs of images.
-        uses_labels: the teacher's term needs labels, so unlabelled images are of no use to it.
+        uses_labels: the teacher's term needs labels, so unlabelled and mixed images are of no use to it.
         reveals_labels: unlabelled images come with their labels after all.
         own_initialisation: the student starts from other weights than its companions of the seed.
         trains_longer: the steps are multiplied by what the teacher's passes would have cost.
