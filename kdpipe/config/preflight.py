@@ -259,8 +259,8 @@ def _mixing_problems(spec: StudySpec) -> Iterator[Problem]:
         for reason in (reason for reason, holds in reasons.items() if holds):
             yield (
                 ("methods", i),
-                f"{method.method!r} cannot learn from mixed images (mixup, cutmix): {reason}. Leave it out, or give it "
-                "training = { mixup = 0.0, cutmix = 0.0 }.",
+                f"{method.method!r} cannot learn from mixed images (mixup, cutmix): {reason}. Leave it out, or make it "
+                "a control on other images: training = { mixup = 0.0, cutmix = 0.0 }.",
             )
 
 
