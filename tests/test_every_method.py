@@ -14,8 +14,9 @@ from kdpipe.data.batches import Batches
 from kdpipe.data.sources.base import Split
 from kdpipe.methods import METHODS
 from kdpipe.training import loop
-from kdpipe.training.learner import Learner, Resume, snapshot
+from kdpipe.training.learner import Learner, Resume
 from kdpipe.training.loop import train
+from kdpipe.training.optimizers import snapshot
 
 STEPS, CPU = 5, torch.device("cpu")
 RANDOM = np.random.default_rng(0)

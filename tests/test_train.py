@@ -6,116 +6,42 @@ import math
 import resource
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from draws import same
-from sklearn.datasets import load_digits
 from torch import nn
 from torch._dynamo.utils import counters
+from trainings import (
+    CPU,
+    STEPS,
+    STUDENTS,
+    TRAIN,
+    VALIDATION,
+    fit,
+    interrupted,
+    learner,
+    network,
+    recipe,
+    trained_teacher,
+)
 
 from kdpipe.config.sections import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.batches import Batches
-from kdpipe.data.sources.base import Split
-from kdpipe.methods import METHODS, Pair
-from kdpipe.models.build import build
-from kdpipe.models.profile import profile_of
+from kdpipe.methods import METHODS
 from kdpipe.training import learner as learner_module
 from kdpipe.training import loop
 from kdpipe.training.clock import StepClock
 from kdpipe.training.evaluation import accuracy, predict, use_half
-from kdpipe.training.learner import Learner, Resume, snapshot
+from kdpipe.training.learner import Resume
 from kdpipe.training.loop import train
+from kdpipe.training.optimizers import snapshot
 from kdpipe.training.schedules import SCHEDULES, learning_rate, step_decay
 from kdpipe.training.teacher_batches import TeacherBatches, TeacherLogits, frozen, mixup
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SHAPE, STEPS, CPU = (1, 8, 8), 12, torch.device("cpu")
-DIGITS = load_digits()
-IMAGES = np.round(DIGITS.images * 255 / 16).astype(np.uint8)[:, None]
-TRAIN, VALIDATION = Split(IMAGES[:400], DIGITS.target[:400]), Split(IMAGES[400:500], DIGITS.target[400:500])
-# name: method, initial weights, whether it also sees unlabelled images
-STUDENTS = {
-    "plain": ("plain", 1, False),
-    "kd": ("kd", 1, False),
-    "fitnet": ("fitnet", 1, False),
-    "second-seed": ("second-seed", 2, False),
-    "kd-unlabelled": ("kd", 1, True),
-    "supervised": ("supervised-on-the-same-images", 1, True),
-    "crd-unlabelled": ("crd", 1, True),
-    "rkd": ("rkd", 1, False),
-    "label-smoothing": ("label-smoothing", 1, False),
-    "shuffled-teacher": ("shuffled-teacher", 1, False),
-}
-
-
-def recipe(**more):
-    defaults = {"steps": STEPS, "batch_size": 16, "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "warmup": 0.2}
-    more = {
-        "schedule": "onecycle",
-        "evaluations": 3,
-        "precision": "float32",
-        "channels_last": True,
-        "teacher_cache": False,
-        "compile": False,
-        "nesterov": True,
-        "decay_norms": False,
-        **more,
-    }
-    return SimpleNamespace(**defaults | more)
-
-
-def network(seed: int, width: int = 8, **more):
-    arguments = {"channels": [width, width, width, width], "layers": [1, 1, 1, 1], **more}
-    spec = SimpleNamespace(
-        arch="resnet18", arguments=arguments, stem="small", stem_stride=2, pretrained=False, checkpoint=None,
-        layers="stages",
-    )  # fmt: skip
-    return build(spec, image_shape=SHAPE, classes=10, mean=[0.3], std=[0.4], seed=seed)
-
-
-def trained_teacher():
-    """A teacher whose BatchNorm statistics are not the initial ones."""
-    made = network(0, 16).train()
-    with torch.no_grad():
-        made(torch.from_numpy(IMAGES[:100].astype(np.float32) / 255))
-    return made
-
-
-def learner(name: str, teacher, parameters=None, drop: float = 0.2, student=None, **more) -> Learner:
-    method_name, seed, unlabelled = student or STUDENTS[name]
-    method, made = METHODS[method_name], network(seed, drop_rate=drop)
-    resolved, extras = method.resolved(parameters or {}), None
-    labels = (*TRAIN.labels[:200].tolist(), *[-1] * (200 if unlabelled else 0))
-    if method.needs_teacher:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            pair = Pair(profile_of(made, SHAPE), profile_of(teacher, SHAPE), 10, labels)
-            extras = method.extras(pair, resolved)
-            method.adapt(made, teacher, pair, resolved)
-    return Learner(name, made, method, resolved, extras, f"stream of {name}", unlabelled, **more)
-
-
-def fit(learners, teacher, recipe=recipe(), resume=None, **more):  # noqa: B008
-    def stream(indices, name):
-        policy = AUGMENTATIONS["shift1"]
-        return Batches(TRAIN, indices, batch_size=16, seed=0, policy=policy, device=CPU, stream=name)
-
-    train(
-        learners,
-        teacher=teacher,
-        labelled=stream(np.arange(200), "labelled"),
-        unlabelled=stream(np.arange(200, 400), "unlabelled"),
-        validation=VALIDATION,
-        recipe=recipe,
-        device=CPU,
-        resume=resume,
-        **more,
-    )
-    return learners
 
 
 @pytest.fixture(scope="module")
@@ -227,23 +153,6 @@ def test_when_all_diverge_the_bar_is_filled(teacher):
 
 
 # ------------------------------------------------------------------------------------------ resume
-
-
-class KilledError(Exception):
-    pass
-
-
-def interrupted(learners, teacher, resume, at: int) -> None:
-    done = 0
-
-    def advance(steps, note):
-        nonlocal done
-        done += 1
-        if done > at:  # it is told once at the start
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        fit(learners, teacher, resume=resume, advance=advance)
 
 
 @pytest.mark.parametrize("at", [1, 5, 11])
@@ -482,7 +391,7 @@ def test_revealed_labels_are_learned_from(teacher, group):
 
 def test_the_cache_of_teacher_logits_says_what_the_teacher_says(teacher):
     """Only methods that read nothing but logits of known views use it, alone or not; the teacher rests meanwhile."""
-    few = SimpleNamespace(**vars(recipe()) | {"teacher_cache": True})
+    few = recipe(teacher_cache=True)
     asked, pupil = [], learner("kd", teacher, drop=0.0)
     handle = teacher.register_forward_hook(lambda *_: asked.append(1))
     (alone,) = fit([pupil], teacher, few)
@@ -553,7 +462,7 @@ def test_the_time_of_a_training_is_shared_out(teacher):
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_one_compilation_serves_every_student_of_an_architecture(teacher):
     """And every one gets what it would get without, but for rounding."""
-    fast = SimpleNamespace(**vars(recipe(steps=3)) | {"compile": True})
+    fast = recipe(steps=3, compile=True)
     before = counters["stats"]["unique_graphs"]
     compiled = fit([learner(name, teacher, drop=0.0) for name in ("plain", "kd", "second-seed")], teacher, fast)
     assert counters["stats"]["unique_graphs"] - before == 2  # the students' and the teacher's

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import polars as pl
@@ -172,27 +173,44 @@ def _show_results(frames: dict[str, pl.DataFrame]) -> None:
     keys = ("role", "student", "method_label", "label_fraction", steps.alias("step"))
     groups = joined.group_by(*keys, maintain_order=True).agg(
         pl.len().alias("seeds"),
-        pl.col("test_accuracy").mean().alias("accuracy"),
-        pl.col("test_accuracy").std().alias("spread"),
+        *_mean_and_spread("test_accuracy"),
+        *_mean_and_spread("selected_test_accuracy"),
         pl.col("silhouette").mean(),
         pl.col("diverged_step").count().alias("diverged"),
     )
-    table = Table(title="Test accuracy at the last step, mean ± sd over seeds")
-    for column in ("student", "method", "labels", "seeds", "accuracy, %", "silhouette"):
+    table = Table(title="Test accuracy, mean ± sd over seeds")
+    trained = groups["selected_test_accuracy"].is_not_null().any()  # networks that were given have no steps
+    accuracies = {"test_accuracy": "accuracy, %"}
+    if trained:
+        accuracies = {"test_accuracy": "last, %", "selected_test_accuracy": "best, %"}
+    for column in ("student", "method", "labels", "seeds", *accuracies.values(), "silhouette"):
         table.add_column(column, justify="left" if column in {"student", "method"} else "right", no_wrap=True)
     for row in groups.iter_rows(named=True):
-        spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.1f}"
         lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         table.add_row(
             row["student"],
             row["method_label"] + (f" at step {row['step']}" if row["step"] else ""),
             f"{row['label_fraction']:.4g}",
             f"{row['seeds']}{lost}",
-            _number(None if row["accuracy"] is None else 100 * row["accuracy"], "{:.1f}") + spread,
+            *(_percent(row, column) for column in accuracies),
             _number(row["silhouette"], "{:.3f}"),
         )
     console.print(table)
+    if trained:
+        console.print("Best: at the step of the highest validation accuracy; all else is of the last step.")
     console.print("Silhouette: of the last layer's channel means (gap).")
+
+
+def _mean_and_spread(column: str) -> tuple[pl.Expr, pl.Expr]:
+    return pl.col(column).mean(), pl.col(column).std().alias(f"{column}_spread")
+
+
+def _percent(row: Mapping[str, Any], column: str) -> str:
+    """Mean and spread of an accuracy, in percent."""
+    if row[column] is None:
+        return "-"
+    spread = row[f"{column}_spread"]
+    return f"{100 * row[column]:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
 
 
 def _number(value: float | None, form: str) -> str:

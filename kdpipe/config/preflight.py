@@ -251,6 +251,7 @@ def _training_problems(spec: StudySpec, seen: Peek) -> Iterator[Problem]:
     wider = next((method.name for method in spec.methods if method.sees_unlabelled), None)
     if wider and round(max(spec.label_fractions) * train) >= train:
         yield ("label_fractions",), f"with all labels no unlabelled image is left for method {wider!r}."
+    yield from _mixing_problems(spec)
     yield from _cache_problems(spec, train)
     if spec.training.compile and not any(map(shutil.which, ("c++", "g++", "clang++"))):
         yield (
@@ -269,6 +270,25 @@ def _planned_splits(spec: BaseStudy, seen: Peek) -> tuple[SplitPlan | None, list
         return None, [(("data",), str(error))]
 
 
+def _mixing_problems(spec: StudySpec) -> Iterator[Problem]:
+    """Methods that need the one label, or the one image, that a mixed image has not."""
+    for i, method in enumerate(spec.methods):
+        record = METHODS[method.method]
+        reasons = {
+            "its teacher's term needs the one label of an image": record.uses_labels,
+            "it remembers images one by one": "index" in record.needs,
+            "it mixes images itself": record.views == "mixup",
+        }
+        if not method.recipe(spec.training).mixing.used:
+            continue
+        for reason in (reason for reason, holds in reasons.items() if holds):
+            yield (
+                ("methods", i),
+                f"{method.method!r} cannot learn from mixed images (mixup, cutmix): {reason}. Leave it out, or make it "
+                "a control on other images: training = { mixup = 0.0, cutmix = 0.0 }.",
+            )
+
+
 def _cache_problems(spec: StudySpec, train: int) -> Iterator[Problem]:
     """A cache of all views that is larger than what the training draws would cost more than it saves."""
     policy = AUGMENTATIONS[spec.data.augmentation or SOURCES[spec.data.dataset].augmentation]
@@ -277,7 +297,10 @@ def _cache_problems(spec: StudySpec, train: int) -> Iterator[Problem]:
     places |= {("methods", i): m.recipe(spec.training) for i, m in enumerate(spec.methods) if m.training}
     for place, recipe in places.items():
         drawn = recipe.steps * recipe.batch_size
-        if recipe.teacher_cache and views > drawn:
+        if recipe.teacher_cache and (policy.operations is not None or recipe.mixing.used):
+            changed = "mixed" if recipe.mixing.used else f"changed at random by augmentation {policy.name!r}"
+            yield place, f"teacher_cache: images are {changed}, so a view is never seen twice; leave the cache out."
+        elif recipe.teacher_cache and views > drawn:
             yield (
                 place,
                 f"teacher_cache: {max(spec.label_fractions):g} of the labels with augmentation {policy.name!r} have "

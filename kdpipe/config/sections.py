@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kdpipe.config.diagnostics import explain
 from kdpipe.data.augmentation import AUGMENTATIONS
+from kdpipe.data.mixing import Mixing
 from kdpipe.data.sources import SOURCES
 from kdpipe.data.sources.base import ChannelAxis
 from kdpipe.measures import MEASURES
@@ -27,6 +28,9 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+Alpha = Annotated[float, Field(ge=0.0)]
 
 
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -138,16 +142,39 @@ class ArchSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """SGD with momentum for a fixed number of steps."""
+    """How a network is trained: an optimiser, a schedule, and a fixed number of steps."""
 
-    later = frozenset({"teacher_cache", "compile", "nesterov", "decay_norms", "milestones", "decay"})
+    later = frozenset(
+        {"teacher_cache", "compile", "nesterov", "decay_norms", "milestones", "decay"}
+        | {"optimizer", "betas", "clip_norm", "label_smoothing", "ema", "mixup", "cutmix"}
+    )
     steps: Annotated[int, Field(ge=0)] = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
     lr: Annotated[float, Field(gt=0.0)] = 0.1
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    nesterov: bool = True
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="of optimizer sgd")
+    nesterov: bool = Field(default=True, description="of optimizer sgd")
+    betas: list[Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(
+        default=[0.9, 0.999],
+        min_length=2,
+        max_length=2,
+        description="of optimizer adamw: decay of its two running means",
+    )
     weight_decay: Annotated[float, Field(ge=0.0)] = 5e-4
     decay_norms: bool = Field(default=False, description="weight decay for norms and biases too")
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="longer gradients are shortened to this norm"
+    )
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.0, description="share of a label that is spread over all classes"
+    )
+    mixup: Alpha = Field(default=0.0, description="alpha by which images of a batch are mixed; 0 for never")
+    cutmix: Alpha = Field(
+        default=0.0, description="alpha by which parts of images are exchanged in a batch; with mixup, one or the other"
+    )
+    ema: Share | None = Field(
+        default=None, description="decay of a running mean of the weights, which is evaluated and saved in their place"
+    )
     schedule: Literal["onecycle", "cosine", "step"] = "onecycle"
     warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     milestones: list[Share] = Field(
@@ -170,7 +197,13 @@ class TrainingSpec(Spec):
         """What students that train together must have in common."""
         own = {"lr", "momentum", "nesterov", "weight_decay", "decay_norms"}
         own |= {"schedule", "warmup", "milestones", "decay", "teacher_cache"}
+        own |= {"optimizer", "betas", "clip_norm", "label_smoothing", "ema"}
         return self.model_dump(mode="json", exclude=own)
+
+    @property
+    def mixing(self) -> Mixing:
+        """How batches are mixed."""
+        return Mixing(self.mixup, self.cutmix)
 
     @field_validator("milestones")
     @classmethod
@@ -331,7 +364,7 @@ class MethodSpec(Spec):
         """
         record = METHODS[self.method]
         other_teacher = self.teacher not in (None, record.teacher)
-        other_batches = {"steps", "batch_size", "unlabelled_batch_size"} & set(self.training)
+        other_batches = {"steps", "batch_size", "unlabelled_batch_size", "mixup", "cutmix"} & set(self.training)
         own_plain = record.role == "plain" and self.training
         return "control" if other_teacher or other_batches or own_plain else record.role
 

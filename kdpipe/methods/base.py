@@ -53,6 +53,8 @@ class Step:
         progress: share of the training that is done, in [0, 1).
         extras: the method's own trainable modules, if it has any.
         student_network, teacher_network: for methods that ask more of them than outputs.
+        label_smoothing: share of each label that is spread over all classes.
+        class_shares: (L, K) how much of each class is in the first L rows, where images are mixed.
     """
 
     student: Outputs
@@ -64,6 +66,8 @@ class Step:
     extras: nn.Module | None
     student_network: Network
     teacher_network: Network | None
+    label_smoothing: float = 0.0
+    class_shares: Tensor | None = None
 
     @property
     def of_teacher(self) -> Outputs:
@@ -79,7 +83,12 @@ class Step:
     @property
     def cross_entropy(self) -> Tensor:
         """The plain student's loss."""
-        return F.cross_entropy(self.labelled, self.target)
+        return self.cross_entropy_of(self.labelled)
+
+    def cross_entropy_of(self, logits: Tensor) -> Tensor:
+        """Cross-entropy of logits (L, K) of the labelled rows with labels, mixed and smoothed as the training asks."""
+        target = self.target if self.class_shares is None else self.class_shares
+        return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
 
     def ramp(self, warmup: float) -> float:
         """A weight that rises linearly to 1 over the first ``warmup`` of the training."""
@@ -111,7 +120,7 @@ class Method:
         refuse: says why a pair cannot be served, or None. Asked before ``extras``.
         adapt: changes the student before training, for good.
         views: how the shared views are changed for both networks: "mixup" mixes pairs of images.
-        uses_labels: the teacher's term needs labels, so unlabelled images are of no use to it.
+        uses_labels: the teacher's term needs labels, so unlabelled and mixed images are of no use to it.
         reveals_labels: unlabelled images come with their labels after all.
         own_initialisation: the student starts from other weights than its companions of the seed.
         trains_longer: the steps are multiplied by what the teacher's passes would have cost.

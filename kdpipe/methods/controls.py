@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch.nn.functional as F
 from pydantic import Field
 
 from kdpipe.methods.base import Method, Parameters, Step, Terms
@@ -82,7 +81,7 @@ class SmoothingParameters(Parameters):
 
 def _smoothing_terms(step: Step) -> Terms:
     chosen: SmoothingParameters = step.parameters
-    return {"ce": F.cross_entropy(step.labelled, step.target, label_smoothing=chosen.epsilon)}
+    return {"ce": replace(step, label_smoothing=chosen.epsilon).cross_entropy}
 
 
 LABEL_SMOOTHING = Method(
@@ -117,9 +116,13 @@ RANDOM_TEACHER = Method(
 
 
 def _shuffled_terms(step: Step) -> Terms:
-    """Each image gets the logits of the one before it; batches are in random order, so that is any other image."""
+    """Each image gets the logits of the one before it; batches are in random order, so that is any other image.
+
+    Where images are mixed with the one before, it is the logits of the one before that, which has no part in it.
+    """
     said = step.of_teacher
-    return KD.terms(replace(step, teacher=replace(said, logits=said.logits.roll(1, 0))))
+    back = 1 if step.class_shares is None else 2
+    return KD.terms(replace(step, teacher=replace(said, logits=said.logits.roll(back, 0))))
 
 
 SHUFFLED_TEACHER = Method(

@@ -55,7 +55,7 @@ def _deit_terms(step: Step) -> Terms:
     own, taught = step.student_network.heads_apart(step.student.final)
     loss = deit_loss(taught, step.of_teacher.logits, chosen.target, chosen.temperature)
     return {
-        "ce": chosen.ce_weight * F.cross_entropy(wide(own[: len(step.target)]), step.target),
+        "ce": chosen.ce_weight * step.cross_entropy_of(wide(own[: len(step.target)])),
         "deit": chosen.deit_weight * loss,
     }
 

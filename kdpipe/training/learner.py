@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ from kdpipe.models.network import Network
 from kdpipe.seeds import derive_seed
 from kdpipe.training.clock import StepClock
 from kdpipe.training.evaluation import EVALUATION_BATCH, accuracy, predict
+from kdpipe.training.optimizers import RunningMean, State, clip_gradients, make_optimizer, snapshot
 from kdpipe.training.schedules import learning_rate
 from kdpipe.training.teacher_batches import LearnerBatch, TeacherBatches
-
-State = dict[str, Tensor]
 
 
 @dataclass
@@ -38,8 +38,9 @@ class Learner:
 
     Attributes:
         stream: names the learner's own randomness (dropout); independent of its companions.
-        recipe: its own learning rate, schedule and decay; the group's where it is None. What a group
+        recipe: its own optimiser, learning rate, schedule and decay; the group's where it is None. What a group
             must share (steps, batches, precision) is the group's in any case.
+        mean: the running mean of its weights, if the recipe asks for one; gone once it has taken their place.
         keep_at: steps after which its weights are kept, in ``kept``.
         history: (step, quantity, value) rows.
     """
@@ -59,6 +60,7 @@ class Learner:
     best: Best = field(default_factory=Best)
     diverged_step: int | None = None
     val_accuracy: float | None = None
+    mean: RunningMean | None = None
 
     @property
     def recalls(self) -> bool:
@@ -66,28 +68,22 @@ class Learner:
         return self.recipe is not None and self.recipe.teacher_cache and self.method.reads_logits_alone
 
     def set_up(self, recipe: TrainingSpec, device: torch.device) -> None:
-        """Move to the device and make the optimiser; norms, biases and scalars decay only on request."""
+        """Move to the device and make the optimiser."""
         self.recipe = recipe = self.recipe or recipe
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         modules: list[nn.Module] = [self.network]
         if self.extras is not None:
             modules.append(self.extras.to(device))
-        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        spared = recipe.weight_decay if recipe.decay_norms else 0.0
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": spared},
-        ]
-        nesterov = recipe.nesterov and recipe.momentum > 0
-        self.optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov)
+        self.optimizer = make_optimizer(recipe, modules)
+        self.mean = None if recipe.ema is None else RunningMean(self.network, recipe.ema)
         self.clock = StepClock(device)
         self._sums: dict[str, Tensor] = {}
         self._since = 0
         self._first_bad = torch.full((), -1, dtype=torch.int64, device=device)
 
     def learn(self, shown: LearnerBatch, teacher_batches: TeacherBatches, step: int, progress: float) -> None:
-        """One step of SGD on the sum of the method's terms."""
+        """One step of the optimiser on the sum of the method's terms."""
         assert self.recipe is not None and self.clock is not None
         device, target, clock = shown.images.device, shown.labels, self.clock
         for group in self.optimizer.param_groups:
@@ -112,18 +108,24 @@ class Learner:
                             extras=self.extras,
                             student_network=self.network,
                             teacher_network=teacher_batches.teacher if self.method.needs_teacher else None,
+                            label_smoothing=self.recipe.label_smoothing,
+                            class_shares=shown.class_shares,
                         )
                     )
                     loss = torch.stack([term.float() for term in terms.values()]).sum()
             with clock.part("student"):
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                if self.recipe.clip_norm is not None:
+                    clip_gradients(self.optimizer, self.recipe.clip_norm)
                 self.optimizer.step()
+                if self.mean is not None:
+                    self.mean.update(step)
         with torch.no_grad():
             bad = ~torch.isfinite(loss) & (self._first_bad < 0)
             self._first_bad = torch.where(bad, step, self._first_bad)
             sums = {"loss": loss, **{f"loss/{name}": term for name, term in terms.items()}}
-            if self.method.views == "shared":  # a mixed image has no one label
+            if self.method.views == "shared" and shown.class_shares is None:  # a mixed image has no one label
                 sums["train_accuracy"] = (outputs.logits[: len(target)].argmax(1) == target).float().mean()
             for name, value in sums.items():
                 self._sums[name] = self._sums.get(name, torch.zeros((), device=device)) + value.detach().float()
@@ -147,10 +149,23 @@ class Learner:
 
     def evaluate(self, validation: Split, step: int) -> None:
         """Validation accuracy in float32, as the test accuracy is; keep the weights if it is the best."""
-        self.val_accuracy = accuracy(self.network, validation)
+        with self.mean.in_place() if self.mean is not None else nullcontext():
+            self.val_accuracy = accuracy(self.network, validation)
         self.history.append((step, "val_accuracy", self.val_accuracy))
         if self.val_accuracy > self.best.accuracy:
-            self.best = Best(step, self.val_accuracy, snapshot(self.network))
+            self.best = Best(step, self.val_accuracy, self.result())
+
+    def result(self) -> State:
+        """A copy of the weights that count: their running mean, if there is one."""
+        if self.mean is None:
+            return snapshot(self.network)
+        return {name: tensor.clone() for name, tensor in self.mean.state.items()}
+
+    def finish(self) -> None:
+        """After the last step: the running mean takes the place of the weights."""
+        if self.mean is not None:
+            self.network.load_state_dict(self.mean.state)
+            self.mean = None
 
     def checkpoint(self, step: int) -> dict[str, Any]:
         """All that the rest of the training depends on, after ``step`` steps; taken right after a log."""
@@ -163,6 +178,7 @@ class Learner:
             "best": (self.best.step, self.best.accuracy, self.best.state),
             "val_accuracy": self.val_accuracy,
             "kept": self.kept,
+            **({} if self.mean is None else {"mean": self.result()}),
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -188,6 +204,8 @@ class Learner:
         if self.extras is not None:
             self.extras.load_state_dict(saved["extras"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.mean is not None:
+            self.mean.restore(saved["mean"])
         self.history = [(int(step), str(name), float(value)) for step, name, value in saved["history"]]
         best_step, best_accuracy, best_state = saved["best"]
         self.best = Best(best_step, best_accuracy, best_state)
@@ -231,8 +249,3 @@ class Resume:
     def clear(self, learner: str) -> None:
         """Forget the checkpoint of a learner that has finished."""
         self._path(learner).unlink(missing_ok=True)
-
-
-def snapshot(module: nn.Module) -> State:
-    """A copy of a module's state that further training does not change."""
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}

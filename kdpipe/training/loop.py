@@ -18,7 +18,7 @@ from kdpipe.data.sources.base import Split
 from kdpipe.models.network import Network, compiled_forward, forward
 from kdpipe.training.clock import StepClock
 from kdpipe.training.evaluation import use_half
-from kdpipe.training.learner import Learner, Resume, snapshot
+from kdpipe.training.learner import Learner, Resume
 from kdpipe.training.teacher_batches import TeacherBatches, TeacherLogits
 
 LOGS = 50
@@ -46,7 +46,7 @@ def train(
     step once.
 
     Args:
-        recipe: what the group shares; learners may have their own learning rate, schedule and decay.
+        recipe: what the group shares; learners may have their own optimiser, learning rate, schedule and decay.
         advance: told how many steps were done, and a note for people.
 
     Returns:
@@ -62,7 +62,7 @@ def train(
     if teacher is not None:
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         teacher.to(device=device, memory_format=layout).eval().requires_grad_(False)  # type: ignore[call-overload]
-        if any(learner.recalls for learner in learners):
+        if labelled.shows_known_views and any(learner.recalls for learner in learners):
             cache = TeacherLogits(teacher, labelled, half)
     _keep_preactivations(learners, teacher, validation)
     (views,) = {learner.method.views for learner in learners}
@@ -128,6 +128,7 @@ def _train_from(
             for learner in alive:
                 learner.log(done)
                 if last and learner.diverged_step is None:
+                    learner.finish()
                     learner.check_end(validation, done, teacher_batches.half)
             alive = [learner for learner in alive if learner.diverged_step is None]
         if done % evaluate_every == 0 or last:
@@ -135,7 +136,7 @@ def _train_from(
                 learner.evaluate(validation, done)
         for learner in alive:
             if done in learner.keep_at:
-                learner.kept[done] = snapshot(learner.network)
+                learner.kept[done] = learner.result()
         if resume and done % every == 0 and not last and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             for learner in alive:
                 resume.save(learner.name, learner.checkpoint(done))

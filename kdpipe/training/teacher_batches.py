@@ -6,7 +6,7 @@ whether the other part is there: kernels may round differently for another batch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -68,12 +68,16 @@ class TeacherBatches:
 
 @dataclass(frozen=True)
 class LearnerBatch:
-    """A batch as one learner gets it; ``labels`` are those of the first rows, ``teacher`` what it is taught."""
+    """A batch as one learner gets it; ``labels`` are those of the first rows, ``teacher`` what it is taught.
+
+    ``class_shares`` are those of the first rows too, where images are mixed.
+    """
 
     images: Tensor
     labels: Tensor
     index: Tensor
     teacher: Outputs | None
+    class_shares: Tensor | None
 
 
 class TeacherBatch:
@@ -91,15 +95,20 @@ class TeacherBatch:
         first = self._labelled
         taught = None
         if method.needs_teacher:
-            taught = self._recalled if recall and method.reads_logits_alone else self._said
+            recall = recall and method.reads_logits_alone and self._of.cache is not None
+            taught = self._recalled if recall else self._said
         if not unlabelled:
-            return LearnerBatch(first.images, first.labels, first.positions, taught)
+            return LearnerBatch(first.images, first.labels, first.positions, taught, first.class_shares)
         more = self._more
         if taught is not None:
             taught = taught.joined(self._said_more.logits_alone() if not taught.maps else self._said_more)
-        labels = torch.cat([first.labels, more.labels]) if method.reveals_labels else first.labels
+        labels, shares = first.labels, first.class_shares
+        if method.reveals_labels:
+            labels = torch.cat([labels, more.labels])
+            if shares is not None and more.class_shares is not None:
+                shares = torch.cat([shares, more.class_shares])
         index = torch.cat([first.positions, more.positions + len(self._of.labelled.labels)])
-        return LearnerBatch(torch.cat([first.images, more.images]), labels, index, taught)
+        return LearnerBatch(torch.cat([first.images, more.images]), labels, index, taught, shares)
 
     @cached_property
     def _labelled(self) -> Batch:
@@ -116,7 +125,7 @@ class TeacherBatch:
             images = batch.images if self._of.channels_last else batch.images.contiguous()
             if self._of.views == "mixup":
                 images = mixup(images, derive_seed("mixup", stream.stream, stream.seed, self._step))
-            return Batch(images, batch.labels, batch.positions, batch.views)
+            return replace(batch, images=images)
 
     @cached_property
     def _said(self) -> Outputs:

@@ -16,7 +16,6 @@ from kdpipe.config.sections import StudentSpec, TeacherSpec, TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.batches import Batches
 from kdpipe.data.dataset import Dataset
-from kdpipe.data.sources.base import Split
 from kdpipe.data.splits import label_budget
 from kdpipe.engine.stage import Context, Task, batch_stage
 from kdpipe.errors import TrainingError
@@ -162,15 +161,13 @@ def _train_together(
     device = torch.device(context.device)
     policy = AUGMENTATIONS[params["augmentation"]]
 
-    def stream(split: Split, indices: np.ndarray, size: int, name: str) -> Batches:
-        return Batches(split, indices, batch_size=size, seed=data_seed, policy=policy, device=device, stream=name)
-
-    labelled = stream(dataset.train, chosen, recipe.batch_size, "labelled")
+    stream = partial(Batches, dataset.train, seed=data_seed, policy=policy, device=device, mixing=recipe.mixing)
+    labelled = stream(chosen, batch_size=recipe.batch_size)
     rest = np.setdiff1d(np.arange(len(dataset.train.labels)), chosen)
     wanted = any(learner.unlabelled for learner in learners)
     if wanted and not len(rest):
         raise TrainingError("unlabelled: every training image has a label in this budget, so none is left unlabelled.")
-    unlabelled = stream(dataset.train, rest, recipe.unlabelled_batch_size, "unlabelled") if wanted else None
+    unlabelled = stream(rest, batch_size=recipe.unlabelled_batch_size, stream="unlabelled") if wanted else None
     names = {learner.name: task.stage.key for learner, task in zip(learners, tasks, strict=True)}
     resume = Resume(context.scratch / "resume", names)
     for learner, task in zip(learners, tasks, strict=True):
