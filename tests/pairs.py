@@ -34,13 +34,6 @@ PAIRS = [
     ("cnn", "wide-cnn"), ("cnn", "vit"), ("vit", "wide-cnn"), ("mobile", "wide-cnn"), ("vit-mean", "wide-cnn"),
     ("resnet8", "wrn"),
 ]  # fmt: skip
-    ("cnn", "wide-cnn"),
-    ("cnn", "vit"),
-    ("vit", "wide-cnn"),
-    ("mobile", "wide-cnn"),
-    ("vit-mean", "wide-cnn"),
-    ("resnet8", "wrn"),
-]
 # What methods for transformers ask for: tokens on both sides, or a second head.
 TOKEN_PAIRS = [("vit", "vit-mean"), ("distilled", "wide-cnn")]
 
