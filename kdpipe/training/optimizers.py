@@ -44,9 +44,11 @@ class RunningMean:
         state: the mean so far, by the names of the network's state.
     """
 
+    state: State
+
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network, self.decay = network, decay
-        self.state: State = snapshot(network)
+        self.state = snapshot(network)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
