@@ -96,6 +96,9 @@ class CifarNetwork(nn.Module):
             stop_early: go no further than the last tap that is asked for.
             output_fmt: NCHW.
             intermediates_only: leave the first of the two out.
+
+        Raises:
+            NetworkError: another ``output_fmt``.
         """
         if output_fmt != "NCHW":
             raise NetworkError(f"output_fmt: the maps of {type(self).__name__} are NCHW, not {output_fmt}.")
