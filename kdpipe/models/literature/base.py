@@ -147,7 +147,11 @@ class CifarNetwork(nn.Module):
         self.set_submodule(self.CLASSIFIER, classifier.to(old.device, old.dtype))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """For timm's sake; networks this small do without."""
+        """For timm's sake; networks this small do without.
+
+        Raises:
+            NetworkError: it is asked for.
+        """
         if enable:
             raise NetworkError(f"{type(self).__name__} has no gradient checkpointing; leave it off.")
 

@@ -35,7 +35,7 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to the block\'s own channels and size."""
+        """(B, C, H, W) to the block's own channels and size."""
         return maps + self.conv(maps) if self.residual else self.conv(maps)
 
 

@@ -31,7 +31,7 @@ class BasicBlock(nn.Module):
         self.downsample = _projection(channels, width, stride)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to the block\'s own channels and size."""
+        """(B, C, H, W) to the block's own channels and size."""
         inner = self.bn2(self.conv2(self.bn1(self.conv1(maps)).relu()))
         return (inner + (maps if self.downsample is None else self.downsample(maps))).relu()
 
@@ -50,7 +50,7 @@ class Bottleneck(nn.Module):
         self.shortcut = _projection(channels, wide, stride) or nn.Sequential()
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to the block\'s own channels and size."""
+        """(B, C, H, W) to the block's own channels and size."""
         inner = self.bn2(self.conv2(self.bn1(self.conv1(maps)).relu())).relu()
         return (self.bn3(self.conv3(inner)) + self.shortcut(maps)).relu()
 

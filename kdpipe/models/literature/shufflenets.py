@@ -35,7 +35,7 @@ class GroupedBlock(nn.Module):
         self.pool = nn.AvgPool2d(3, stride=2, padding=1) if stride == 2 else None
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to the block\'s own channels and size."""
+        """(B, C, H, W) to the block's own channels and size."""
         inner = shuffle(self.bn1(self.conv1(maps)).relu(), self.groups)
         inner = self.bn3(self.conv3(self.bn2(self.conv2(inner)).relu()))
         return (inner + maps if self.pool is None else torch.cat([inner, self.pool(maps)], 1)).relu()
@@ -52,7 +52,7 @@ class SplitBlock(nn.Module):
         self.conv3, self.bn3 = convolution(half, half, 1), nn.BatchNorm2d(half)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to the block\'s own channels and size."""
+        """(B, C, H, W) to the block's own channels and size."""
         passed, inner = maps.chunk(2, 1)
         inner = self.bn2(self.conv2(self.bn1(self.conv1(inner)).relu()))
         return shuffle(torch.cat([passed, self.bn3(self.conv3(inner)).relu()], 1), 2)
@@ -71,7 +71,7 @@ class HalvingBlock(nn.Module):
         self.conv5, self.bn5 = convolution(half, half, 1), nn.BatchNorm2d(half)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to the block\'s own channels and size."""
+        """(B, C, H, W) to the block's own channels and size."""
         left = self.bn2(self.conv2(self.bn1(self.conv1(maps)))).relu()
         right = self.bn4(self.conv4(self.bn3(self.conv3(maps)).relu()))
         return shuffle(torch.cat([left, self.bn5(self.conv5(right)).relu()], 1), 2)

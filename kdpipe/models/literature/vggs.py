@@ -20,7 +20,7 @@ class PoolAboveFour(nn.Module):
     """Max-pooling of maps larger than 4 x 4: with images of 32, the last stage works at 4 x 4 and not at 2 x 2."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to the block\'s own channels and size."""
+        """(B, C, H, W) to half the height and width, or the maps as they are."""
         return max_pool2d(maps, 2) if min(maps.shape[2:]) > 4 else maps
 
 

@@ -24,7 +24,7 @@ class WideBlock(nn.Module):
         self.convShortcut = None if channels == width else convolution(channels, width, 1, stride)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to the block\'s own channels and size."""
+        """(B, C, H, W) to the block's own channels and size."""
         ready = self.bn1(maps).relu()
         inner = self.conv2(self.drop(self.bn2(self.conv1(ready)).relu()))
         return inner + (maps if self.convShortcut is None else self.convShortcut(ready))
@@ -39,7 +39,7 @@ class WideStage(nn.Module):
         self.layer = nn.Sequential(first, *(WideBlock(width, width, 1, drop_rate) for _ in range(blocks - 1)))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, C, H, W) to the block\'s own channels and size."""
+        """(B, C, H, W) to the block's own channels and size."""
         return self.layer(maps)
 
 
