@@ -180,7 +180,7 @@ def test_files_that_are_none(teacher):
     for written in ("", 'arch = "resnet18"'):
         said = complaint(study(path, written))
         assert "pickled checkpoints can run code" in said
-        assert f"`kdpipe convert {path} --like ARCH` makes it one" in said
+        assert f"`kdpipe convert {path} --like ARCH` (timm's name, or my_models.py:build) makes it one" in said
     assert "is damaged or no safetensors file" in complaint(study(teacher.parent))
     nobody = study(teacher)
     nobody.write_text(nobody.read_text().replace(str(teacher), "~nobody-at-all/teacher.safetensors"))

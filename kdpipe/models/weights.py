@@ -72,7 +72,7 @@ def not_safetensors(path: Path) -> str:
     """What to do about a checkpoint in another format, as a sentence."""
     return (
         f"{path} is not a .safetensors file; pickled checkpoints can run code when loaded, so a study takes none: "
-        f"`kdpipe convert {path} --like ARCH` makes it one without running any."
+        f"`kdpipe convert {path} --like ARCH` (timm's name, or my_models.py:build) makes it one without running any."
     )
 
 
