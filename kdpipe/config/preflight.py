@@ -220,7 +220,8 @@ def _look_problems(spec: BaseStudy, seen: Peek) -> Iterator[Problem]:
     if spec.data.probe_size > test:
         yield (
             ("data", "probe_size"),
-            f"{spec.data.probe_size} probe images are asked for, but the test set has {test}.",
+            f"{spec.data.probe_size} probe images are asked for, but the test set has {test}; "
+            f"write probe_size = {test} or less.",
         )
     for field in ("k", "second_k"):
         k = getattr(spec.measures, field)
