@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 from torch import Tensor, nn
 
 from kdpipe.cli.main import kdpipe
@@ -102,3 +103,22 @@ def test_what_does_not_fit_is_one_sentence_and_no_file(words, sentence, file, mo
     assert done.exit_code != 0 and isinstance(done.exception, NetworkError)
     assert any(part in str(done.exception) for part in sentence.split("|")), done.exception
     assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_a_stem_of_timm_and_a_file_without_its_function_are_refused(file, module, tmp_path):
+    torch.save(module.state_dict(), tmp_path / "best.pth")
+    stem = typed(tmp_path / "best.pth", "--like", f"{file}:build", "--stem", "small", "--stem-stride", "1", *SAID)
+    assert stem.exit_code == 1 and "makes its own stem" in str(stem.exception)
+    alone = typed(tmp_path / "best.pth", "--like", file, *SAID)
+    assert alone.exit_code == 1 and "my_models.py:build" in str(alone.exception)
+
+
+def test_images_of_several_sizes_ask_for_the_option_that_the_command_has(file, module, tmp_path):
+    torch.save(module.state_dict(), tmp_path / "best.pth")
+    for name, side in (("a", 12), ("b", 14), ("c", 12)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("L", (side, side)).save(tmp_path / "photos" / name / "1.png")
+    words = ("--like", f"{file}:fixed", "--mean", "0.4", "--std", "0.2", "--data", tmp_path / "photos")
+    refused = typed(tmp_path / "best.pth", *words)
+    assert refused.exit_code == 1 and "--image-size" in str(refused.exception)
+    assert "of 3 test images" in typed(tmp_path / "best.pth", *words, "--image-size", "12").output

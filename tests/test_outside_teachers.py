@@ -199,7 +199,7 @@ def test_other_classes_make_a_new_head_which_somebody_must_train(tmp_path):
     path = a_network(tmp_path / "five.safetensors", classes=5)
     assert complaint(study(path, "training = { steps = 0 }")) == (
         f"teacher.checkpoint: {path}: fc.bias has shape (5,), the network (10,), so the classifier would be new and "
-        "untrained; train it (training.steps) or name another checkpoint."
+        "untrained; take data of the classes that it tells apart, train it (training.steps) or name another checkpoint."
     )
     headless = load_file(path)
     bare = tmp_path / "bare.safetensors"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from kdpipe.cli.trial import read_test_images, try_on
 from kdpipe.config.study_file import toml_value
 from kdpipe.data.sources.base import data_root
 from kdpipe.engine.hardware import resolve_device
-from kdpipe.errors import NetworkError, StudyError
+from kdpipe.errors import DataError, NetworkError, StudyError
 from kdpipe.models.conversion import Conversion, Scaling, usual_shape
 from kdpipe.models.conversion import convert as convert_checkpoint
 from kdpipe.models.fit import nearest
@@ -102,9 +103,14 @@ def convert(
     if (mean is None) != (std is None):
         raise StudyError("--mean and --std belong together; give both.")
     target = _target(file, output)
-    factory = like if ".py:" in like else None
+    factory = like if re.search(r"\.py(:|$)", like) else None
+    if factory and stem != "default":
+        raise StudyError(f"--stem: {like} makes its own stem; leave --stem and --stem-stride out.")
     side = image_size or (None if factory or stem == "small" else usual_shape(like)[1])
-    images = None if data is None else read_test_images(data, data_root(data_folder), image_size, side)
+    try:
+        images = None if data is None else read_test_images(data, data_root(data_folder), image_size, side)
+    except DataError as error:
+        raise DataError(str(error).replace("data.image_size", "the image size (--image-size)")) from None
     if factory and images is not None:
         classes = classes or len(images.class_names)
     if factory and (classes is None or mean is None or (image_size is None and images is None)):

@@ -113,7 +113,10 @@ def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
         "use the architecture and arguments it was saved with.",
         _other_names(network, own, state, path),
     )
-    untrained = "so the classifier would be new and untrained; train it (training.steps) or name another checkpoint."
+    untrained = (
+        "so the classifier would be new and untrained; take data of the classes that it tells apart, train it "
+        "(training.steps) or name another checkpoint."
+    )
     for name in list(state):
         if name not in own or state[name].shape == own[name].shape:
             continue
