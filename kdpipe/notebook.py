@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from kdpipe.artifacts.store import ARTIFACTS, Study, load_study
 from kdpipe.cli.progress import RichReporter, Silent
@@ -108,6 +108,8 @@ def _section(network: Any) -> dict[str, Any]:
         raise StudyError(
             f"networks: a {type(network).__name__} is no network; give a torch.nn.Module, a file, or a section."
         )
+    if any(isinstance(value, Tensor) for value in network.values()):
+        raise StudyError("networks: a state dict is no network; load it into its module and give that.")
     section = dict(network)
     if (module := section.pop("module", None)) is not None:
         section["factory"] = register_module(module)

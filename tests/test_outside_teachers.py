@@ -180,7 +180,7 @@ def test_files_that_are_none(teacher):
     for written in ("", 'arch = "resnet18"'):
         said = complaint(study(path, written))
         assert "pickled checkpoints can run code" in said
-        assert f"`kdpipe convert {path} --like ARCH` makes it one" in said
+        assert f"`kdpipe convert {path} --like ARCH` (timm's name, or my_models.py:build) makes it one" in said
     assert "is damaged or no safetensors file" in complaint(study(teacher.parent))
     nobody = study(teacher)
     nobody.write_text(nobody.read_text().replace(str(teacher), "~nobody-at-all/teacher.safetensors"))
@@ -199,7 +199,7 @@ def test_other_classes_make_a_new_head_which_somebody_must_train(tmp_path):
     path = a_network(tmp_path / "five.safetensors", classes=5)
     assert complaint(study(path, "training = { steps = 0 }")) == (
         f"teacher.checkpoint: {path}: fc.bias has shape (5,), the network (10,), so the classifier would be new and "
-        "untrained; train it (training.steps) or name another checkpoint."
+        "untrained; take data of the classes that it tells apart, train it (training.steps) or name another checkpoint."
     )
     headless = load_file(path)
     bare = tmp_path / "bare.safetensors"

@@ -140,7 +140,7 @@ class Study(StudyTables):
     """
 
     folder: Path
-    record: Mapping[str, Any]
+    record: Mapping[str, Any] = field(repr=False)  # pages long, and a notebook shows what a cell ends in
     _verified: set[str] = field(default_factory=set, repr=False, compare=False)
     _kept: dict[str, pl.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 

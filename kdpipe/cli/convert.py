@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from kdpipe.cli.trial import read_test_images, try_on
 from kdpipe.config.study_file import toml_value
 from kdpipe.data.sources.base import data_root
 from kdpipe.engine.hardware import resolve_device
-from kdpipe.errors import NetworkError, StudyError
+from kdpipe.errors import DataError, NetworkError, StudyError
 from kdpipe.models.conversion import Conversion, Scaling, usual_shape
 from kdpipe.models.conversion import convert as convert_checkpoint
 from kdpipe.models.fit import nearest
+from kdpipe.models.origins import origin_of
 
 CHECKPOINT_SUFFIXES = (".bin", ".ckpt", ".index", ".json", ".pkl", ".pt", ".pth", ".safetensors", ".tar", ".th")
 SHOWN = 12  # tensors of each kind that the table names
@@ -42,13 +44,18 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 
 @click.command()
 @click.argument("file", metavar="FILE", type=options.PLACE)
-@click.option("--like", "arch", required=True, metavar="ARCH", help="timm's name of the network.")
+@click.option(
+    "--like",
+    required=True,
+    metavar="ARCH",
+    help="timm's name of the network, or MODELS.py:FUNCTION for a network of your own.",
+)
 @click.option(
     "--argument",
     "arguments",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Of timm's network, as in a study's arguments; repeatable.",
+    help="Of timm's network or of your function, as in a study's arguments; repeatable.",
 )
 @click.option("--stem", type=click.Choice(["default", "small"]), default="default", help="As in a study file.")
 @click.option("--stem-stride", type=click.Choice(["1", "2"]), help="Of a small stem; no tensor tells it.")
@@ -70,7 +77,7 @@ class Numbers(click.ParamType[tuple[float, ...]]):
 @click.option("--output", type=options.PLACE, help="File to write.  [default: FILE with .safetensors at its end]")
 def convert(
     file: Path,
-    arch: str,
+    like: str,
     arguments: Sequence[str],
     stem: str,
     stem_stride: str | None,
@@ -87,7 +94,7 @@ def convert(
     device: str,
     output: Path | None,
 ) -> None:
-    """Make a checkpoint of another library a file that a study takes as its teacher.
+    """Make a checkpoint of another program a file that a study and kdpipe look take.
 
     FILE is read as tensors alone, nothing in it is executed. It is written anew only if all that matters fits.
     """
@@ -96,11 +103,25 @@ def convert(
     if (mean is None) != (std is None):
         raise StudyError("--mean and --std belong together; give both.")
     target = _target(file, output)
-    side = image_size or (None if stem == "small" else usual_shape(arch)[1])
-    images = None if data is None else read_test_images(data, data_root(data_folder), image_size, side)
+    factory = like if re.search(r"\.py(:|$)", like) else None
+    if factory and stem != "default":
+        raise StudyError(f"--stem: {like} makes its own stem; leave --stem and --stem-stride out.")
+    side = image_size or (None if factory or stem == "small" else usual_shape(like)[1])
+    try:
+        images = None if data is None else read_test_images(data, data_root(data_folder), image_size, side)
+    except DataError as error:
+        raise DataError(str(error).replace("data.image_size", "the image size (--image-size)")) from None
+    if factory and images is not None:
+        classes = classes or len(images.class_names)
+    if factory and (classes is None or mean is None or (image_size is None and images is None)):
+        raise StudyError(
+            f"--like {like}: nobody but you knows what it was trained on; give --mean, --std, --classes and "
+            "--image-size (--data tells the last two as well)."
+        )
     conversion = convert_checkpoint(
         file,
-        arch,
+        None if factory else like,
+        factory=factory,
         arguments=dict(_argument(text) for text in arguments),
         stem=stem,
         stem_stride=int(stem_stride or 2),
@@ -119,7 +140,7 @@ def convert(
         trial = try_on(conversion, images, resolve_device(device))
         _say(str(trial))
     conversion.write(target)
-    _show_lines(conversion, target)
+    _show_lines(conversion, target, factory)
 
 
 def _target(file: Path, output: Path | None) -> Path:
@@ -171,7 +192,7 @@ def _show(conversion: Conversion, file: Path) -> None:
         said = ", ".join(f"{name} = {json.dumps(value)}" for name, value in reading.arguments.items())
         _say(f"To compute the same, timm's network is made with {said}.")
     _say(
-        f"{conversion.spec.arch}: {len(fit.fitting)} of {fit.tensors} tensors fit, {len(fit.missing)} missing, "
+        f"{origin_of(conversion.spec)}: {len(fit.fitting)} of {fit.tensors} tensors fit, {len(fit.missing)} missing, "
         f"{len(fit.misfits)} of another shape, {len(fit.left_over)} left over."
     )
     if not fit.whole:
@@ -198,16 +219,18 @@ def _table(conversion: Conversion) -> Table:
     return table
 
 
-def _show_lines(conversion: Conversion, target: Path) -> None:
+def _show_lines(conversion: Conversion, target: Path, factory: str | None) -> None:
     """What was written, and the lines of a study file that take it."""
     scaling, (_, height, width) = conversion.scaling, conversion.image_shape
     numbers = [", ".join(f"{value:.4g}" for value in values) for values in (scaling.mean, scaling.std)]
     _say(
-        f"{target}: {conversion.spec.arch}, {conversion.classes} classes, images of {height} x {width}, "
+        f"{target}: {origin_of(conversion.spec)}, {conversion.classes} classes, images of {height} x {width}, "
         f"scaled by mean {numbers[0]} and std {numbers[1]} ({scaling.origin})."
     )
     if conversion.untrained:
         training = "training = { steps = 1000 }   # its classifier is new and must be trained"
     else:
         training = "training = { steps = 0 }   # as it comes; any other number trains it on"
-    _say(f"In a study:\n\n[teacher]\ncheckpoint = {json.dumps(str(target), ensure_ascii=False)}\n{training}")
+    _say(f"For kdpipe look: {target if factory is None else f'{factory}@{target}'}")
+    made_by = "" if factory is None else f"factory = {json.dumps(factory, ensure_ascii=False)}\n"
+    _say(f"In a study:\n\n[teacher]\n{made_by}checkpoint = {json.dumps(str(target), ensure_ascii=False)}\n{training}")

@@ -18,6 +18,7 @@ from kdpipe.names import unknown_name
 from kdpipe.representation.projectors import PROJECTORS
 
 PROBE, TESTED = 1000, 0.6  # images at most; share of them where the data have no test split: nothing is trained here
+FEWEST = 20  # images that anything can be said of
 DRAWN = ("tsne", "pca")
 
 ORIGINS = (
@@ -101,6 +102,8 @@ def write_study(
     except DataError as error:
         raise DataError(str(error).replace("data.image_size", "the image size (--image-size)")) from None
     probe = min(PROBE, seen.test if seen.test is not None else round(TESTED * seen.train))
+    if probe < FEWEST:
+        raise DataError(f"{probe} test images are too few to look at, of {seen.train + (seen.test or 0)}; give more.")
     maps: dict[str, Any] = {"projectors": drawn}
     if probe <= 3 * MapsSpec.model_fields["perplexity"].default:
         maps["perplexity"] = max(float((probe - 1) // 3 - 1), 2.0)

@@ -31,6 +31,7 @@ from kdpipe.errors import DataError, NetworkError, StudyError
 from kdpipe.methods import METHODS, Pair
 from kdpipe.models.build import build
 from kdpipe.models.network import Network
+from kdpipe.models.origins import origin_of
 from kdpipe.models.profile import Profile, profile_of
 from kdpipe.vocabulary import TEACHER
 
@@ -178,8 +179,9 @@ def _shape(architecture: ArchSpec, seen: Peek) -> Profile:
         weights=architecture.checkpoint is not None or architecture.folder is not None,
     )
     if broken := _not_finite(network):
-        brought = "folder" if architecture.folder is not None else "checkpoint"
-        place = getattr(architecture, brought) or architecture.factory
+        files = [field for field in ("folder", "checkpoint") if getattr(architecture, field) is not None]
+        brought = files[0] if files else "factory"
+        place = getattr(architecture, brought) if files else origin_of(architecture)
         raise NetworkError(f"{brought}: {place} holds NaN or infinity in {broken}; take other weights.")
     if narrow := _dangerous_convolution(network):
         raise NetworkError(
@@ -220,7 +222,8 @@ def _look_problems(spec: BaseStudy, seen: Peek) -> Iterator[Problem]:
     if spec.data.probe_size > test:
         yield (
             ("data", "probe_size"),
-            f"{spec.data.probe_size} probe images are asked for, but the test set has {test}.",
+            f"{spec.data.probe_size} probe images are asked for, but the test set has {test}; "
+            f"write probe_size = {test} or less.",
         )
     for field in ("k", "second_k"):
         k = getattr(spec.measures, field)

@@ -237,7 +237,7 @@ class GivenStudy(BaseStudy, Generic[Given]):
         teachers = [i for i, network in enumerate(self.networks) if network.role == TEACHER]
         if len(teachers) != 1:
             raise ValueError(
-                "networks: one network has the role 'teacher', and "
+                "networks: one network is to have the role 'teacher', and "
                 + (f"networks {', '.join(map(str, teachers))} all have it" if teachers else "none has it")
             )
         if not any(network.role == PLAIN for network in self.networks):

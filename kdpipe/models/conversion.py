@@ -15,8 +15,10 @@ from torch import Tensor
 from kdpipe.errors import NetworkError
 from kdpipe.files import new_file
 from kdpipe.models.build import build
+from kdpipe.models.factories import identity, name_factory
 from kdpipe.models.fit import Fit, compare, covered, not_finite
 from kdpipe.models.network import Network
+from kdpipe.models.origins import origin_of
 from kdpipe.models.saved import SavedArchitecture, write_network
 from kdpipe.models.state_dicts import Reading, choose, fits_alike, listed, read_network_of
 from kdpipe.models.tensor_files import read_tensors
@@ -89,8 +91,9 @@ class Conversion:
 
 def convert(
     file: str | Path,
-    arch: str,
+    arch: str | None = None,
     *,
+    factory: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     stem: str = "default",
     stem_stride: int = 2,
@@ -102,7 +105,7 @@ def convert(
     allow_missing: Collection[str] = (),
     allow_extra: Collection[str] = (),
 ) -> Conversion:
-    """Hold a checkpoint of any origin against a timm architecture, and load what fits.
+    """Hold a checkpoint of any origin against a timm architecture or a network of one's own, and load what fits.
 
     The file is read as tensors alone; nothing of it is executed. Within it the network is searched for: under keys
     (``model``, ``state_dict``, ...), behind prefixes (DataParallel's ``module.``, torch.compile's ``_orig_mod.``,
@@ -115,7 +118,9 @@ def convert(
     Args:
         file: of ``torch.save``, safetensors, or an index of shards.
         arch: a name of timm.
-        arguments: of timm's model, as in a study file.
+        factory: ``file.py:function`` that makes the network, instead of ``arch``. Nobody else knows of it: ``classes``,
+            ``image_size`` and ``scaling`` must be given.
+        arguments: of timm's model or of the factory, as in a study file.
         stem, stem_stride: as in a study file. No tensor's shape tells the stride.
         classes: logits; by default those of the file.
         image_size: of the images that the file will name, or (H, W); by default timm's for the architecture.
@@ -127,12 +132,22 @@ def convert(
 
     Raises:
         NetworkError: the file cannot be read safely, holds no or several such networks; the architecture cannot be
-            built.
+            built; not exactly one of ``arch`` and ``factory``.
     """
+    if (arch is None) == (factory is None):
+        raise NetworkError("convert: a network has either a timm name (arch) or a function that makes it (factory).")
     path = Path(file).expanduser()
     tensors = _under(key, read_tensors(path), path)
-    spec = SavedArchitecture(arch, dict(arguments or {}), stem, stem_stride, "stages")
-    shape, usual = usual_shape(arch), _usual_classes(arch)
+    if factory is not None:
+        if classes is None or image_size is None or scaling is None:
+            raise NetworkError(
+                f"convert: nobody but you knows what {factory} was trained on; give the number of classes, the size of "
+                "its images, and the mean and std that they were scaled by."
+            )
+        factory = identity(name_factory(factory))
+    spec = SavedArchitecture(arch, dict(arguments or {}), stem, stem_stride, "stages", factory=factory)
+    channels = 3 if scaling is None else len(scaling.mean)
+    shape, usual = usual_shape(arch) if arch else (channels, 224, 224), _usual_classes(arch) if arch else 0
     if size := image_size or spec.arguments.get("img_size"):
         shape = (shape[0], *((size, size) if isinstance(size, int) else size))
     network = _built(spec, shape, classes or usual)
@@ -253,7 +268,7 @@ def _problem(
         said.append(f"{len(extra)} left over ({_some(extra)})")
     if said:
         wrong = [*missing, *(misfit.name for misfit in misfits)]
-        return f"{path} does not fit {spec.arch}: {', '.join(said)}; {_remedy(network, spec, fit, wrong, extra)}."
+        return f"{path} does not fit {origin_of(spec)}: {', '.join(said)}; {_remedy(network, spec, fit, wrong, extra)}."
     if broken := not_finite({name: reading.state[name] for name in fit.fitting}):
         return f"{path} holds NaN or infinity in {broken}; take other weights."
     return None

@@ -23,7 +23,7 @@ class Reading:
 
     Attributes:
         place: what its names begin with in the file, ``""`` or ``"state_dict.model."``.
-        convention: whose names they are; None for timm's own.
+        convention: whose names they are; None for the network's own.
         arguments: what timm's model must be made with to compute the same.
         state: its tensors, under timm's names where the convention knows them.
         fit: how they lie in the network.
@@ -52,12 +52,13 @@ class Reading:
         return len(self.fit.fitting), -misfit, -len(self.fit.left_over), self.convention is None, -len(self.place)
 
 
-def read_network_of(tensors: Mapping[str, Tensor], model: nn.Module, arch: str) -> list[Reading]:
+def read_network_of(tensors: Mapping[str, Tensor], model: nn.Module, arch: str | None) -> list[Reading]:
     """Every place where a file may hold the network, each in the words that fit it best; the best place first.
 
     Args:
         tensors: of a file, named as :func:`kdpipe.models.tensor_files.read_tensors` does.
-        model: timm's model of the architecture; its weights do not matter.
+        model: of the architecture; its weights do not matter.
+        arch: its name in timm; None for a network that timm does not have, whose names are its own alone.
     """
     own = model.state_dict()
     readings: list[Reading] = []
@@ -73,11 +74,11 @@ def read_network_of(tensors: Mapping[str, Tensor], model: nn.Module, arch: str) 
 
 
 def _readings(
-    place: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor], model: nn.Module, arch: str
+    place: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor], model: nn.Module, arch: str | None
 ) -> Iterator[Reading]:
     plain = Reading(place, None, {}, state, compare(state, own))
     yield plain
-    if not plain.fit.whole:
+    if arch is not None and not plain.fit.whole:
         for convention, renamed in translations(state, model, arch):
             yield Reading(place, convention.title, convention.arguments(arch), renamed, compare(renamed, own))
 

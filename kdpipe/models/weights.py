@@ -72,7 +72,7 @@ def not_safetensors(path: Path) -> str:
     """What to do about a checkpoint in another format, as a sentence."""
     return (
         f"{path} is not a .safetensors file; pickled checkpoints can run code when loaded, so a study takes none: "
-        f"`kdpipe convert {path} --like ARCH` makes it one without running any."
+        f"`kdpipe convert {path} --like ARCH` (timm's name, or my_models.py:build) makes it one without running any."
     )
 
 
@@ -113,7 +113,10 @@ def load_weights(network: Network, path: Path, *, head: bool = False) -> None:
         "use the architecture and arguments it was saved with.",
         _other_names(network, own, state, path),
     )
-    untrained = "so the classifier would be new and untrained; train it (training.steps) or name another checkpoint."
+    untrained = (
+        "so the classifier would be new and untrained; take data of the classes that it tells apart, train it "
+        "(training.steps) or name another checkpoint."
+    )
     for name in list(state):
         if name not in own or state[name].shape == own[name].shape:
             continue
