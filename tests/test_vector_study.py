@@ -167,3 +167,30 @@ def test_a_study_s_file_names_all_networks_of_its_folder(bare):
     text = (bare / "words.toml").read_text()
     assert all(f'vectors = "{network.record.name}"' in text for network in store.networks)
     assert json.loads((bare / "artifacts" / "words" / "study.json").read_text())["data"]["image_shape"] == []
+
+
+def test_an_import_that_keeps_a_study_s_file_says_which_networks_it_leaves_out(tmp_path):
+    def imported(*names: str) -> str:
+        given = {name: layers(name, 1.0, False) for name in ("teacher", *names)}
+        kdpipe.write_vectors(tmp_path / "words", given, labels=LABELS, ids=IDS)
+        words = ("import", str(tmp_path / "words.vectors"), "--name", "words", "--to", str(tmp_path), "--no-run")
+        return " ".join(typed(tmp_path, *words).output.split())
+
+    assert "already" not in imported("plain-s0")
+    again = imported("plain-s0")
+    assert "is kept as it is." in again and "does not look at" not in again
+    more = imported("plain-s0", "plain-s1", "kd-distilled-s1")
+    assert "does not look at kd-distilled-s1, plain-s1: add a [[networks]] section" in more
+    (tmp_path / "words.toml").write_text("not = = TOML")
+    assert "does not look at kd-distilled-s1, plain-s0, plain-s1, teacher:" in imported(
+        "plain-s0", "plain-s1", "kd-distilled-s1"
+    )
+
+
+def test_what_an_import_understood_is_told_in_whole_words_on_a_narrow_screen(tmp_path):
+    given = {name: layers(name, 1.0, True) for name in ("teacher", "plain-s0", "kd-distilled-s0")}
+    kdpipe.write_vectors(tmp_path / "words", given, labels=LABELS, ids=IDS)
+    words = ("import", str(tmp_path / "words.vectors"), "--name", "words", "--to", str(tmp_path), "--no-run")
+    said = typed(tmp_path, *words).output
+    assert "…" not in said and "kd-distilled-s0" in said and "step" not in said
+    assert said.count("layer1, layer2,") == said.count("│ logits ") == len(given)
