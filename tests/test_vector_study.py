@@ -15,7 +15,9 @@ from app_pages import ROOT, show
 from click.testing import CliRunner
 
 import kdpipe
+from kdpipe.app.shared import catalog
 from kdpipe.app.shell.images import data_uri, strip
+from kdpipe.app.study import provenance
 from kdpipe.cli.main import kdpipe as command_line
 from kdpipe.measures import silhouette_samples
 from kdpipe.vectors.store import open_vectors
@@ -150,6 +152,29 @@ def test_every_page_opens_and_says_what_is_lacking(page, which, request, monkeyp
     assert not app.error, [error.value for error in app.error]
     said = " ".join(info.value for info in app.sidebar.info)
     assert "A study of vectors" in said and ("No logits" in said) == (which == "bare")
+
+
+@pytest.mark.parametrize("page", ["pages/4_Methods.py", "pages/8_Sample.py"])
+def test_without_logits_no_answer_is_spoken_of(bare, page, monkeypatch, fresh_cache):
+    monkeypatch.setenv("KDPIPE_ARTIFACTS", str(bare / "artifacts"))
+    app = show(page, study="words")
+    said = [element.value for kind in (app.caption, app.text, app.info) for element in kind]
+    assert sum("No logits of any network" in words for words in said) >= 2
+    assert not [words for words in said if "Test accuracy at the last step" in words or "0 of 0 networks" in words]
+    assert not [words for words in said if "no student here has a plain one" in words]
+
+
+def test_parameters_that_nobody_knows_are_not_0(bare):
+    networks = catalog.networks(kdpipe.load_study(bare / "artifacts" / "words"))
+    assert provenance.by_role(networks)["parameters"].null_count() == 3
+
+
+def test_networks_before_the_first_step_are_called_so(tmp_path):
+    given = {name: layers(name, 1.0, False) for name in ("teacher", "plain-step0", "plain", "kd-distilled")}
+    kdpipe.write_vectors(tmp_path / "words", given, labels=LABELS, ids=IDS)
+    words = ("import", str(tmp_path / "words.vectors"), "--name", "words", "--to", str(tmp_path), "--no-run")
+    assert typed(tmp_path, *words).exit_code == 0
+    assert "plain at step 0" in look(tmp_path).output
 
 
 def test_a_text_is_shown_as_letters_and_never_as_markup():
