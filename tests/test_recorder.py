@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import kdpipe
 from kdpipe.errors import DataError, NetworkError
@@ -140,6 +141,7 @@ def test_named_arguments_tokens_and_pool():
         (["frst"], {}, "there is no module 'frst', did you mean 'first'"),
         (["first", "first"], {}, "'first' stands there twice"),
         ([], {}, "name one module"),
+        ("first", {}, r"give a list of modules, \['first'\]"),
         (["first"], {"role": "student"}, "there is no role 'student'"),
         (["first"], {"pool": "max"}, "there is no 'max'"),
         (["first"], {"texts": ["a"]}, "one text for each of 30 samples"),
@@ -148,6 +150,19 @@ def test_named_arguments_tokens_and_pool():
 def test_what_cannot_be_recorded_is_refused_before_training(layers, more, said):
     with pytest.raises((DataError, NetworkError), match=said):
         kdpipe.Recorder(Small(), layers, PROBE, **{"role": "plain", **more})
+
+
+@pytest.mark.parametrize(
+    ("probe", "said"),
+    [
+        ((IMAGES, LABELS), "not 2 of them"),
+        (TensorDataset(IMAGES), "not TensorDataset"),
+        (IMAGES[:3], "not Tensor"),
+    ],
+)
+def test_a_probe_is_inputs_labels_and_ids(probe, said):
+    with pytest.raises(DataError, match=rf"give \(inputs, labels, ids\).*{said}"):
+        kdpipe.Recorder(Small(), ["first"], probe, role="plain")
 
 
 @pytest.mark.parametrize("cut", [(IMAGES[:9], LABELS, IDS), (IMAGES, LABELS[:9], IDS), (IMAGES, LABELS, IDS[:9])])

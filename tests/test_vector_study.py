@@ -15,7 +15,9 @@ from app_pages import ROOT, show
 from click.testing import CliRunner
 
 import kdpipe
+from kdpipe.app.shared import catalog
 from kdpipe.app.shell.images import data_uri, strip
+from kdpipe.app.study import provenance
 from kdpipe.cli.main import kdpipe as command_line
 from kdpipe.measures import silhouette_samples
 from kdpipe.vectors.store import open_vectors
@@ -152,6 +154,29 @@ def test_every_page_opens_and_says_what_is_lacking(page, which, request, monkeyp
     assert "A study of vectors" in said and ("No logits" in said) == (which == "bare")
 
 
+@pytest.mark.parametrize("page", ["pages/4_Methods.py", "pages/8_Sample.py"])
+def test_without_logits_no_answer_is_spoken_of(bare, page, monkeypatch, fresh_cache):
+    monkeypatch.setenv("KDPIPE_ARTIFACTS", str(bare / "artifacts"))
+    app = show(page, study="words")
+    said = [element.value for kind in (app.caption, app.text, app.info) for element in kind]
+    assert sum("No logits of any network" in words for words in said) >= 2
+    assert not [words for words in said if "Test accuracy at the last step" in words or "0 of 0 networks" in words]
+    assert not [words for words in said if "no student here has a plain one" in words]
+
+
+def test_parameters_that_nobody_knows_are_not_0(bare):
+    networks = catalog.networks(kdpipe.load_study(bare / "artifacts" / "words"))
+    assert provenance.by_role(networks)["parameters"].null_count() == 3
+
+
+def test_networks_before_the_first_step_are_called_so(tmp_path):
+    given = {name: layers(name, 1.0, False) for name in ("teacher", "plain-step0", "plain", "kd-distilled")}
+    kdpipe.write_vectors(tmp_path / "words", given, labels=LABELS, ids=IDS)
+    words = ("import", str(tmp_path / "words.vectors"), "--name", "words", "--to", str(tmp_path), "--no-run")
+    assert typed(tmp_path, *words).exit_code == 0
+    assert "plain at step 0" in look(tmp_path).output
+
+
 def test_a_text_is_shown_as_letters_and_never_as_markup():
     html = strip([(b"id-1\n<script>alert(1)</script>", "caption", "#fff")])
     assert html.startswith('<div class="kd-strip"><figure><img src="data:image/svg+xml;base64,')
@@ -167,3 +192,30 @@ def test_a_study_s_file_names_all_networks_of_its_folder(bare):
     text = (bare / "words.toml").read_text()
     assert all(f'vectors = "{network.record.name}"' in text for network in store.networks)
     assert json.loads((bare / "artifacts" / "words" / "study.json").read_text())["data"]["image_shape"] == []
+
+
+def test_an_import_that_keeps_a_study_s_file_says_which_networks_it_leaves_out(tmp_path):
+    def imported(*names: str) -> str:
+        given = {name: layers(name, 1.0, False) for name in ("teacher", *names)}
+        kdpipe.write_vectors(tmp_path / "words", given, labels=LABELS, ids=IDS)
+        words = ("import", str(tmp_path / "words.vectors"), "--name", "words", "--to", str(tmp_path), "--no-run")
+        return " ".join(typed(tmp_path, *words).output.split())
+
+    assert "already" not in imported("plain-s0")
+    again = imported("plain-s0")
+    assert "is kept as it is." in again and "does not look at" not in again
+    more = imported("plain-s0", "plain-s1", "kd-distilled-s1")
+    assert "does not look at kd-distilled-s1, plain-s1: add a [[networks]] section" in more
+    (tmp_path / "words.toml").write_text("not = = TOML")
+    assert "does not look at kd-distilled-s1, plain-s0, plain-s1, teacher:" in imported(
+        "plain-s0", "plain-s1", "kd-distilled-s1"
+    )
+
+
+def test_what_an_import_understood_is_told_in_whole_words_on_a_narrow_screen(tmp_path):
+    given = {name: layers(name, 1.0, True) for name in ("teacher", "plain-s0", "kd-distilled-s0")}
+    kdpipe.write_vectors(tmp_path / "words", given, labels=LABELS, ids=IDS)
+    words = ("import", str(tmp_path / "words.vectors"), "--name", "words", "--to", str(tmp_path), "--no-run")
+    said = typed(tmp_path, *words).output
+    assert "…" not in said and "kd-distilled-s0" in said and "step" not in said
+    assert said.count("layer1, layer2,") == said.count("│ logits ") == len(given)

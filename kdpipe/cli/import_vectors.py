@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ from kdpipe.cli import options
 from kdpipe.cli.inputs import console, require_writable
 from kdpipe.cli.run import run
 from kdpipe.config.vector_sheet import read_sheet, sources_of
-from kdpipe.config.vector_text import study_text
+from kdpipe.config.vector_text import networks_named, study_text
 from kdpipe.errors import StudyError
 from kdpipe.files import write_atomic
 from kdpipe.vectors.content import NetworkVectors, Samples
 from kdpipe.vectors.facts import DISPLAYED
 from kdpipe.vectors.gather import RowIds, gather
-from kdpipe.vectors.store import SUFFIX, VectorStore, write_store
+from kdpipe.vectors.store import SUFFIX, StoredNetwork, VectorStore, write_store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 _NUMBERS = {"seed": int, "step": int, "label_fraction": float}
@@ -93,16 +95,28 @@ def import_vectors(
         found = gather(files, said=said, row_ids=row_ids, samples=samples, image_size=image_size)
     store = write_store(folder / f"{name}{SUFFIX}", *found)
     console.print(_understood(store))
-    study = folder / f"{name}.toml"
+    study, text = folder / f"{name}.toml", study_text(name, store)
     if study.exists():
-        console.print(f"{study} is there already and is kept as it is.")
+        console.print(_kept(study, text), markup=False)
     else:
-        write_atomic(study, study_text(name, store))
+        write_atomic(study, text)
     places = {"cache": cache, "artifacts": artifacts, "weights": weights}
     if to_run:
         ctx.invoke(run, study=study, data_folder=folder, device="cpu", **places)
     shown = "kdpipe app" if artifacts == ARTIFACTS else f"kdpipe app --artifacts {artifacts}"
     console.print(f"Look at it: {shown}" if to_run else f"Make the study: kdpipe {study} --data-root {folder}")
+
+
+def _kept(study: Path, text: str) -> str:
+    """That a study file stays, and which networks of the vectors it does not look at; ``text`` is what would be new."""
+    left_out = networks_named(text) - networks_named(study.read_text(encoding="utf-8", errors="replace"))
+    if not left_out:
+        return f"{study} is there already and is kept as it is."
+    names = ", ".join(sorted(left_out))
+    return (
+        f"{study} is there already and is kept as it is. It does not look at {names}: add a [[networks]] section for "
+        "each, or delete the file and import again."
+    )
 
 
 def _by_sheet(
@@ -156,19 +170,21 @@ def _understood(store: VectorStore) -> Table:
         title=f"{store.folder}: {len(samples) - fitted} samples, {len(samples.class_names)} classes"
         + "".join(f", {extra}" for extra in extras)
     )
-    for column in ("network", "role", "student", "method", "seed", "step", "logits", "layers, from input to output"):
-        table.add_column(column)
+    checkpoints = any(network.record.step is not None for network in store.networks)
+    for column in ("network", "role", "student", "method", "seed", *(["step"] if checkpoints else [])):
+        table.add_column(column, overflow="fold")
+    table.add_column("layers, from input to output", ratio=1, overflow="fold")
     for network in store.networks:
         record = network.record
-        shapes = zip(network.layers, network.shapes, strict=True)
+        step = [] if not checkpoints else ["" if record.step is None else str(record.step)]
         table.add_row(
-            record.name,
-            record.role,
-            record.student,
-            record.method,
-            str(record.seed),
-            "" if record.step is None else str(record.step),
-            "yes" if network.has_logits else "no",
-            "  ".join(f"{layer} {'x'.join(map(str, shape))}" for layer, shape in shapes),
+            record.name, record.role, record.student, record.method, str(record.seed), *step, _layers(network)
         )
     return table
+
+
+def _layers(network: StoredNetwork) -> str:
+    """Layers in their order, those of one shape together, and the logits."""
+    layers = groupby(zip(network.layers, network.shapes, strict=True), key=itemgetter(1))
+    runs = [", ".join(layer for layer, _ in run) + f": {'x'.join(map(str, shape))}" for shape, run in layers]
+    return "\n".join([*runs, *(["logits"] if network.has_logits else [])])

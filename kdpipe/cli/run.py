@@ -189,7 +189,7 @@ def _show_results(frames: dict[str, pl.DataFrame]) -> None:
         lost = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         table.add_row(
             row["student"],
-            row["method_label"] + (f" at step {row['step']}" if row["step"] else ""),
+            row["method_label"] + ("" if row["step"] is None else f" at step {row['step']}"),
             f"{row['label_fraction']:.4g}",
             f"{row['seeds']}{lost}",
             *(_percent(row, column) for column in accuracies),

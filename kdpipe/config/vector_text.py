@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,15 @@ def study_text(name: str, store: VectorStore) -> str:
     for record in _without_old_teachers(records):
         lines += ["", "[[networks]]", *(f"{field} = {_toml(value)}" for field, value in _fields(record).items())]
     return "\n".join(lines) + "\n"
+
+
+def networks_named(text: str) -> set[str]:
+    """The names of all vectors that a study's text looks at; none where it is not TOML, which its reader says."""
+    try:
+        sections = tomllib.loads(text).get("networks", [])
+    except tomllib.TOMLDecodeError:
+        return set()
+    return {str(section.get("vectors")) for section in sections if isinstance(section, dict)}
 
 
 def _fitting(probe: int) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kdpipe.errors import DataError
+from kdpipe.errors import DataError, NetworkError
 from kdpipe.names import closest
 from kdpipe.recording.probe import probe_of
 from kdpipe.recording.taps import POOLS, Found, look, refuse_unknown, unwrapped
@@ -69,13 +69,14 @@ class Recorder:
         batch_size: int = 256,
         **about: Any,
     ) -> None:
+        if isinstance(layers, str):
+            raise NetworkError(f"layers: give a list of modules, [{layers!r}], not the text {layers!r}.")
         self.model, self.layers = unwrapped(model), list(layers)
         refuse_unknown(self.model, self.layers)
         if isinstance(pool, str) and pool not in POOLS:
             raise DataError(f"pool: there is no {pool!r}{closest(pool, POOLS)}; write 'mean', 'first' or a function.")
         self.pool = pool
-        inputs, labels, ids = probe
-        self.probe = probe_of(inputs, labels, ids, batch_size, **about)
+        self.probe = probe_of(*_three(probe), batch_size, **about)
         name = "-".join(part for part in (student, method, role, f"s{seed}") if part)
         self.network = NetworkRecord(name, role, student, method, seed, label_fraction, origin="recorded in training")
         self.found: dict[int, Found] = {}
@@ -126,3 +127,11 @@ class Recorder:
 
     def _rows(self, network: str, layer: str, array: NDArray[Any]) -> Rows:
         return Rows(self.probe.samples.ids, partial(np.asarray, array), f"{network}, {layer!r}")
+
+
+def _three(probe: Any) -> tuple[Any, Any, Any]:
+    if not isinstance(probe, tuple | list) or len(probe) != 3:
+        found = f"{len(probe)} of them" if isinstance(probe, tuple | list) else type(probe).__name__
+        raise DataError(f"probe: give (inputs, labels, ids), with an id of its own for each sample, not {found}.")
+    inputs, labels, ids = probe
+    return inputs, labels, ids

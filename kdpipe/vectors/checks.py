@@ -216,7 +216,8 @@ def class_labels(value: Any, class_names: Sequence[str] | None, place: str) -> t
         return np.array([number[label] for label in array.tolist()], np.int64), names
     if used[0] < 0 or used[-1] >= len(names):
         raise DataError(
-            f"{place}: labels run from {used[0]} to {used[-1]}, and the {len(names)} class_names are counted from 0."
+            f"{place}: labels run from {used[0]} to {used[-1]}, and the {len(names)} classes (class_names, or columns "
+            "of the logits) are counted from 0."
         )
     return array.astype(np.int64), names
 

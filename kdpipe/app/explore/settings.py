@@ -13,7 +13,7 @@ import streamlit as st
 from kdpipe.app.explore.colouring import Colouring, colours_of, quantities_of
 from kdpipe.app.shared import catalog
 from kdpipe.app.shared.maps import PROJECTORS, projectors_of, same_setting, settings_of
-from kdpipe.app.shell import pick, theme
+from kdpipe.app.shell import page, pick, theme
 from kdpipe.artifacts.store import Study
 from kdpipe.relative_depth import nearest_place
 
@@ -161,13 +161,16 @@ def _pick_images(
         if classes:
             said.append(" or ".join(classes))
             kept &= pl.col("class_name").is_in(classes)
-        two = len({side.network_id for side in sides}) == 2
+        two, silent = len({side.network_id for side in sides}) == 2, "logits" in page.lacking(study)
         whose, at = "", 0
         if two:
             at = (_LEFT, _RIGHT).index(pick.one("Filter by", (_LEFT, _RIGHT), "by", first=_RIGHT, look="segments",
+                                                disabled=silent,
                                                 help="Whose answers the filters to the right are about."))  # fmt: skip
             whose = f" by {sides[at].network}"
-        answers = pick.one("Answers", (*_ANSWERS, _DIFFER) if two else _ANSWERS, "answers", look="segments")
+        answers = pick.one(
+            "Answers", (*_ANSWERS, _DIFFER) if two else _ANSWERS, "answers", look="segments", disabled=silent
+        )
         if answers == _DIFFER:
             said.append("answered differently by the two")
             kept &= pl.col("answer_0") != pl.col("answer_1")
@@ -180,7 +183,7 @@ def _pick_images(
                 said.append(" or ".join(outcomes))
                 wanted = pl.col(f"outcome_{at}").is_in([name for name in outcomes if name != "inherited"])
                 kept &= (wanted | pl.col(f"inherited_{at}")) if "inherited" in outcomes else wanted
-        low, high = pick.span("Confidence", 0, 100, "confidence", format="%d %%", width=130)
+        low, high = pick.span("Confidence", 0, 100, "confidence", format="%d %%", width=130, disabled=silent)
         if (low, high) != (0, 100):
             said.append(f"confidence {low} to {high} %{whose}")
             kept &= pl.col(f"confidence_{at}").is_between(low / 100, high / 100)

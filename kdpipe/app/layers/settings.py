@@ -74,7 +74,8 @@ def pick_maps(
         )
         settings = _pick_layout(study, projector)
         # Pickers without effect are greyed, not left out: what is picked comes back with the panels.
-        by = pick.one("Colour", maps.COLOURINGS, "colour", look="segments", disabled=by_class)
+        offered = maps.COLOURINGS[:1] if "logits" in page.lacking(study) else maps.COLOURINGS
+        by = pick.one("Colour", offered, "colour", look="segments", disabled=by_class)
     picked = _pick_networks(study, mapped, disabled=given is not None)
     rows = picked if given is None else given
     if by_class and by != "class":

@@ -52,6 +52,9 @@ def show_accuracies(study: Study, networks: pl.DataFrame, student: str, budget: 
     """The test accuracies themselves, by label budget."""
     st.header("Test accuracy")
     trained = networks.filter((pl.col("status") == "trained") & pl.col("test_accuracy").is_not_null())
+    if trained.is_empty():
+        st.info(page.why_not(study, "logits", "No network here has a test accuracy."))
+        return
     mine = trained.filter((catalog.STUDENT & (pl.col("student") == student)) | (pl.col("role") == "teacher"))
     named = mine.filter((pl.col("budget") == budget) | (pl.col("role") == "teacher"))
     main = catalog.headline(study, networks)["series"].to_list()

@@ -284,6 +284,8 @@ def _marked(name: str, verdict: str) -> pl.Expr:
 def in_words(rows: pl.DataFrame, answers: pl.DataFrame, truth: str) -> str:
     """How many networks are right in the end, and at which depth each series settles on its answer, on average."""
     done = answers.filter(pl.col("predicted").is_not_null())
+    if done.is_empty():
+        return f"Each layer's vote for {truth} or another class; no network's own answer is known."
     said = f"{done['correct'].sum()} of {done.height} networks answer {truth} in the end."
     first = rows.filter("settled").group_by("label", "series", maintain_order=True).agg(pl.col("relative_depth").min())
     first = done.select("label", "correct").join(first, on="label", maintain_order="left")

@@ -22,7 +22,8 @@ def show_image(study: Study, networks: pl.DataFrame, row: dict[str, Any]) -> Non
         st.html(images.strip([(row["image"], f"image {row['sample_id']}: {row['class_name']}", theme.GREY)], True))
     with right:
         said = layers.fate(study, networks, row["sample_id"])
-        st.text("\n".join(said) or "What distillation did to its answer is not known: no student here has a plain one.")
+        alone = "What distillation did to its answer is not known: no student here has a plain one."
+        st.text("\n".join(said) or page.why_not(study, "logits", alone))
         known = {name: row[name] for name in FACTORS if row[name] is not None}
         if known:
             st.caption("; ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in known.items()))

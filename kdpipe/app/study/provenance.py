@@ -136,10 +136,10 @@ def as_list(facts: list[tuple[str, str]]) -> str:
 
 
 def by_role(networks: pl.DataFrame) -> pl.DataFrame:
-    """A row a kind of network: role, kind, student, labels, networks, seeds, lost (diverged or untaught), mapped."""
+    """A row a kind of network; lost ones diverged or had no teacher; parameters are empty where nobody knows them."""
     rows = networks.group_by("rank", "role", "series", "student", "budget", maintain_order=True).agg(
         networks=pl.len(), seeds=pl.col("seed").n_unique(), lost=(pl.col("status") != "trained").sum(),
-        mapped=pl.col("mapped").sum(), parameters=pl.col("params").first(),
+        mapped=pl.col("mapped").sum(), parameters=pl.col("params").replace(0, None).first(),
     )  # fmt: skip
     return rows.drop("rank").rename({"series": "kind", "budget": "labels"})
 
