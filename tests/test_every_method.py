@@ -87,7 +87,7 @@ def test_only_methods_on_what_a_transformer_lacks_refuse_it():
         found = refused(*names)
         assert set(found) - asks_for_tokens == without
         assert all("classifier" in METHODS[name].needs for name in without)
-    assert not set(refused("vit", "vit-mean")) - {"catkd", "e2kd", "simkd", "deit"}
+    assert not set(refused("vit", "vit-mean")) - {"catkd", "e2kd", "sdd", "simkd", "deit"}
     assert "deit" in served("distilled", "wide-cnn")
 
 

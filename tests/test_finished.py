@@ -118,7 +118,10 @@ def test_nothing_is_read_again_when_a_role_or_seed_changes(brought):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (('role = "teacher"', 'role = "plain"\nseed = 7'), "one network is to have the role 'teacher', and none has it"),
+        (
+            ('role = "teacher"', 'role = "plain"\nseed = 7'),
+            "one network is to have the role 'teacher', and none has it",
+        ),
         (("seed = 1\n", "seed = 0\n"), "networks.3: it would be called 'small-plain-l0.2-s0', as networks.1 is"),
         (('method = "kd"', 'method = "plain"'), "'plain' stands for networks of the roles distilled and plain"),
         (('method = "kd"', 'method = "label-smoothing"'), "makes a network of role 'control', not 'distilled'"),

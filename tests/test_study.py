@@ -59,7 +59,10 @@ def complaint(path: Path, *overrides: str) -> str:
         ("students.0.arguments={channels=[4,8,8,8]}", "corrupts memory on some CPUs"),
         ("teacher.checkpoint=x.pt", "teacher.checkpoint: x.pt is not a .safetensors file"),
         ("teacher.checkpoint=x.safetensors", "teacher.checkpoint: there is no file x.safetensors"),
-        ("data.probe_size=5000", "5000 probe images are asked for, but the test set has 539; write probe_size = 539 or less"),
+        (
+            "data.probe_size=5000",
+            "5000 probe images are asked for, but the test set has 539; write probe_size = 539 or less",
+        ),
         ("data.dataset=folder", "data.path: dataset 'folder' needs the folder that holds it"),
         ("maps.perplexity=100", "maps.perplexity: 100 needs more than 300 probe images, there are 60"),
         ("measures.k=60", "measures.k: 60 neighbours need more than 60 probe images"),
