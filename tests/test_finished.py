@@ -120,7 +120,7 @@ def test_nothing_is_read_again_when_a_role_or_seed_changes(brought):
     [
         (
             ('role = "teacher"', 'role = "plain"\nseed = 7'),
-            "one network is to have the role 'teacher', and none has it",
+            "is to have the role 'teacher', and none has it",
         ),
         (("seed = 1\n", "seed = 0\n"), "networks.3: it would be called 'small-plain-l0.2-s0', as networks.1 is"),
         (('method = "kd"', 'method = "plain"'), "'plain' stands for networks of the roles distilled and plain"),

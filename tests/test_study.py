@@ -61,7 +61,7 @@ def complaint(path: Path, *overrides: str) -> str:
         ("teacher.checkpoint=x.safetensors", "teacher.checkpoint: there is no file x.safetensors"),
         (
             "data.probe_size=5000",
-            "5000 probe images are asked for, but the test set has 539; write probe_size = 539 or less",
+            "but the test set has 539; write probe_size = 539 or less",
         ),
         ("data.dataset=folder", "data.path: dataset 'folder' needs the folder that holds it"),
         ("maps.perplexity=100", "maps.perplexity: 100 needs more than 300 probe images, there are 60"),
