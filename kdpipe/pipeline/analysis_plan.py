@@ -94,7 +94,7 @@ class _AnalysisPlanner:
         self.embeddings = {planned.network_id: self._embedding(planned) for planned in networks}
 
     def plan(self) -> Analysis:
-        answering = {one.network_id for one in self.networks if one.answers}
+        answering = [one.network_id for one in self.networks if one.answers]  # in the order of the study
         measures = MeasurePlanner(self.spec, self.probe, self.embeddings, TEACHER, self._inputs(answering))
         pairs, known_k = self._pairs(), self.spec.measures.k
         maps = plan_maps(self.spec, self.preflight, self.first_half, self.networks, self.embeddings)
