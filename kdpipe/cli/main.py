@@ -26,12 +26,12 @@ COMMANDS = {
     "look": "Look at finished networks: what distillation changed in yours. Trains nothing.",
     "plan": "Show what would run, what is cached, and roughly what it would cost.",
     "validate": "Check a study against its data, timm and the registries.",
-    "convert": "Make a checkpoint of another library a file that a study takes as its teacher.",
+    "convert": "Make a checkpoint of another program a file that a study and kdpipe look take.",
     "judge": "Judge a finished study again from its artifacts, without a network.",
     "migrate": "Bring a finished study's artifacts to the present schema, without a network.",
     "cache": "Show, clean, pack and unpack finished stages.",
     "import": "Take vectors made elsewhere, and look at them as at a study's own.",
-    "export": "Write a network as ONNX and safetensors with its card, or vectors and maps as Parquet.",
+    "export": "Write a network of a finished study as ONNX and safetensors, with its card.",
     "app": "Open the pages on finished studies in a browser.",
 }
 MODULES = {"import": "import_vectors"}  # a command whose name is a word of Python
