@@ -218,7 +218,7 @@ def test_lists_of_arrow_are_read_from_slices_and_chunks(chunks, dims, cut):
     [
         ([1, 1, 1], None, "all samples have the label 1"),
         ([0.0, 1.0], None, "one text or whole number"),
-        ([0, 3], ["a", "b"], "labels run from 0 to 3, and the 2 class_names"),
+        ([0, 3], ["a", "b"], "labels run from 0 to 3, and the 2 classes"),
         ([-1, 1], ["a", "b"], "labels run from -1"),
         (["a", "c"], ["a", "b"], "'c' stands among the labels, not in class_names"),
         ([0, 1], ["a", "a"], "'a' stands there twice"),

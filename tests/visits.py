@@ -81,6 +81,7 @@ DOTS = (
 )
 
 SERVERS: dict[str, int] = {}
+PATIENCE = 90_000  # milliseconds, on a machine that does much else; no test measures time
 
 
 def free_port() -> int:
@@ -172,6 +173,7 @@ class Visitor:
 
     def __init__(self, browser: Any, address: str) -> None:
         self.page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        self.page.set_default_timeout(PATIENCE)
         self.address = address
         self.complaints: list[str] = []
         self.page.on("console", self._console)
@@ -189,18 +191,18 @@ class Visitor:
 
     def open(self, path: str) -> Any:
         self.page.goto(self.address + path)
-        self.page.wait_for_selector(f"{CHART} canvas", timeout=30_000)
+        self.page.wait_for_selector(f"{CHART} canvas", timeout=PATIENCE)
         self.settle()
         return self.page
 
     def settle(self) -> None:
         self.page.wait_for_timeout(150)
-        self.page.wait_for_selector(IDLE, timeout=30_000)
+        self.page.wait_for_selector(IDLE, timeout=PATIENCE)
 
     def dots(self, chart_number: int = 0) -> list[dict[str, Any]]:
         """Every symbol in the page's n-th chart: mark name, colour, sample, place on the screen."""
         chart = self.page.locator(CHART).nth(chart_number)
-        chart.locator("canvas").wait_for(timeout=30_000)
+        chart.locator("canvas").wait_for(timeout=PATIENCE)
         for _ in range(60):
             if found := chart.evaluate(DOTS):
                 return list(found)
