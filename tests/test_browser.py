@@ -18,7 +18,7 @@ def test_the_study_stays_chosen_from_page_to_page(visitor: Visitor) -> None:
     page = visitor.open("/?study=toy")
     page.get_by_role("link", name="Measures: layer by layer").click()
     page.wait_for_url(re.compile(r"/Measures"))
-    page.locator(".st-key-measure").wait_for(timeout=30_000)
+    page.locator(".st-key-measure").wait_for()
     visitor.settle()
     assert page.locator(".st-key-study input").input_value() == "toy"
     page.get_by_test_id("stSidebarNav").get_by_role("link", name="Layers").click()
@@ -65,7 +65,7 @@ def test_a_click_follows_one_image_through_all_panels(visitor: Visitor) -> None:
     assert f"follow={lonely['sample']}" in page.url
     assert page.locator(".kd-strip img").count() == 11
     page.reload()
-    page.locator(".kd-strip figure.large").wait_for(timeout=30_000)
+    page.locator(".kd-strip figure.large").wait_for()
     assert f"image {lonely['sample']}:" in page.locator(".kd-strip figure.large").inner_text()
 
 

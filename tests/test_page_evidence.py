@@ -128,7 +128,7 @@ def test_all_quantities_can_be_saved_as_csv(root: Path) -> None:
 def test_a_comparison_is_picked_and_stays_in_the_address(visitor: Visitor) -> None:
     page = visitor.open("/Evidence?study=toy&cell=rkd, 10%25 of labels&endpoint=kNN accuracy (channel means)")
     assert page.locator(".st-key-cell input").input_value() == "rkd, 10% of labels"
-    page.locator(f"{CHART} canvas").first.wait_for(timeout=30_000)
+    page.locator(f"{CHART} canvas").first.wait_for()
     page.locator(".st-key-endpoint").get_by_text("silhouette (projection)").click()
     visitor.settle()
     assert "endpoint" not in page.url and "cell=rkd" in page.url  # a default stays out of the address
@@ -136,7 +136,7 @@ def test_a_comparison_is_picked_and_stays_in_the_address(visitor: Visitor) -> No
     assert "comparison=" in link.get_attribute("href")
     link.click()
     page.wait_for_url(lambda url: "/Measures" in url)
-    page.locator(".st-key-comparison input").wait_for(timeout=30_000)
+    page.locator(".st-key-comparison input").wait_for()
     visitor.settle()
     assert page.locator(".st-key-comparison input").input_value() == "rkd, 10% of labels"
     assert page.locator(".st-key-study input").input_value() == "toy"

@@ -359,7 +359,7 @@ def test_pointing_and_clicking_ring_an_image_in_both_maps(visitor: Visitor) -> N
     page.wait_for_url(re.compile(r"images=\d+.*images=\d+"))
     assert _numbers(page.url) == {first["sample"], second["sample"]}
     page.reload()
-    page.locator(".kd-gallery figure").nth(1).wait_for(timeout=30_000)
+    page.locator(".kd-gallery figure").nth(1).wait_for()
     visitor.settle()
     assert _rings(visitor) == sorted([first["sample"], second["sample"]] * 2)
 

@@ -281,6 +281,6 @@ def test_shortcuts_change_the_address_and_the_address_the_image(visitor: Visitor
     page.wait_for_function("!location.search.includes('sample=5&') && !location.search.endsWith('sample=5')")
     number = page.url.split("sample=")[1].split("&")[0]
     page.reload()
-    picture.wait_for(timeout=30_000)
+    picture.wait_for()
     visitor.settle()
     assert f"image {number}:" in picture.inner_text()
