@@ -105,6 +105,15 @@ def same_numbers():
     random.seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def same_width():
+    """The program's console keeps the width that it found when it was first imported, by whichever test that was."""
+    pytest.importorskip("torch")
+    from kdpipe.cli.inputs import console
+
+    console.width = 200
+
+
 @pytest.fixture(autouse=True)
 def same_way_out():
     """A proxy that one test sets stays with it: urllib keeps the first opener that it builds for the whole process."""
