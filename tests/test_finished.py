@@ -16,10 +16,11 @@ from torch import nn
 
 import kdpipe
 from kdpipe.artifacts.store import load_study
-from kdpipe.config.brought import dataset_at, origin_of, toml_of
+from kdpipe.config.brought import dataset_at, origin_of
 from kdpipe.config.preflight import run_preflight
 from kdpipe.config.study import FinishedStudy
 from kdpipe.config.study_file import read_study
+from kdpipe.config.study_text import allowed_by, toml_of
 from kdpipe.errors import DataError, NetworkError, StudyError
 
 STUDY = """
@@ -227,6 +228,20 @@ def test_live_modules_and_arrays_are_a_study_in_one_call(tmp_path):
         kdpipe.study_of(nets, (pixels[..., None], digits.target[:299]), progress=False, **places)
     with pytest.raises(StudyError, match="a int is no network"):
         kdpipe.study_of({**nets, "plain": 3}, "digits", progress=False, **places)
+
+
+@pytest.mark.parametrize("probe", [20, 49, 50, 61, 90, 91, 99, 100, 2000])
+def test_a_study_that_a_command_writes_fits_its_number_of_samples(finished, tmp_path, probe):
+    weights = finished.weights / "tiny"
+    networks = [
+        {"role": role, "checkpoint": str(weights / f"{name}.safetensors")}
+        for role, name in (("teacher", "teacher"), ("plain", "small-plain-l0.2-s0"))
+    ]
+    data = {"dataset": "digits", "probe_size": min(probe, 539)}
+    study = {"name": "few", "title": "few", "data": data, **allowed_by(probe, ["tsne", "pca"]), "networks": networks}
+    spec = read_study(written(tmp_path / "study.toml", toml_of(study)))
+    run_preflight(spec, tmp_path)
+    assert spec.spec.maps.projectors == ([] if probe < 50 else ["tsne", "pca"])
 
 
 def test_one_line_looks_at_networks(finished, tmp_path):

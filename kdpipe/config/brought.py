@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdpipe.config.sections import DataSpec, MapsSpec
+from kdpipe.config.sections import DataSpec
+from kdpipe.config.study_text import allowed_by, toml_of
 from kdpipe.data.sources import SOURCES
 from kdpipe.data.sources.base import data_root, peek
 from kdpipe.errors import DataError, NetworkError, StudyError
@@ -104,15 +104,11 @@ def write_study(
     probe = min(PROBE, seen.test if seen.test is not None else round(TESTED * seen.train))
     if probe < FEWEST:
         raise DataError(f"{probe} test images are too few to look at, of {seen.train + (seen.test or 0)}; give more.")
-    maps: dict[str, Any] = {"projectors": drawn}
-    if probe <= 3 * MapsSpec.model_fields["perplexity"].default:
-        maps["perplexity"] = max(float((probe - 1) // 3 - 1), 2.0)
-    study = {
+    study: dict[str, Any] = {
         "name": name,
         "title": f"What distillation changed: {name}",
         "data": {**data, "probe_size": probe},
-        "maps": maps,
-        "measures": {"k": max(min(20, probe // 5), 2), "second_k": max(min(5, probe // 10), 1)},
+        **allowed_by(probe, drawn),
         "networks": [dict(network) for network in networks],
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,30 +144,3 @@ def _by_name(files: Sequence[Path], path: Path) -> str:
     if not found and path.is_file():
         raise DataError(f"{path}: images come as a folder with a folder for each class, .parquet, .arrow or .npz.")
     return found.pop() if found else "folder"
-
-
-def toml_of(study: Mapping[str, Any]) -> str:
-    """A study as the text of a study file; values are text, numbers, truth, and lists of them."""
-    lines = [f"{key} = {_value(value)}" for key, value in study.items() if not _is_table(value)]
-    for key, value in study.items():
-        if isinstance(value, Mapping):
-            lines += ["", f"[{key}]", *_fields(value)]
-        elif _is_table(value):
-            for entry in value:
-                lines += ["", f"[[{key}]]", *_fields(entry)]
-    return "\n".join(lines) + "\n"
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
-
-
-def _fields(table: Mapping[str, Any]) -> Iterable[str]:
-    return (f"{key} = {_value(value)}" for key, value in table.items())
-
-
-def _value(value: Any) -> str:
-    """JSON, which TOML reads the same for these, but for the one control character that JSON leaves as it is."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(part)}" for key, part in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
