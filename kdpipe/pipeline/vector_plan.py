@@ -9,12 +9,11 @@ from pathlib import Path
 from kdpipe.config.sections import VectorsSpec
 from kdpipe.config.study import VectorStudy
 from kdpipe.config.vector_store import has_reference, store_of, stored
-from kdpipe.engine.stage import Stage
-from kdpipe.pipeline.finished_plan import is_drawn
+from kdpipe.pipeline.given_plan import given_network, given_networks
 from kdpipe.pipeline.planned import NetworksPlan, Planned, plan_pixels
 from kdpipe.pipeline.stages.vectors import make_vector_data, make_vector_network, make_vector_probe
 from kdpipe.vectors.store import VectorStore
-from kdpipe.vocabulary import CHECKPOINT, DISTILLED, SUPERVISED_TEACHER, TEACHER, TEACHER_ARCHITECTURE
+from kdpipe.vocabulary import TEACHER
 
 GIVEN = (make_vector_data, make_vector_probe, make_vector_network)
 
@@ -33,58 +32,24 @@ def plan_vectors(spec: VectorStudy, root: Path, seeds: Sequence[int] | None = No
     data = make_vector_data.plan("data", {"samples": store.samples_key()}, runtime={"folder": str(store.folder)})
     chosen = {"size": spec.data.probe_size, "reference": spec.data.reference_size, "seed": spec.data.split_seed}
     probe = make_vector_probe.plan("probe", chosen, {"data": data})
-    teacher = next(_planned(spec, one, data, store) for one in spec.networks if one.role == TEACHER)
-    students: list[Planned] = []
-    checkpoints: list[Planned] = []
-    for network in spec.networks:
-        if network.role == TEACHER or (seeds and network.seed not in seeds):
-            continue
-        planned = _planned(spec, network, data, store)
-        if network.role == DISTILLED:
-            planned = replace(planned, teacher=teacher)
-        (checkpoints if spec.is_checkpoint(network) else students).append(planned)
-    pixels = [] if seeds or store.samples.images is None else [plan_pixels(probe)]
-    lacking = _lacking(store, [teacher, *students, *checkpoints])
-    return NetworksPlan(data, probe, teacher, [], students, checkpoints, pixels, lacking)
 
-
-def _planned(spec: VectorStudy, network: VectorsSpec, data: Stage, store: VectorStore) -> Planned:
-    name, is_teacher = spec.network_id(network), network.role == TEACHER
-    found = stored(store, network)
-    checkpoint = spec.is_checkpoint(network)
-    return Planned(
-        network_id=name,
-        role=CHECKPOINT if checkpoint else network.role,
-        stage=make_vector_network.plan(
-            name,
+    def planned(network: VectorsSpec) -> Planned:
+        found = stored(store, network)
+        stage = make_vector_network.plan(
+            spec.network_id(network),
             {"vectors": store.network_key(found)},
             {"data": data},
             batch="vectors",
             runtime={"folder": str(store.folder), "network": network.vectors},
-        ),
-        student=TEACHER_ARCHITECTURE if is_teacher else network.student,
-        shape=name,
-        described={
-            "arch": network.vectors if is_teacher else network.student,
-            "arch_arguments": "{}",
-            "method": SUPERVISED_TEACHER if is_teacher else network.label,
-        },
-        steps=network.step or 0,
-        method=None if is_teacher else network.label,
-        label_fraction=network.label_fraction,
-        seed=network.seed,
-        init_seed=network.seed,
-        mapped=not checkpoint and bool(spec.maps.projectors) and is_drawn(spec, network),
-        checkpoint=network.step if checkpoint else None,
-        checkpoint_of=_finished(spec, network) if checkpoint else None,
-        weights="",
-        answers=found.has_logits,
-        vectors=True,
-    )
+        )
+        arch = network.vectors if network.role == TEACHER else network.student
+        made = given_network(spec, network, stage, {"arch": arch, "arch_arguments": "{}"})
+        return replace(made, weights="", answers=found.has_logits, vectors=True)
 
-
-def _finished(spec: VectorStudy, network: VectorsSpec) -> str:
-    return spec.network_id(network.model_copy(update={"step": None}))
+    teacher, students, checkpoints = given_networks(spec, seeds, planned)
+    pixels = [] if seeds or store.samples.images is None else [plan_pixels(probe)]
+    lacking = _lacking(store, [teacher, *students, *checkpoints])
+    return NetworksPlan(data, probe, teacher, [], students, checkpoints, pixels, lacking)
 
 
 def _lacking(store: VectorStore, networks: Sequence[Planned]) -> dict[str, str]:

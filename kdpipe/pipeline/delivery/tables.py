@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from kdpipe.artifacts.store import Study
+from kdpipe.config.study_text import toml_of
 from kdpipe.engine.cache import Cache
 from kdpipe.errors import KdpipeError, StudyError
 from kdpipe.files import new_folder
@@ -84,7 +85,7 @@ def write_tables(folder: Path, study: Study, plan: NetworksPlan, analysis: Analy
             (building / view).mkdir()
             for planned, place in places:
                 _write_vectors(building / view / f"{planned.network_id}.parquet", place, view, samples)
-            (building / f"{view}.toml").write_text("\n".join(_sheet(places, view, samples, plan)), encoding="utf-8")
+            (building / f"{view}.toml").write_text(_sheet(places, view, samples, plan), encoding="utf-8")
         points = _write_maps(building / MAPS, study)
     layers = sum(len(_layers(place)) for _, place in places)
     return Tables(len(places), layers, len(samples.labels), views, points)
@@ -134,10 +135,10 @@ def _write_maps(path: Path, study: Study) -> int:
 # ------------------------------------------------------------------------------- the sheet
 
 
-def _sheet(places: Sequence[tuple[Planned, Path]], view: str, samples: _Samples, plan: NetworksPlan) -> Iterator[str]:
+def _sheet(places: Sequence[tuple[Planned, Path]], view: str, samples: _Samples, plan: NetworksPlan) -> str:
     """A sheet (docs/VECTORS.md) of the networks that a study of vectors can have."""
     roles = {planned.network_id: planned.role for planned in plan.networks}
-    yield f"class_names = {_toml(list(samples.class_names))}"
+    networks: list[dict[str, Any]] = []
     for planned, place in places:
         finished = planned.checkpoint_of if planned.role == CHECKPOINT else planned.network_id
         role = roles.get(finished or "")
@@ -154,10 +155,5 @@ def _sheet(places: Sequence[tuple[Planned, Path]], view: str, samples: _Samples,
             "file": f"{view}/{planned.network_id}.parquet",
             "layers": [layer for _, layer in _layers(place)],
         }
-        yield "\n[[networks]]"
-        yield from (f"{name} = {_toml(value)}" for name, value in fields.items())
-    yield ""
-
-
-def _toml(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)  # texts, numbers and lists of them are written alike
+        networks.append(fields)
+    return toml_of({"class_names": list(samples.class_names), "networks": networks})
