@@ -28,8 +28,9 @@ from torchvision import transforms
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kdpipe.config.sections import ArchSpec, TrainingSpec
+from kdpipe.config.sections import ArchSpec
 from kdpipe.config.study_file import load_spec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.batches import Batches
 from kdpipe.data.sources.base import Split

@@ -8,7 +8,7 @@ import pytest
 import torch
 from draws import same
 
-from kdpipe.config.sections import TrainingSpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.batches import Batches
 from kdpipe.data.sources.base import Split

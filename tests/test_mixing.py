@@ -13,8 +13,9 @@ from draws import same
 from trainings import CPU, fit, interrupted, learner, recipe, stream, trained_teacher
 
 from kdpipe.config.preflight import run_preflight
-from kdpipe.config.sections import MethodSpec, TrainingSpec
+from kdpipe.config.sections import MethodSpec
 from kdpipe.config.study_file import read_study
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS, operate
 from kdpipe.data.mixing import Mixing
 from kdpipe.errors import StudyError

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdpipe.config.sections import ArchSpec, TeacherSpec, TrainingSpec
+from kdpipe.config.sections import ArchSpec, TeacherSpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.errors import NetworkError
 from kdpipe.models.build import build
 from kdpipe.models.network import Network

@@ -13,7 +13,8 @@ from draws import same
 from torch import nn
 from trainings import CPU, STEPS, VALIDATION, fit, interrupted, learner, recipe, trained_teacher
 
-from kdpipe.config.sections import MethodSpec, TrainingSpec
+from kdpipe.config.sections import MethodSpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.methods import METHODS, Step
 from kdpipe.training import loop

@@ -27,7 +27,7 @@ from trainings import (
     trained_teacher,
 )
 
-from kdpipe.config.sections import TrainingSpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.batches import Batches
 from kdpipe.methods import METHODS

@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from kdpipe.config.sections import ArchSpec, TrainingSpec
+from kdpipe.config.sections import ArchSpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.batches import Batches
 from kdpipe.data.mixing import UNMIXED

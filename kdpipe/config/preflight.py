@@ -17,9 +17,10 @@ import torch
 from torch import nn
 
 from kdpipe.config.diagnostics import Where
-from kdpipe.config.sections import ArchSpec, TrainingSpec
+from kdpipe.config.sections import ArchSpec
 from kdpipe.config.study import BaseStudy, FinishedStudy, GivenStudy, StudySpec, VectorStudy
 from kdpipe.config.study_file import StudyFile
+from kdpipe.config.training import TrainingSpec
 from kdpipe.config.vector_store import seen_in, shape_of, store_of, stored
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.copies import copies_in_words

@@ -5,14 +5,14 @@ Every field is typed, limited and checked against its registry at the edge; insi
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kdpipe.config.diagnostics import explain
+from kdpipe.config.spec import Fraction, Positive, Seed, Spec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
-from kdpipe.data.mixing import Mixing
 from kdpipe.data.sources import SOURCES
 from kdpipe.data.sources.base import ChannelAxis
 from kdpipe.measures import MEASURES
@@ -21,38 +21,6 @@ from kdpipe.names import unknown_name
 from kdpipe.representation.projectors import PROJECTORS
 
 VECTORS = "vectors"  # the dataset of a study of vectors: samples, and perhaps no images
-Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
-
-
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-Positive = Annotated[int, Field(ge=1)]
-
-
-Alpha = Annotated[float, Field(ge=0.0)]
-
-
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-
-
-class Spec(BaseModel):
-    """Base of all parts: unknown fields are errors, types are not coerced, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
-    later: ClassVar[frozenset[str]] = frozenset()
-
-    def keyed(self, exclude: Collection[str] = ()) -> dict[str, Any]:
-        """JSON values for a stage's key.
-
-        Fields named in ``later`` came after networks had been trained; at their default they stay out,
-        so that those networks are still known.
-        """
-        fields = type(self).model_fields
-        same = {name for name in self.later if getattr(self, name) == fields[name].default}
-        described = self.model_dump(mode="json", exclude={*exclude, *same})
-        parts = ((name, getattr(self, name)) for name in described)
-        return described | {name: part.keyed() for name, part in parts if isinstance(part, Spec)}
 
 
 class DataSpec(Spec):
@@ -98,7 +66,7 @@ class ArchSpec(Spec):
         default=None, description="file.py:function that returns a torch.nn.Module; the file relative to the study file"
     )
     folder: str | None = Field(default=None, description="of an image classifier of transformers, with its weights")
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default={})
     stem: Literal["default", "small"] = "default"
     stem_stride: Literal[1, 2] = 2
     pretrained: bool = False
@@ -139,82 +107,6 @@ class ArchSpec(Spec):
     def as_it_comes(self) -> bool:
         """Whether the network is used without training of its own."""
         return False
-
-
-class TrainingSpec(Spec):
-    """How a network is trained: an optimiser, a schedule, and a fixed number of steps."""
-
-    later = frozenset(
-        {"teacher_cache", "compile", "nesterov", "decay_norms", "milestones", "decay"}
-        | {"optimizer", "betas", "clip_norm", "label_smoothing", "ema", "mixup", "cutmix"}
-    )
-    steps: Annotated[int, Field(ge=0)] = 1000
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    lr: Annotated[float, Field(gt=0.0)] = 0.1
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="of optimizer sgd")
-    nesterov: bool = Field(default=True, description="of optimizer sgd")
-    betas: list[Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(
-        default=[0.9, 0.999],
-        min_length=2,
-        max_length=2,
-        description="of optimizer adamw: decay of its two running means",
-    )
-    weight_decay: Annotated[float, Field(ge=0.0)] = 5e-4
-    decay_norms: bool = Field(default=False, description="weight decay for norms and biases too")
-    clip_norm: Annotated[float, Field(gt=0.0)] | None = Field(
-        default=None, description="longer gradients are shortened to this norm"
-    )
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        default=0.0, description="share of a label that is spread over all classes"
-    )
-    mixup: Alpha = Field(default=0.0, description="alpha by which images of a batch are mixed; 0 for never")
-    cutmix: Alpha = Field(
-        default=0.0, description="alpha by which parts of images are exchanged in a batch; with mixup, one or the other"
-    )
-    ema: Share | None = Field(
-        default=None, description="decay of a running mean of the weights, which is evaluated and saved in their place"
-    )
-    schedule: Literal["onecycle", "cosine", "step"] = "onecycle"
-    warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    milestones: list[Share] = Field(
-        default=[150 / 240, 180 / 240, 210 / 240],
-        min_length=1,
-        description="of schedule step: shares of the training after which the rate drops",
-    )
-    decay: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        default=0.1, description="of schedule step: what the rate is multiplied by at a milestone"
-    )
-    evaluations: Positive = 10
-    unlabelled_batch_size: Positive = 128
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    channels_last: bool = True
-    compile: bool = Field(default=False, description="torch.compile the forward passes; see docs/BENCHMARKS.md")
-    teacher_cache: bool = Field(default=False, description="keep the teacher's logits of every view of every image")
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """What students that train together must have in common."""
-        own = {"lr", "momentum", "nesterov", "weight_decay", "decay_norms"}
-        own |= {"schedule", "warmup", "milestones", "decay", "teacher_cache"}
-        own |= {"optimizer", "betas", "clip_norm", "label_smoothing", "ema"}
-        return self.model_dump(mode="json", exclude=own)
-
-    @property
-    def mixing(self) -> Mixing:
-        """How batches are mixed."""
-        return Mixing(self.mixup, self.cutmix)
-
-    @field_validator("milestones")
-    @classmethod
-    def _in_order(cls, value: list[float]) -> list[float]:
-        if value != sorted(set(value)):
-            raise ValueError("milestones come in order, each once, such as [0.5, 0.75]")
-        return value
-
-    def images_a_step(self, unlabelled: bool) -> int:
-        """How many images a step shows, with or without the unlabelled ones."""
-        return self.batch_size + (self.unlabelled_batch_size if unlabelled else 0)
 
 
 class TeacherSpec(ArchSpec):
@@ -307,7 +199,7 @@ class MethodSpec(Spec):
 
     method: str
     label: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")] | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
     unlabelled: bool = False
     teacher: Literal["study", "untrained", "own-budget", "self"] | None = Field(
         default=None, description="another teacher than the method's own"
@@ -382,7 +274,7 @@ class MethodSpec(Spec):
 class MapsSpec(Spec):
     """Which two-dimensional maps are drawn, of which view."""
 
-    projectors: list[str] = ["tsne", "ivis", "pca"]
+    projectors: list[str] = Field(default=["tsne", "ivis", "pca"])
     view: Literal["gap", "projection"] = "projection"
     perplexity: Annotated[float, Field(ge=2.0)] = 30.0
     seed: Seed = 0

@@ -15,22 +15,20 @@ from kdpipe.config.sections import (
     VECTORS,
     DataSpec,
     EvidenceSpec,
-    Fraction,
     GivenSpec,
     HeadlineSpec,
     MapsSpec,
     MeasuresSpec,
     MethodSpec,
     NetworkSpec,
-    Seed,
-    Spec,
     StudentSpec,
     TeacherSpec,
-    TrainingSpec,
     VectorsSpec,
     member,
     refuse_repeats,
 )
+from kdpipe.config.spec import Fraction, Seed, Spec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.methods import METHODS
 from kdpipe.vocabulary import (
     CONTROL,

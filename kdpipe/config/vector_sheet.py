@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from kdpipe.config.diagnostics import explain, place_of
-from kdpipe.config.sections import Fraction, Positive, Seed, Spec, refuse_repeats
+from kdpipe.config.sections import refuse_repeats
+from kdpipe.config.spec import Fraction, Positive, Seed, Spec
 from kdpipe.errors import StudyError
 from kdpipe.vectors.gather import NetworkSource
 

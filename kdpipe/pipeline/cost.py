@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.sections import ArchSpec, TrainingSpec
+from kdpipe.config.sections import ArchSpec
 from kdpipe.config.study import BaseStudy, StudySpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.engine.cache import Cache
 from kdpipe.engine.stage import Stage
 from kdpipe.files import canonical_json

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from kdpipe.config.preflight import Preflight
-from kdpipe.config.sections import MethodSpec, StudentSpec, TeacherSpec, TrainingSpec
+from kdpipe.config.sections import MethodSpec, StudentSpec, TeacherSpec
 from kdpipe.config.study import StudySpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.sources import SOURCES
 from kdpipe.engine.stage import Stage
 from kdpipe.errors import StudyError

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdpipe.config.sections import TrainingSpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.batches import as_input
 from kdpipe.data.sources.base import Split
 from kdpipe.models.network import Network

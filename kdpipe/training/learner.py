@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdpipe.config.sections import TrainingSpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.sources.base import Split
 from kdpipe.files import new_file
 from kdpipe.methods import Method, Step

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from kdpipe.config.sections import TrainingSpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.batches import Batches
 from kdpipe.data.sources.base import Split
 from kdpipe.models.network import Network, compiled_forward, forward

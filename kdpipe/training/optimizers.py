@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from kdpipe.config.sections import TrainingSpec
+from kdpipe.config.training import TrainingSpec
 
 State = dict[str, Tensor]
 

@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from kdpipe.config.sections import StudentSpec, TeacherSpec, TrainingSpec
+from kdpipe.config.sections import StudentSpec, TeacherSpec
+from kdpipe.config.training import TrainingSpec
 from kdpipe.data.augmentation import AUGMENTATIONS
 from kdpipe.data.batches import Batches
 from kdpipe.data.dataset import Dataset
