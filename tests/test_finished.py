@@ -107,6 +107,12 @@ def test_every_page_shows_networks_that_were_brought_along(brought, page, monkey
     assert not app.error, [element.value for element in app.error]
 
 
+def test_the_training_page_says_that_training_was_elsewhere(brought, monkeypatch, fresh_cache):
+    monkeypatch.setenv("KDPIPE_ARTIFACTS", str(brought.artifacts))
+    said = [element.value for element in show("pages/10_Training.py", study="tiny").info]
+    assert sum("trained elsewhere" in one for one in said) >= 4 and not any("kdpipe run" in one for one in said), said
+
+
 def test_nothing_is_read_again_when_a_role_or_seed_changes(brought):
     brought.study.write_text(brought.study.read_text().replace('method = "kd"', 'method = "fitnet"'))
     done = brought.here()

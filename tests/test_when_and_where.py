@@ -57,6 +57,11 @@ def test_a_difference_is_of_one_seed_at_one_step_and_depth() -> None:
     assert "largest at step 20, depth 1.00: +0.100" in in_words(found)
 
 
+def test_students_that_are_the_same_differ_nowhere() -> None:
+    found = means(values(), on_their_way(networks(), "s", "all"), layers(), "kd").with_columns(difference=pl.lit(0.0))
+    assert in_words(found) == "There is no difference, at any step and depth."
+
+
 def test_what_one_side_lacks_is_left_out() -> None:
     some = values().filter(~((pl.col("network_id") == "plain-1-at10") & (pl.col("layer") == "l1")))
     found = means(some, on_their_way(networks(), "s", "all"), layers(), "kd")

@@ -24,6 +24,8 @@ FINISHED = (make_data, make_probe, make_finished, make_pixels)
 # Of a section: what the network is in the study, and nothing that changes what it answers.
 ROLE_FIELDS = {"role", "student", "method", "explains", "seed", "step"}
 
+LACKING = {"training": "The networks were trained elsewhere: there are no losses, training curves or times."}
+
 
 def plan_finished(spec: FinishedStudy, root: Path, seeds: Sequence[int] | None = None) -> NetworksPlan:
     """Images and networks of a study that trains nothing.
@@ -50,4 +52,5 @@ def plan_finished(spec: FinishedStudy, root: Path, seeds: Sequence[int] | None =
         return given_network(spec, network, stage, described_architecture(network))
 
     teacher, students, checkpoints = given_networks(spec, seeds, planned)
-    return NetworksPlan(data, probe, teacher, [], students, checkpoints, [] if seeds else [plan_pixels(probe)])
+    untrained = [] if seeds else [plan_pixels(probe)]
+    return NetworksPlan(data, probe, teacher, [], students, checkpoints, untrained, LACKING)

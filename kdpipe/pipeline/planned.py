@@ -70,8 +70,8 @@ class NetworksPlan:
     students at their initial weights, and the raw pixels.
 
     Attributes:
-        lacking: what a study of vectors does without, each with what follows from it, for people: ``images``,
-            ``reference`` (samples to fit probes on) or ``logits``.
+        lacking: what a study of finished networks or vectors does without, each with what follows from it, for people:
+            ``training``, ``networks``, ``images``, ``reference`` (samples to fit probes on) or ``logits``.
     """
 
     data: Stage

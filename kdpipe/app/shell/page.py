@@ -75,7 +75,7 @@ def open_page(title: str, icon: str) -> Study:
 
 
 def lacking(study: Study) -> dict[str, str]:
-    """What a study of vectors came without (images, networks, reference, logits), each with what follows."""
+    """What a study of finished networks or vectors came without (training, images, logits, …), with what follows."""
     found = study.record.get("lacking")
     return {str(what): str(said) for what, said in found.items()} if isinstance(found, dict) else {}
 
@@ -88,7 +88,8 @@ def why_not(study: Study, what: str, otherwise: str) -> str:
 def _say_what_lacks(study: Study) -> None:
     """In the sidebar, so that every page says it."""
     if said := lacking(study):
-        st.sidebar.info("**A study of vectors.** " + verbatim(" ".join(said.values())), icon=":material/dataset:")
+        title = "A study of vectors." if "networks" in said else "Finished networks."
+        st.sidebar.info(f"**{title}** " + verbatim(" ".join(said.values())), icon=":material/dataset:")
 
 
 def _pick_study(names: list[str]) -> str:

@@ -12,6 +12,11 @@ from kdpipe.artifacts.store import Study
 ALL = "all, as their mean"
 
 
+def _why_not(study: Study, otherwise: str) -> str:
+    """Why nothing is known of the training: it was elsewhere, or the networks are not here, or another reason."""
+    return page.why_not(study, "training", page.why_not(study, "networks", otherwise))
+
+
 def show_accuracies(study: Study, networks: pl.DataFrame, colours: dict[str, str]) -> None:
     """Training and validation accuracy over steps."""
     st.header("Accuracy over training")
@@ -19,7 +24,7 @@ def show_accuracies(study: Study, networks: pl.DataFrame, colours: dict[str, str
     history = study.frame("history", network_id=ids, quantity=list(curves.ACCURACIES))
     held = [name for name in curves.ACCURACIES if name in history["quantity"].to_list()]
     if not held:
-        st.info(page.why_not(study, "networks", "This study stored no accuracies over training steps."))
+        st.info(_why_not(study, "This study stored no accuracies over training steps."))
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         quantity = pick.one("Measured on", held, "accuracy", words=curves.ACCURACIES.__getitem__, look="segments")
@@ -57,7 +62,7 @@ def show_losses(study: Study, networks: pl.DataFrame) -> None:
     history = study.frame("history", network_id=mine["network_id"].to_list())
     rows = curves.terms(curves.over_steps(history, mine))
     if rows.is_empty():
-        st.info(page.why_not(study, "networks", "This study stored no losses of this network."))
+        st.info(_why_not(study, "This study stored no losses of this network."))
         return
     below = bool((rows["lowest"] <= 0).any())
     stacked = look == "stack" and not bool((rows["lowest"] < 0).any())
@@ -84,7 +89,7 @@ def show_rates(study: Study, networks: pl.DataFrame) -> None:
     st.header("Learning rate")
     history = study.frame("history", network_id=networks["network_id"].to_list(), quantity="lr")
     if history.is_empty():
-        st.info(page.why_not(study, "networks", "This study stored no learning rates."))
+        st.info(_why_not(study, "This study stored no learning rates."))
         return
     rows = curves.schedules(curves.over_steps(history, networks))
     kinds = rows.select("schedule", "networks").unique(maintain_order=True)
@@ -107,7 +112,7 @@ def show_speed(study: Study, networks: pl.DataFrame) -> None:
             "This study stored no training times: its `timings.json` has none. Use `kdpipe run` on the "
             "study file again; networks that are kept from before stay without."
         )
-        st.info(page.why_not(study, "networks", none))
+        st.info(_why_not(study, none))
         return
     kinds = curves.groups(found)
     rows = curves.share_rows(kinds)

@@ -78,6 +78,8 @@ def chart(found: pl.DataFrame, column: str, title: str) -> alt.Chart:
 def in_words(found: pl.DataFrame) -> str:
     """Where the difference is largest, and where it first is half of that."""
     most = found.sort(pl.col("difference").abs(), descending=True).row(0, named=True)
+    if most["difference"] == 0:
+        return "There is no difference, at any step and depth."
     same = found.filter(pl.col("difference") * most["difference"] > 0)
     half = same.filter(pl.col("difference").abs() >= abs(most["difference"]) / 2).sort(AT).row(0, named=True)
     return (
