@@ -163,6 +163,12 @@ def test_what_cannot_be_aligned_stays_as_it_is() -> None:
     assert on_reference(collapsed, np.eye(5, 2, dtype=np.float32)) is collapsed
 
 
+def test_maps_that_have_nothing_in_common_stay_as_they_are():
+    across = np.array([[1, 0], [-1, 0], [1, 0], [-1, 0]], np.float32)
+    along = np.array([[0, 1], [0, 1], [0, -1], [0, -1]], np.float32)
+    assert on_reference(across, along) is across
+
+
 @stage("alignment")
 def make_toy_aligned(task: Task, context: Context) -> None:
     seed = task.stage.params["seed"]

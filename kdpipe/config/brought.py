@@ -17,7 +17,9 @@ from kdpipe.files import write_atomic
 from kdpipe.names import unknown_name
 from kdpipe.representation.projectors import PROJECTORS
 
-PROBE, TESTED = 1000, 0.6  # images at most; share of them where the data have no test split: nothing is trained here
+PROBE = 1000  # images at most
+# Nothing is trained here, so most images are looked at, and small classes are in every split.
+TESTED, VALIDATED = 0.6, 0.4
 FEWEST = 20  # images that anything can be said of
 DRAWN = ("tsne", "pca")
 
@@ -94,7 +96,7 @@ def write_study(
         drawn = [unknown_name("projector", one, PROJECTORS) for one in projectors]
     except ValueError as error:
         raise StudyError(f"{error}.") from None
-    data: dict[str, Any] = {"dataset": images.dataset, "test_fraction": TESTED}
+    data: dict[str, Any] = {"dataset": images.dataset, "test_fraction": TESTED, "validation_fraction": VALIDATED}
     data |= {"path": images.path} if images.path else {}
     data |= {"image_size": images.image_size} if images.image_size else {}
     try:

@@ -50,8 +50,10 @@ def on_reference(layout: NDArray[np.float32], reference: NDArray[np.float32]) ->
         turned = align(layout, reference).layout
     except MapError:
         return layout
-    centre = reference.mean(axis=0)
-    return np.asarray(centre + (turned - centre) * (_radius(reference) / _radius(turned)))
+    centre, size = reference.mean(axis=0), _radius(turned)
+    if size == 0:  # nothing of the one is in the other, so no turn is better than any
+        return layout
+    return np.asarray(centre + (turned - centre) * (_radius(reference) / size))
 
 
 def _radius(layout: NDArray[np.float32]) -> float:
